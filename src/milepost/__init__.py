@@ -1,0 +1,1 @@
+"""Milepost: personal survey links at the moment a customer passes a milestone."""
