@@ -1,0 +1,146 @@
+"""The errors that Milepost raises itself, drawn as a tree.
+
+::
+
+    MilepostError                 every error of ours; its text is one line for a person
+    ├── ConfigurationError        a setting is missing or wrong: the program does not start
+    ├── DatabaseError             Postgres cannot be reached, or is not as Milepost needs it
+    │   └── DatabaseBusy          for the moment: come back in `retry_after` seconds
+    ├── Refusal                   what was asked is not done, and nothing was changed
+    │   ├── InvalidRequest        malformed, or a value that can never be right; names the `field`
+    │   ├── InvalidData           the event's data do not fit the milestone; names the `field`
+    │   ├── InvalidMilestone      a milestone that cannot work; names the `field`
+    │   ├── UnknownMilestone
+    │   ├── UnknownRegistrant
+    │   ├── UnknownLink
+    │   ├── MilestonePaused       by a person; seen events are answered as ever
+    │   └── EventMismatch         the same `event_id` with another payload; names the `fields`
+    └── UpstreamError             the survey platform (its branches stand in `upstream/errors.py`)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+
+class MilepostError(Exception):
+    """Any error of ours; `str(error)` is one line that a person can act on."""
+
+
+class ConfigurationError(MilepostError):
+    """A setting is missing or wrong."""
+
+
+class DatabaseError(MilepostError):
+    """Postgres cannot be reached, or is not as Milepost needs it."""
+
+
+class DatabaseBusy(DatabaseError):
+    """Postgres is away or has no connection left; nothing was promised, so try again."""
+
+    retry_after: ClassVar[int] = 1
+    """Seconds until a second try is worth it: a restart of Postgres takes about that long."""
+
+
+class UpstreamError(MilepostError):
+    """A call to the survey platform did not end well."""
+
+
+class Refusal(MilepostError):
+    """What was asked is not done. `code` is stable and meant for programs.
+
+    Args:
+        detail: what is wrong, in one sentence.
+        fix: what the caller can do about it.
+        field: the path of the field that is wrong, such as `data.flight`.
+    """
+
+    code: ClassVar[str]
+
+    def __init__(self, detail: str, *, fix: str | None = None, field: str | None = None) -> None:
+        super().__init__(f"{detail} {fix}" if fix else detail)
+        self.detail = detail
+        self.fix = fix
+        self.field = field
+
+
+class InvalidRequest(Refusal):
+    """The request is malformed, or holds a value that can never be right."""
+
+    code = "invalid-request"
+
+
+class InvalidData(Refusal):
+    """The event's data do not fit the fields that the milestone declares."""
+
+    code = "invalid-data"
+
+
+class InvalidMilestone(Refusal):
+    """The milestone cannot work as it is defined."""
+
+    code = "invalid-milestone"
+
+
+class UnknownMilestone(Refusal):
+    """No milestone has this key."""
+
+    code = "unknown-milestone"
+
+    def __init__(self, key: str) -> None:
+        super().__init__(
+            f"There is no milestone {key!r}.",
+            fix=f"Register it with PUT /v1/milestones/{key}.",
+            field="milestone",
+        )
+
+
+class UnknownRegistrant(Refusal):
+    """No registrant has this ref, and the milestone does not wait for them."""
+
+    code = "unknown-registrant"
+
+    def __init__(self, ref: str) -> None:
+        super().__init__(
+            f"There is no registrant {ref!r}.",
+            fix="Register them first, send their details with the event, "
+            'or let the milestone wait with "unknown_registrant": "defer".',
+            field="registrant",
+        )
+
+
+class UnknownLink(Refusal):
+    """No link has this id."""
+
+    code = "unknown-link"
+
+    def __init__(self) -> None:
+        super().__init__("There is no link with this id.", field="id")
+
+
+class MilestonePaused(Refusal):
+    """A person paused the milestone: an event that was not seen before is refused."""
+
+    code = "milestone-paused"
+
+    def __init__(self, key: str) -> None:
+        super().__init__(
+            f"Milestone {key!r} is paused.",
+            fix=f"Send the event again after POST /v1/milestones/{key}/resume.",
+            field="milestone",
+        )
+
+
+class EventMismatch(Refusal):
+    """The event was seen before with another payload."""
+
+    code = "event-mismatch"
+
+    def __init__(self, event_id: str, fields: Sequence[str]) -> None:
+        super().__init__(
+            f"Event {event_id!r} was seen before with other values of: {', '.join(fields)}.",
+            fix="Send a different event under an event_id of its own.",
+            field="event_id",
+        )
+        self.fields = tuple(fields)

@@ -1,0 +1,298 @@
+"""The words of Milepost as values: frozen structs that every other module passes on.
+
+`docs/glossary.md` says what each word means. Rows of the store become these objects at its border;
+the REST layer reads and writes some of them as they stand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Literal
+from uuid import UUID
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+# --- bounded texts and numbers ------------------------------------------------------------------
+
+# The end of the text, for Python and for JSON Schema alike: Python's `$` also matches before a last
+# line break, and `\\Z` means nothing to a browser.
+_END = r"(?![\s\S])"
+
+EventId = Annotated[str, Meta(min_length=1, max_length=200, pattern=rf"^[^\x00-\x1f\x7f]+{_END}")]
+"""The caller's id of an event: at most 200 bytes of UTF-8, no control characters."""
+Ref = Annotated[str, Meta(min_length=1, max_length=200, pattern=rf"^[^\x00-\x1f\x7f]+{_END}")]
+"""The app's own id for a registrant."""
+Key = Annotated[str, Meta(pattern=rf"^[a-z0-9](?:[a-z0-9_-]{{0,58}}[a-z0-9])?{_END}")]
+"""A milestone's key: lower case letters, digits, `-` and `_`, 1 to 60 of them."""
+SurveyId = Annotated[str, Meta(pattern=rf"^SV_[0-9A-Za-z]{{15}}{_END}")]
+FieldName = Annotated[str, Meta(pattern=rf"^[A-Za-z][A-Za-z0-9_.-]{{0,99}}{_END}")]
+Name = Annotated[str, Meta(max_length=200)]
+"""Names are cut off by the platform beyond 200 characters (documented)."""
+DeadlineMs = Annotated[int, Meta(ge=1, le=8_000)]
+Days = Annotated[int, Meta(ge=1, le=3_650)]
+
+MAX_VALUE_LENGTH = 1_024
+"""The longest embedded value that the platform keeps, in characters (documented)."""
+
+Scalar = str | int | float | bool
+"""A value of an event's data, as JSON types it. `null` means absent and is dropped at the door."""
+
+
+# --- who may call -------------------------------------------------------------------------------
+
+
+class Scope(StrEnum):
+    """What an API key may do."""
+
+    ISSUE = "issue"
+    SYNC = "sync"
+    READ = "read"
+    ADMIN = "admin"
+
+
+class Caller(Struct, frozen=True):
+    """The owner of an API key, as far as the key tells."""
+
+    key_id: str
+    name: str
+    scopes: frozenset[Scope]
+
+    def may(self, *scopes: Scope) -> bool:
+        """Whether the key has one of these scopes; `admin` has all."""
+        return Scope.ADMIN in self.scopes or not self.scopes.isdisjoint(scopes)
+
+
+# --- milestones ---------------------------------------------------------------------------------
+
+
+class Route(StrEnum):
+    """How an event becomes a link at the platform."""
+
+    LIST = "list"
+    TRANSACTION = "transaction"
+    ANONYMOUS = "anonymous"
+    STEPWISE = "stepwise"
+
+
+class Lane(StrEnum):
+    """How the caller gets the URL."""
+
+    READY = "ready"
+    DIRECT = "direct"
+    DEFERRED = "deferred"
+    QUEUED = "queued"
+
+
+class FieldType(StrEnum):
+    """The type of a declared transaction field."""
+
+    TEXT = "text"
+    INTEGER = "integer"
+    NUMBER = "number"
+    BOOLEAN = "boolean"
+    DATE = "date"
+
+
+class Field(Struct, frozen=True, forbid_unknown_fields=True):
+    """One declared transaction field of a milestone."""
+
+    name: FieldName
+    type: FieldType = FieldType.TEXT
+    required: bool = False
+    max_length: Annotated[int, Meta(ge=1, le=MAX_VALUE_LENGTH)] = MAX_VALUE_LENGTH
+
+
+class Cooldown(Struct, frozen=True, forbid_unknown_fields=True):
+    """At most one link of the milestone for a registrant in this many days."""
+
+    cooldown_days: Days
+
+
+class Quiet(Struct, frozen=True, forbid_unknown_fields=True):
+    """At most `links` links for a registrant, over all milestones, in `days` days."""
+
+    links: Annotated[int, Meta(ge=1, le=1_000)]
+    days: Days
+
+
+Repeat = Literal["once", "every_event"] | Cooldown
+
+
+class MilestoneDefinition(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What an admin says of a milestone: the body of `PUT /v1/milestones/{key}`."""
+
+    survey_id: SurveyId
+    name: Annotated[str, Meta(min_length=1, max_length=100)] | UnsetType = UNSET
+    route: Route = Route.LIST
+    membership: Literal["event", "ahead"] = "event"
+    lanes: Annotated[tuple[Lane, ...], Meta(min_length=1, max_length=4)] = (
+        Lane.READY,
+        Lane.DIRECT,
+        Lane.DEFERRED,
+    )
+    repeat: Repeat = "every_event"
+    sample_percent: Annotated[float, Meta(ge=0, le=100)] = 100
+    slots: Annotated[int, Meta(ge=1, le=500)] = 3
+    max_slots: Annotated[int, Meta(ge=1, le=500)] = 25
+    when_full: Literal["deferred", "suppressed"] = "deferred"
+    link_days: Days = 60
+    min_link_days: Annotated[int, Meta(ge=0, le=3_650)] = 14
+    fields: Annotated[tuple[Field, ...], Meta(max_length=100)] = ()
+    quiet: Quiet | None = None
+    unknown_registrant: Literal["reject", "defer"] = "reject"
+    late_data: bool = False
+    deadline_ms: DeadlineMs = 1_500
+
+
+class Milestone(Struct, frozen=True, kw_only=True):
+    """A point in a customer's course at which one survey is due."""
+
+    key: str
+    definition: MilestoneDefinition
+    state: Literal["active", "paused"]
+    created_at: datetime
+    updated_at: datetime
+
+
+# --- registrants --------------------------------------------------------------------------------
+
+
+class RegistrantDetails(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the app tells of a registrant, besides the `ref`."""
+
+    email: Annotated[str, Meta(max_length=254)] | None = None
+    first_name: Name | None = None
+    last_name: Name | None = None
+    phone: Annotated[str, Meta(max_length=40)] | None = None
+    language: Annotated[str, Meta(max_length=20)] | None = None
+    attributes: Annotated[Mapping[FieldName, str], Meta(max_length=100)] = msgspec.field(
+        default_factory=dict[str, str]
+    )
+
+
+class Registrant(Struct, frozen=True, kw_only=True):
+    """The person, in our source of truth."""
+
+    ref: str
+    details: RegistrantDetails
+    contact: Literal["own", "shared", "incomplete"]
+    """Whether the registrant has a contact of their own under the directory's dedup criteria."""
+    contact_id: str | None
+    opted_out_at: datetime | None
+    erased_at: datetime | None
+    created_at: datetime
+    updated_at: datetime
+
+
+# --- events and links ---------------------------------------------------------------------------
+
+
+class Event(Struct, frozen=True, kw_only=True):
+    """What happened to a registrant. `data` holds no nulls."""
+
+    event_id: str
+    milestone: str
+    ref: str
+    data: Mapping[str, Scalar]
+    occurred_at: datetime | None
+    details: RegistrantDetails | None = None
+    """Create a registrant that is not known yet; never change one that is."""
+
+
+class LinkState(StrEnum):
+    """What is true of a link at the platform.
+
+    ::
+
+        claimed ──▶ issued          the call came back
+           │  ▲
+           │  └──── waiting         no call is out; the next one may go as if it were the first
+           ├──────▶ waiting         upstream refused for now, or could not be reached
+           ├──────▶ unknown ──▶ …   the call went out and nobody knows: ask before it is repeated
+           └──────▶ failed          upstream refused for good
+        suppressed                  a policy decided: no call, ever
+    """
+
+    CLAIMED = "claimed"
+    WAITING = "waiting"
+    UNKNOWN = "unknown"
+    ISSUED = "issued"
+    SUPPRESSED = "suppressed"
+    FAILED = "failed"
+
+
+UNSETTLED = frozenset({LinkState.CLAIMED, LinkState.WAITING, LinkState.UNKNOWN})
+
+
+class Reason(Struct, frozen=True):
+    """The rule that decided, until when it holds, and a sentence for a person."""
+
+    rule: str
+    until: datetime | None = None
+    detail: str | None = None
+
+
+class Link(Struct, frozen=True, kw_only=True):
+    """One event's link: its state and what the caller was given."""
+
+    id: UUID
+    event_id: str
+    milestone: str
+    registrant: str
+    state: LinkState
+    lane: Lane | None
+    route: Route | None
+    url: str | None
+    """The published URL: None until there is one."""
+    expires_at: datetime | None
+    reused: bool
+    reason: Reason | None
+    upstream_calls: float
+    created_at: datetime
+    data_at: datetime | None
+    """From when on the survey sees the event's data."""
+
+
+class Deployment(Struct, frozen=True, kw_only=True):
+    """This installation, as the platform sees it: whatever we make there carries its id."""
+
+    id: str
+    fingerprint_key: bytes
+    directory_id: str | None
+    dedup_criteria: frozenset[str] | None
+    """Names out of `policy.DEDUP_CRITERIA`; empty: the directory does not deduplicate."""
+    home_list_id: str | None
+
+
+class Place(Struct, frozen=True, kw_only=True):
+    """Where a link is made under route `list`: a slot's list and the distribution on it."""
+
+    slot_id: int
+    list_id: str
+    distribution_id: int
+    template: str
+    expires_at: datetime
+
+
+class Claim(Struct, frozen=True, kw_only=True):
+    """The time-boxed right to make one link, and all that making it needs."""
+
+    link: Link
+    attempt: int
+    """Fences the settlement: a claim taken over by somebody else changes nothing any more."""
+    in_doubt: bool
+    """An earlier call of this link may have been accepted: ask before adding."""
+    looked_enough: bool
+    """Three looks over a minute found nothing: where looking is all one can do, add again."""
+    place: Place
+    ref: str
+    details: RegistrantDetails
+    contact_id: str | None
+    """The registrant's `CID_…`, where it is known."""
+    member_before: bool
+    """The registrant was in the slot's list before this link: membership alone proves nothing."""
+    data: Mapping[str, Scalar]
+    fields: tuple[Field, ...]

@@ -1,0 +1,186 @@
+"""Pure: an event's payload, from the values a caller sent to the texts the platform is given.
+
+`check` holds it against the milestone's fields, `fingerprint` keeps what identifies it when the
+data themselves are gone, `embedded` makes what is sent, `seal` signs the one value that ties a
+response to its link.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import math
+import re
+from collections.abc import Iterable, Mapping
+from datetime import UTC, date
+from typing import Final
+from uuid import UUID
+
+from milepost.errors import InvalidData
+from milepost.model import MAX_VALUE_LENGTH, Event, Field, FieldType, Scalar
+
+REFERENCE_FIELD: Final = "milepost_ref"
+"""The embedded data field by which a response is matched to its link."""
+
+_MAC_BYTES: Final = 10  # 80 bits: nobody can guess one, and the reference stays at 35 characters
+_INT64: Final = 2**63
+_DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
+_NOUN: Final = {
+    FieldType.TEXT: "a text",
+    FieldType.INTEGER: "a whole number",
+    FieldType.NUMBER: "a number",
+    FieldType.BOOLEAN: "true or false",
+    FieldType.DATE: 'a date such as "2026-11-23"',
+}
+
+
+def present(data: Mapping[str, object]) -> dict[str, Scalar]:
+    """The values that are there: `null` means absent.
+
+    Raises:
+        InvalidData: a value is a list or an object, or a number beyond 64 bits.
+    """
+    values: dict[str, Scalar] = {}
+    for name, value in data.items():
+        if value is None:
+            continue
+        if not isinstance(value, str | int | float | bool):
+            raise InvalidData(
+                f"{name!r} holds a list or an object.",
+                fix="Send a text, a number, true, false or null.",
+                field=f"data.{name}",
+            )
+        if isinstance(value, int) and not -_INT64 <= value < _INT64:
+            raise InvalidData(
+                f"{name!r} is a whole number beyond 64 bits.",
+                fix="Send it as a text.",
+                field=f"data.{name}",
+            )
+        values[name] = value
+    return values
+
+
+def check(data: Mapping[str, Scalar], fields: Iterable[Field]) -> None:
+    """Hold an event's data against the declared fields.
+
+    Raises:
+        InvalidData: an undeclared, missing or ill-typed field, by name, and what would be right.
+    """
+    declared = {field.name: field for field in fields}
+    for name, value in data.items():
+        if name not in declared:
+            raise InvalidData(
+                f"{name!r} is not a field of this milestone.",
+                fix=f"Send only its fields ({', '.join(declared) or 'it has none'}), "
+                "or declare it on the milestone.",
+                field=f"data.{name}",
+            )
+        if wrong := _wrong(value, declared[name]):
+            raise InvalidData(f"{name!r} {wrong}", field=f"data.{name}")
+    for field in declared.values():
+        if field.required and field.name not in data:
+            raise InvalidData(
+                f"{field.name!r} is missing.",
+                fix=f"Send {_NOUN[field.type]}.",
+                field=f"data.{field.name}",
+            )
+
+
+def _wrong(value: Scalar, field: Field) -> str | None:
+    if not _fits(value, field.type):
+        return f"must be {_NOUN[field.type]}."
+    length = len(text(value))
+    if length > field.max_length:
+        return f"has {length} characters, and {field.max_length} are allowed."
+    return None
+
+
+def _fits(value: Scalar, kind: FieldType) -> bool:
+    if isinstance(value, bool):
+        return kind is FieldType.BOOLEAN
+    if isinstance(value, str):
+        return kind is FieldType.TEXT or (kind is FieldType.DATE and _is_date(value))
+    return kind is FieldType.NUMBER or (kind is FieldType.INTEGER and isinstance(value, int))
+
+
+def _is_date(value: str) -> bool:
+    if not _DATE.fullmatch(value):
+        return False
+    try:
+        date.fromisoformat(value)
+    except ValueError:
+        return False
+    return True
+
+
+def text(value: Scalar) -> str:
+    """A value as the platform is given it; it takes texts only (booleans: observed)."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float) and value.is_integer() and math.fabs(value) < _INT64:
+        return str(int(value))
+    return str(value)
+
+
+def fingerprint(event: Event, key: bytes) -> dict[str, str]:
+    """What identifies an event, as one keyed hash for each field of its payload.
+
+    `milestone`, `registrant`, `occurred_at` and each value of `data` count; the deadline and a
+    registrant's details do not. Values count with their JSON type: 5 and 5.0 are the same, 5 and
+    "5" are not. Keyed, so that a flight number cannot be guessed from its hash once the data are
+    erased; 64 bits, since only the fields of one event are ever compared.
+    """
+    fields = {"milestone": f"s{event.milestone}", "registrant": f"s{event.ref}"}
+    if event.occurred_at is not None:
+        fields["occurred_at"] = event.occurred_at.astimezone(UTC).isoformat()
+    for name, value in event.data.items():
+        fields[f"data.{name}"] = f"{'s' if isinstance(value, str) else 'v'}{text(value)}"
+    return {
+        name: hashlib.blake2b(f"{name}\n{value}".encode(), digest_size=8, key=key).hexdigest()
+        for name, value in fields.items()
+    }
+
+
+def differing(one: Mapping[str, str], other: Mapping[str, str]) -> list[str]:
+    """The fields in which two payloads differ, in alphabetical order."""
+    return sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
+
+
+def embedded(
+    data: Mapping[str, Scalar],
+    attributes: Mapping[str, str],
+    fields: Iterable[Field],
+    reference: str,
+) -> dict[str, str]:
+    """What the platform is given with a link: the declared fields and the link's reference.
+
+    A declared field that the event leaves out is taken from the registrant's attributes, if they
+    have it. Empty values are left out, since the platform does not store them (observed).
+    """
+    values = {
+        field.name: text(data[field.name])
+        if field.name in data
+        else attributes.get(field.name, "")[:MAX_VALUE_LENGTH]
+        for field in fields
+    }
+    return {name: value for name, value in values.items() if value} | {REFERENCE_FIELD: reference}
+
+
+def seal(link_id: UUID, secret: bytes) -> str:
+    """The opaque reference of a link: its id and a MAC, 35 characters that a URL can hold."""
+    return base64.urlsafe_b64encode(link_id.bytes + _mac(link_id, secret)).decode().rstrip("=")
+
+
+def unseal(reference: str, secret: bytes) -> UUID | None:
+    """The link that a reference names, or None when it was not made with this secret."""
+    try:
+        raw = base64.urlsafe_b64decode(reference + "=" * (-len(reference) % 4))
+        link_id = UUID(bytes=raw[:16])
+    except ValueError:
+        return None
+    return link_id if hmac.compare_digest(seal(link_id, secret), reference) else None
+
+
+def _mac(link_id: UUID, secret: bytes) -> bytes:
+    return hmac.digest(secret, b"milepost_ref" + link_id.bytes, "sha256")[:_MAC_BYTES]

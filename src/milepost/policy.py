@@ -1,0 +1,120 @@
+"""Pure decisions: whose contact it is, who is in the sample, how long a distribution takes links.
+
+What must be decided under a lock (repeat, quiet, which slot) is decided where the lock is, in
+`store/sql/claim.sql`; what it needs from here is handed to it as a number.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from collections.abc import Collection
+from datetime import datetime, timedelta
+from typing import Final
+
+import msgspec
+
+from milepost.errors import InvalidMilestone
+from milepost.model import Lane, MilestoneDefinition, RegistrantDetails, Route
+
+DEDUP_CRITERIA: Final = ("email", "first_name", "last_name", "ref", "phone")
+"""The fields by which a directory can recognise a contact, in the order they stand in a key."""
+
+
+def contact_key(ref: str, details: RegistrantDetails, criteria: Collection[str]) -> str | None:
+    """The key under which the directory would recognise this registrant's contact.
+
+    All criteria must match for two people to be one contact, without regard to upper and lower
+    case (documented). Without criteria every registrant gets a contact of their own.
+
+    Args:
+        ref: the app's id of the registrant.
+        details: what is known of them.
+        criteria: names out of `DEDUP_CRITERIA`; empty where the directory does not deduplicate.
+
+    Returns:
+        The normalised values, or None when one of them is missing: such a registrant cannot be told
+        from others by the directory.
+    """
+    if not criteria:
+        return msgspec.json.encode(["ref", ref]).decode()
+    values = [
+        _normalised(ref if name == "ref" else getattr(details, name))
+        for name in DEDUP_CRITERIA
+        if name in criteria
+    ]
+    return msgspec.json.encode(values).decode() if all(values) else None
+
+
+def _normalised(value: str | None) -> str:
+    return unicodedata.normalize("NFC", value or "").strip().casefold()
+
+
+def sample_point(event_id: str) -> float:
+    """Where an event stands in [0, 100): it is in a sample of p per cent when below p.
+
+    It depends on the `event_id` alone, so every retry meets the same decision.
+    """
+    digest = hashlib.blake2b(event_id.encode(), digest_size=6, person=b"milepost-sample").digest()
+    return int.from_bytes(digest) * 100 / 2**48
+
+
+def lifetime(now: datetime, link_days: int, min_link_days: int) -> tuple[datetime, datetime]:
+    """When a distribution made now expires, and until when it takes links.
+
+    The last link that it takes is still good for `min_link_days`.
+    """
+    expires_at = (now + timedelta(days=link_days)).replace(microsecond=0)
+    return expires_at, expires_at - timedelta(days=min_link_days)
+
+
+def check_definition(definition: MilestoneDefinition) -> None:
+    """See whether a milestone can work as it is defined.
+
+    Raises:
+        InvalidMilestone: with the field that stands in the way, and what to write instead.
+    """
+    if definition.route is not Route.LIST:
+        raise InvalidMilestone(
+            f"Route {definition.route.value!r} is not available.",
+            fix='Use "list".',
+            field="route",
+        )
+    if len(set(definition.lanes)) < len(definition.lanes):
+        raise InvalidMilestone("A lane is named twice.", fix="Name it once.", field="lanes")
+    if definition.lanes[-1] not in {Lane.DEFERRED, Lane.QUEUED}:
+        raise InvalidMilestone(
+            "The last lane must be one that always answers.",
+            fix='End the list with "deferred" or "queued".',
+            field="lanes",
+        )
+    if definition.max_slots < definition.slots:
+        raise InvalidMilestone(
+            f"max_slots is {definition.max_slots}, but the pool starts with {definition.slots}.",
+            fix="Raise max_slots or lower slots.",
+            field="max_slots",
+        )
+    if definition.min_link_days >= definition.link_days:
+        raise InvalidMilestone(
+            f"No link could live for {definition.min_link_days} days in a distribution of "
+            f"{definition.link_days}.",
+            fix="Raise link_days or lower min_link_days.",
+            field="min_link_days",
+        )
+    names = [field.name for field in definition.fields]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise InvalidMilestone(
+            f"Field {twice!r} is declared twice.", fix="Declare it once.", field="fields"
+        )
+    if reserved := next((name for name in names if name.lower() == "milepost_ref"), None):
+        raise InvalidMilestone(
+            f"Field {reserved!r} is written by Milepost itself.",
+            fix="Choose another name.",
+            field="fields",
+        )
+    if definition.membership == "ahead" and definition.fields and not definition.late_data:
+        raise InvalidMilestone(
+            "With membership ahead the survey sees the fields only after the link is out.",
+            fix='Say "late_data": true if that will do, or use membership "event".',
+            field="late_data",
+        )

@@ -1,0 +1,168 @@
+"""One brand's account: the world, and all that a write needs to become part of it."""
+
+from __future__ import annotations
+
+import random
+import string
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from milepost.simulator.config import Config, limits_of
+from milepost.simulator.faults import Faults
+from milepost.simulator.journal import Entry, Journal
+from milepost.simulator.traffic import Traffic
+from milepost.simulator.wire import instant, moment
+from milepost.simulator.world import OPERATIONS, Act, Outcome, World
+
+BASE62 = string.digits + string.ascii_letters
+
+ID_LENGTH = 15
+"""Characters after an id's prefix (observed)."""
+
+
+class Mint:
+    """Draws ids and remembers them, so that the log can tell a restart which they were."""
+
+    def __init__(self, source: random.Random) -> None:
+        self._source = source
+        self.drawn: list[str] = []
+
+    def __call__(self, prefix: str) -> str:
+        """A fresh id: prefix, `_`, 15 base62 characters."""
+        made = f"{prefix}_{''.join(self._source.choices(BASE62, k=ID_LENGTH))}"
+        self.drawn.append(made)
+        return made
+
+
+class Account:
+    """The world with its clock, log, limits and faults.
+
+    Raises:
+        OSError: The journal or the state cannot be opened, or another simulator holds it.
+        ValueError: The state is not one of ours.
+    """
+
+    def __init__(
+        self, config: Config, *, real_clock: Callable[[], int] = lambda: time.time_ns() // 1_000_000
+    ) -> None:
+        self._real_clock = real_clock
+        self.latency_ms = config.latency_ms
+        self.retry_after = True
+        self.origin = ""
+        brand, classes = limits_of(config.limits, config.rate_per_minute)
+        self.traffic = Traffic(brand, classes)
+        self.faults = Faults(config.seed)
+        self.world = World()
+        self.journal = Journal(config.journal, config.state)
+        self._config = config
+        self._seq = 0
+        # Ids after a restart must differ from those before it: the seed moves on with the log.
+        self._mint = Mint(random.Random())  # noqa: S311 - ids of a simulation
+
+    async def open(self) -> None:
+        """Do again what the state's log holds, or make the account if it holds nothing."""
+        for entry in self.journal.history():
+            self._replay(entry)
+        self._seq = max(self._seq, self.journal.last_seq())
+        if self._config.seed is not None:
+            seed = f"{self._config.seed}/{self._seq}"
+            self._mint = Mint(random.Random(seed))  # noqa: S311 - as above
+        if not self.world.directory_id:
+            founding = {
+                "dedup": self._config.dedup,
+                "declared_fields": self._config.declared_fields,
+            }
+            await self.switch("account.found", founding)
+
+    def _replay(self, entry: Entry) -> None:
+        operation = OPERATIONS[entry.operation]
+        ids = iter(entry.minted)
+        body = msgspec.convert(entry.body, operation.shape)
+        operation.verb(
+            self.world, Act(moment(entry.at), entry.ids, body, lambda _prefix: next(ids))
+        )
+        self._seq = entry.seq
+
+    def now(self) -> int:
+        """The account's time, in milliseconds since the epoch."""
+        return self._real_clock() + self.world.clock_offset_ms
+
+    def real_now(self) -> int:
+        """The real time, in milliseconds since the epoch."""
+        return self._real_clock()
+
+    @property
+    def last_seq(self) -> int:
+        """The number of the last accepted write."""
+        return self._seq
+
+    @property
+    def directory_id(self) -> str:
+        """The one directory's id."""
+        return self.world.directory_id
+
+    @property
+    def survey_id(self) -> str:
+        """The one survey's id."""
+        return next(iter(self.world.surveys))
+
+    async def write(
+        self, operation: str, ids: dict[str, str], body: object, *, method: str, path: str
+    ) -> Outcome:
+        """Do a write; when this returns it is in the journal, and the journal is on the disk.
+
+        Raises:
+            Refusal: The world refuses it; nothing has changed.
+            Closed: The survey link does not open; nothing has changed.
+            OSError: The journal cannot be written.
+        """
+        return await self._perform(operation, ids, body, method, path, switch=False)
+
+    async def switch(self, operation: str, body: Mapping[str, object]) -> None:
+        """Set something about the account itself: kept in the state, and no entry of the journal.
+
+        Raises:
+            Refusal: The world refuses it.
+        """
+        shaped = msgspec.convert(body, OPERATIONS[operation].shape)
+        await self._perform(operation, {}, shaped, "", "", switch=True)
+
+    async def _perform(
+        self,
+        operation: str,
+        ids: dict[str, str],
+        body: Any,
+        method: str,
+        path: str,
+        *,
+        switch: bool,
+    ) -> Outcome:
+        at = self.now()
+        self._mint.drawn = []
+        outcome = OPERATIONS[operation].verb(self.world, Act(at, ids, body, self._mint))
+        if not switch:
+            self._seq += 1
+        entry = Entry(
+            seq=self._seq,
+            at=instant(at),
+            operation=operation,
+            method=method,
+            path=path,
+            ids=ids | outcome.ids,
+            body=body,
+            effect=outcome.effect,
+            minted=tuple(self._mint.drawn),
+        )
+        await self.journal.append(entry, state_only=switch)
+        return outcome
+
+    def entries_after(self, seq: int) -> Iterable[bytes]:
+        """The journal's lines after a number, as far as they are still in memory."""
+        return [line for number, line in self.journal.recent if number > seq]
+
+    async def close(self) -> None:
+        """Finish what is in flight and let go of the files."""
+        await self.journal.close()

@@ -1,0 +1,103 @@
+"""What a simulator can be started with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+PUBLISHED_LIMITS: Mapping[str, int] = {
+    "list_contacts": 500,
+    "directory_contacts": 500,
+    "links": 500,
+    "history": 300,
+    "distributions": 3_000,
+    "responses": 240,
+}
+"""Calls a minute of each call class that has a limit of its own (one second-hand list)."""
+
+PUBLISHED_BRAND_LIMIT = 3_000
+"""Calls a minute of the whole brand (documented)."""
+
+CALL_CLASSES = (
+    "account",
+    "directories",
+    "directory_contacts",
+    "distributions",
+    "history",
+    "links",
+    "list_contacts",
+    "mailing_lists",
+    "responses",
+    "surveys",
+)
+"""Every call class: the endpoints that share one limit, and can be given one fault."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """How a simulator starts. All but the two files can be changed while it runs.
+
+    Attributes:
+        journal: Where to append a line for each accepted write.
+        state: Where to keep the account across restarts; `None` keeps it in memory.
+        latency_ms: Waited before each API answer, after the call was accepted.
+        rate_per_minute: Calls a minute of the whole brand; `None` is 3,000 with published limits,
+            and no limit otherwise.
+        limits: `published`, `none`, or calls a minute for each call class named.
+        dedup: Whether the directory starts with the deduplication criterion `email`. A state that
+            exists keeps its own.
+        seed: Makes every id predictable; `None` draws them from the system.
+        declared_fields: The embedded data that the survey's flow starts with. A state that exists
+            keeps its own.
+
+    Raises:
+        ValueError: A number is negative, or a call class is unknown.
+    """
+
+    journal: Path | None = None
+    state: Path | None = None
+    latency_ms: int = 0
+    rate_per_minute: int | None = None
+    limits: Literal["published", "none"] | Mapping[str, int] = "published"
+    dedup: bool = True
+    seed: int | None = None
+    declared_fields: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse what could not work, by name."""
+        if self.latency_ms < 0:
+            raise ValueError("latency_ms must not be negative")
+        if self.rate_per_minute is not None and self.rate_per_minute < 1:
+            raise ValueError("rate_per_minute must be at least 1")
+        check_limits(self.limits)
+
+
+def check_limits(limits: str | Mapping[str, int]) -> None:
+    """Refuse limits that name an unknown call class, or allow less than one call.
+
+    Raises:
+        ValueError: With the name.
+    """
+    if isinstance(limits, str):
+        if limits not in ("published", "none"):
+            raise ValueError(f"limits must be published, none or by call class, not {limits!r}")
+        return
+    for call_class, per_minute in limits.items():
+        if call_class not in CALL_CLASSES:
+            known = ", ".join(CALL_CLASSES)
+            raise ValueError(f"unknown call class {call_class!r}; there are {known}")
+        if per_minute < 1:
+            raise ValueError(f"the limit of {call_class} must be at least 1")
+
+
+def limits_of(
+    limits: str | Mapping[str, int], rate_per_minute: int | None
+) -> tuple[int | None, Mapping[str, int]]:
+    """The brand's limit and those of the call classes, in calls a minute; `None` is no limit."""
+    if isinstance(limits, str):
+        if limits == "none":
+            return rate_per_minute, {}
+        return rate_per_minute or PUBLISHED_BRAND_LIMIT, PUBLISHED_LIMITS
+    return rate_per_minute, limits

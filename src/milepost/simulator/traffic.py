@@ -1,0 +1,139 @@
+"""Who called how often, and who called too often. Real time, whatever the account's clock says."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+
+from msgspec import Struct
+
+MINUTE = 60.0
+
+SLOTS_PER_SECOND = 10
+"""How finely a window of a minute slides; it reads at most a tenth of a second too much."""
+
+
+class Bucket:
+    """A leaky bucket: a minute's calls fill it, and it leaks evenly, a minute's calls a minute."""
+
+    __slots__ = ("_level", "_seen", "per_minute")
+
+    def __init__(self, per_minute: int) -> None:
+        self.per_minute = per_minute
+        self._level = 0.0
+        self._seen = 0.0
+
+    def wait(self, now: float) -> float:
+        """Seconds until one more call fits; 0 if it fits now."""
+        leaked = (now - self._seen) * self.per_minute / MINUTE
+        self._level = max(0.0, self._level - leaked)
+        self._seen = now
+        return max(0.0, (self._level + 1 - self.per_minute) * MINUTE / self.per_minute)
+
+    def pour(self) -> None:
+        """Let one call in."""
+        self._level += 1
+
+
+class Window:
+    """Calls in the last 60 s, and the most that there ever were."""
+
+    __slots__ = ("_slots", "busiest", "total")
+
+    def __init__(self) -> None:
+        self._slots: deque[list[int]] = deque()
+        self.total = 0
+        self.busiest = 0
+
+    def count(self, now: float) -> None:
+        """One more call."""
+        slot = int(now * SLOTS_PER_SECOND)
+        if self._slots and self._slots[-1][0] == slot:
+            self._slots[-1][1] += 1
+        else:
+            self._slots.append([slot, 1])
+            oldest = slot - int(MINUTE) * SLOTS_PER_SECOND
+            while self._slots[0][0] < oldest:
+                self.total -= self._slots.popleft()[1]
+        self.total += 1
+        self.busiest = max(self.busiest, self.total)
+
+
+class Calls(Struct):
+    """What is counted of one call class, or of the brand.
+
+    Attributes:
+        calls: All that came, throttled ones included.
+        throttled: Those answered 429 by a limit.
+        refused: Those answered with another 4xx.
+        accepted: Those that did what they asked for.
+        busiest_minute: The most that came within any 60 s.
+    """
+
+    calls: int = 0
+    throttled: int = 0
+    refused: int = 0
+    accepted: int = 0
+    busiest_minute: int = 0
+
+
+class Traffic:
+    """Counts calls and applies the limits: the brand's, and the call class's own."""
+
+    def __init__(
+        self,
+        brand: int | None,
+        classes: Mapping[str, int],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock = clock
+        self._windows: dict[str, Window] = {}
+        self._buckets: dict[str, Bucket] = {}
+        self.calls: dict[str, Calls] = {}
+        self.set_limits(brand, classes)
+
+    def set_limits(self, brand: int | None, classes: Mapping[str, int]) -> None:
+        """Replace the limits, in calls a minute; every bucket starts empty."""
+        self._buckets = {name: Bucket(per_minute) for name, per_minute in classes.items()}
+        if brand is not None:
+            self._buckets["brand"] = Bucket(brand)
+
+    def limits(self) -> dict[str, int]:
+        """The limits in force, in calls a minute, by call class, and `brand` for the whole."""
+        return {name: bucket.per_minute for name, bucket in self._buckets.items()}
+
+    def admit(self, call_class: str) -> int:
+        """Count a call. 0 if it is let in, else after how many whole seconds it would be."""
+        now = self._clock()
+        wait = 0.0
+        for name in (call_class, "brand"):
+            calls = self.calls.setdefault(name, Calls())
+            window = self._windows.setdefault(name, Window())
+            calls.calls += 1
+            window.count(now)
+            calls.busiest_minute = window.busiest
+            if name in self._buckets:
+                wait = max(wait, self._buckets[name].wait(now))
+        if wait > 0:
+            for name in (call_class, "brand"):
+                self.calls[name].throttled += 1
+            return math.ceil(wait)
+        for name in (call_class, "brand"):
+            if name in self._buckets:
+                self._buckets[name].pour()
+        return 0
+
+    def settle(self, call_class: str, *, accepted: bool) -> None:
+        """Count how a call that was let in ended."""
+        for name in (call_class, "brand"):
+            if accepted:
+                self.calls[name].accepted += 1
+            else:
+                self.calls[name].refused += 1
+
+    def forget(self) -> None:
+        """Start counting anew; the limits keep their levels."""
+        self._windows.clear()
+        self.calls.clear()

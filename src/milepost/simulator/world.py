@@ -1,0 +1,808 @@
+"""The account's world, in memory: its contacts, lists, distributions, sessions, and their rules.
+
+Nothing here waits, knows HTTP, reads a clock or rolls dice. A *verb* is a method that takes an
+`Act`: the moment it happens, the ids it is about, its body, and a mint for the ids that it makes.
+It either refuses and has changed nothing, or does all of it. Given the same act it always does the
+same, which is why the log of acts is the state: after a restart they are done again, in order.
+
+What belongs to what:
+
+    Contact ── Membership ── MailingList        one lookup id (`CGC_`) for each contact and list
+                   │              │
+                   └── Session ── Distribution  one live session for each distribution and lookup id
+
+Embedded data belong to the contact, private embedded data to the membership. A session takes a copy
+of both when it starts; later changes do not reach it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any, Generic, Literal, TypeVar
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType, field
+
+from milepost.simulator import shapes
+from milepost.simulator.survey import DEFAULT_LANGUAGE, QUESTIONS, language_of
+from milepost.simulator.wire import Ordered, Refusal, moment, place_after
+
+DAY_MS = 86_400_000
+
+DEFAULT_LINK_DAYS = 60
+"""A distribution without an expiration date: its links live so long, to the second (observed)."""
+
+LISTED_LISTS = 10_000
+"""Beyond so many mailing lists a directory stops listing them (documented)."""
+
+OWNER_PREFIX = "UR"
+
+_Q_DL = re.compile(
+    r"(?:EMD_)?([A-Za-z0-9]{15})_([A-Za-z0-9]{15})_CGC_([A-Za-z0-9]{15})", re.ASCII
+)
+
+
+class Membership(Struct, gc=False):
+    """The fact that a contact is in a list. `id` is the lookup id."""
+
+    id: str
+    ordinal: int
+    contact_id: str
+    list_id: str
+    added_at: int
+    private: dict[str, str] | None = None
+
+
+class Contact(Struct, gc=False):
+    """A person in the directory. Names are as sent; an empty string counts as absent."""
+
+    id: str
+    ordinal: int
+    created_at: int
+    modified_at: int
+    first_name: str | None = None
+    last_name: str | None = None
+    email: str | None = None
+    phone: str | None = None
+    ext_ref: str | None = None
+    language: str | None = None
+    unsubscribed: bool = False
+    embedded: dict[str, str] | None = None
+    memberships: tuple[Membership, ...] = ()
+
+    def membership_in(self, list_id: str) -> Membership | None:
+        """The contact's membership in a list; a contact is in few lists, so it is looked for."""
+        return next((one for one in self.memberships if one.list_id == list_id), None)
+
+
+class MailingList(Struct):
+    """A list; its members stand in the order in which they were added."""
+
+    id: str
+    ordinal: int
+    name: str
+    owner_id: str
+    created_at: int
+    modified_at: int
+    members: list[Membership] = field(default_factory=list)
+
+
+class Session(Struct):
+    """One visit to the survey: what it captured at its start, and its answers once it ended."""
+
+    id: str
+    survey_id: str
+    started_at: int
+    data: dict[str, str]
+    recipient: dict[str, str]
+    language: str
+    distribution_id: str | None = None
+    lookup_id: str | None = None
+    response_id: str | None = None
+    completed_at: int | None = None
+    answers: dict[str, int | str] | None = None
+
+
+class Distribution(Struct):
+    """Links for a list, or for the one member `only`. `sessions` holds each link's latest."""
+
+    id: str
+    ordinal: int
+    survey_id: str
+    list_id: str
+    link_type: Literal["Individual", "Multiple", "Anonymous"]
+    description: str
+    created_at: int
+    expires_at: int
+    only: str | None = None
+    started: int = 0
+    finished: int = 0
+    sessions: dict[str, Session] = field(default_factory=dict)
+
+
+class Survey(Struct):
+    """The survey's switches; its questions never change."""
+
+    id: str
+    created_at: int
+    active: bool = True
+    declared_fields: list[str] = field(default_factory=list)
+
+
+class Closed(Exception):  # noqa: N818 - a page that says so, not an error
+    """A survey link that does not open, and why."""
+
+    def __init__(self, reason: Literal["incorrect", "inactive", "expired", "taken"]) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Visit(Struct, frozen=True):
+    """What a survey link leads to. `session` is the one to be resumed, if there is one."""
+
+    survey: Survey
+    distribution: Distribution | None = None
+    member: Membership | None = None
+    session: Session | None = None
+
+
+class Act(Struct):
+    """One write: when, about what, with what, and where the ids of made things come from."""
+
+    at: int
+    ids: dict[str, str]
+    body: Any
+    mint: Callable[[str], str]
+
+
+class Outcome(Struct, frozen=True):
+    """What a verb did: the API's `result`, the ids that the journal names, and in a word what."""
+
+    result: object | None = None
+    ids: dict[str, str] = {}
+    effect: str | None = None
+
+
+class Index:
+    """From a value to the contacts that have it; most values have one, so one is kept bare."""
+
+    __slots__ = ("_found",)
+
+    def __init__(self) -> None:
+        self._found: dict[str, str | tuple[str, ...]] = {}
+
+    def add(self, value: str | None, contact_id: str) -> None:
+        """A contact takes the value; `None` is no value."""
+        if value is not None:
+            held = self._found.get(value)
+            if held is None:
+                self._found[value] = contact_id
+            else:
+                self._found[value] = ((held,) if isinstance(held, str) else held) + (contact_id,)
+
+    def discard(self, value: str | None, contact_id: str) -> None:
+        """A contact loses the value."""
+        if value is not None:
+            rest = tuple(one for one in self.find(value) if one != contact_id)
+            if not rest:
+                self._found.pop(value, None)
+            else:
+                self._found[value] = rest[0] if len(rest) == 1 else rest
+
+    def find(self, value: str) -> tuple[str, ...]:
+        """The contacts with that value, first taker first."""
+        held = self._found.get(value, ())
+        return (held,) if isinstance(held, str) else held
+
+
+Thing = TypeVar("Thing", bound=Ordered)
+
+
+class Shelf(Generic[Thing]):
+    """Things by id, and in the order in which they were made."""
+
+    __slots__ = ("_by_id", "in_order")
+
+    def __init__(self) -> None:
+        self._by_id: dict[str, Thing] = {}
+        self.in_order: list[Thing] = []
+
+    def add(self, thing_id: str, thing: Thing) -> None:
+        """Put a thing that was just made at the end."""
+        self._by_id[thing_id] = thing
+        self.in_order.append(thing)
+
+    def get(self, thing_id: str) -> Thing | None:
+        """The thing of that id."""
+        return self._by_id.get(thing_id)
+
+    def remove(self, thing_id: str) -> None:
+        """Take a thing away."""
+        take_out(self.in_order, self._by_id.pop(thing_id))
+
+    def __iter__(self) -> Iterator[Thing]:
+        return iter(self.in_order)
+
+
+def take_out(things: list[Thing], thing: Thing) -> None:
+    """Remove a thing from a list in order of making."""
+    del things[place_after(things, thing.ordinal - 1)]
+
+
+class World:
+    """Everything that one account holds, and the verbs that change it."""
+
+    def __init__(self) -> None:
+        self.directory_id = ""
+        self.owner_id = ""
+        self.criteria: dict[str, bool] = dict.fromkeys(shapes.DEDUPLICATION_FIELDS, False)
+        self.undeclared_fields: Literal["recorded", "dropped"] = "recorded"
+        self.clock_offset_ms = 0
+        self.surveys: dict[str, Survey] = {}
+        self.contacts: Shelf[Contact] = Shelf()
+        self.lists: Shelf[MailingList] = Shelf()
+        self.distributions: Shelf[Distribution] = Shelf()
+        self.memberships: dict[str, Membership] = {}
+        self.sessions: dict[str, Session] = {}
+        self.responses: dict[str, Session] = {}
+        self._ordinal = 0
+        self._by_email = Index()
+        self._by_ext_ref = Index()
+        self._by_identity = Index()
+
+    def _next_ordinal(self) -> int:
+        self._ordinal += 1
+        return self._ordinal
+
+    # Looking up ---------------------------------------------------------------------------------
+
+    def check_directory(self, directory_id: str) -> None:
+        """Refuse any directory but ours."""
+        if directory_id != self.directory_id:
+            raise Refusal(404, "Directory not found")
+
+    def mailing_list(self, ids: dict[str, str]) -> MailingList:
+        """The mailing list of a path; 404 `PACC_6` if there is none (observed)."""
+        self.check_directory(ids["directory"])
+        found = self.lists.get(ids["mailing_list"])
+        if found is None:
+            raise Refusal(404, "Mailing List not found", "PACC_6")
+        return found
+
+    def list_contact(self, ids: dict[str, str]) -> tuple[Contact, Membership]:
+        """The list contact of a path; 404 in the recorded words if there is none (observed)."""
+        contact = self.contacts.get(ids["contact"])
+        member = contact and contact.membership_in(ids["mailing_list"])
+        if ids["directory"] != self.directory_id or contact is None or member is None:
+            raise Refusal(
+                404,
+                f"The request to get the contact({ids['contact']}) from mailing-list("
+                f"{ids['mailing_list']}) in directory({ids['directory']}) was unable to find the "
+                "mailing list or directory.",
+                "GET_CONTACT_FROM_LIST_NOT_FOUND",
+            )
+        return contact, member
+
+    def contact(self, ids: dict[str, str]) -> Contact:
+        """The directory contact of a path."""
+        self.check_directory(ids["directory"])
+        found = self.contacts.get(ids["contact"])
+        if found is None:
+            raise Refusal(404, "Contact not found")
+        return found
+
+    def survey(self, survey_id: str) -> Survey:
+        """The survey of a path."""
+        found = self.surveys.get(survey_id)
+        if found is None:
+            raise Refusal(404, "Survey not found")
+        return found
+
+    def distribution(self, ids: dict[str, str], survey_id: str | None = None) -> Distribution:
+        """The distribution of a path; 404 `GED_3` if that survey has none such (observed)."""
+        found = self.distributions.get(ids["distribution"])
+        if found is None or survey_id not in (None, found.survey_id):
+            raise Refusal(404, "Distribution not found.", "GED_3")
+        return found
+
+    def recipients(self, distribution: Distribution) -> list[Membership]:
+        """Who has a link: the list's members now, those who came later included (observed)."""
+        mailing_list = self.lists.get(distribution.list_id)
+        if mailing_list is None:
+            return []
+        if distribution.only is None:
+            return mailing_list.members
+        member = self.memberships.get(distribution.only)
+        return [] if member is None else [member]
+
+    def search(self, wanted: shapes.Condition | shapes.Conjunction) -> list[Contact]:
+        """The contacts that match, compared without regard to case, in the order of making."""
+        conditions = [wanted] if isinstance(wanted, shapes.Condition) else wanted.filters
+        every = isinstance(wanted, shapes.Condition) or wanted.conjunction == "and"
+        found: dict[str, Contact] | None = None
+        for condition in conditions:
+            hits = self._matching(condition)
+            if found is None:
+                found = hits
+            elif every:
+                found = {contact_id: found[contact_id] for contact_id in found.keys() & hits}
+            else:
+                found |= hits
+        return sorted((found or {}).values(), key=lambda contact: contact.ordinal)
+
+    def _matching(self, condition: shapes.Condition) -> dict[str, Contact]:
+        value = condition.value.lower()
+        if condition.filter_type in ("email", "extRef"):
+            index = self._by_email if condition.filter_type == "email" else self._by_ext_ref
+            hits = (self.contacts.get(contact_id) for contact_id in index.find(value))
+            return {contact.id: contact for contact in hits if contact is not None}
+        name = {"firstName": "first_name", "lastName": "last_name"}.get(
+            condition.filter_type, condition.filter_type
+        )
+        return {one.id: one for one in self.contacts if _folded(getattr(one, name)) == value}
+
+    # Contacts -----------------------------------------------------------------------------------
+
+    def _identity(self, fields: Contact | shapes.ContactBody) -> str | None:
+        """What deduplication compares: all criteria, case aside; `None` if one has no value."""
+        values = []
+        for criterion, name in shapes.DEDUPLICATION_FIELDS.items():
+            if self.criteria[criterion]:
+                value = getattr(fields, name)
+                if value is UNSET or not value:
+                    return None
+                values.append(value.lower())
+        return "\x1f".join(values) if values else None
+
+    def _index(self, contact: Contact) -> None:
+        self._by_email.add(_folded(contact.email), contact.id)
+        self._by_ext_ref.add(_folded(contact.ext_ref), contact.id)
+        self._by_identity.add(self._identity(contact), contact.id)
+
+    def _unindex(self, contact: Contact) -> None:
+        self._by_email.discard(_folded(contact.email), contact.id)
+        self._by_ext_ref.discard(_folded(contact.ext_ref), contact.id)
+        self._by_identity.discard(self._identity(contact), contact.id)
+
+    def _change(self, contact: Contact, body: shapes.ContactBody, at: int) -> None:
+        """Take over what was sent and leave the rest. `unsubscribed: false` opts in (inferred)."""
+        self._unindex(contact)
+        for name in ("first_name", "last_name", "email", "phone", "ext_ref", "language"):
+            value = getattr(body, name)
+            if value is not UNSET:
+                setattr(contact, name, value or None)
+        if isinstance(body.unsubscribed, bool):
+            contact.unsubscribed = body.unsubscribed
+        if isinstance(body.embedded_data, dict):
+            contact.embedded = {
+                name: value
+                for name, value in (contact.embedded or {}).items()
+                if name not in body.embedded_data
+            } | stored(body.embedded_data)
+        contact.modified_at = at
+        self._index(contact)
+
+    def _take_in(self, act: Act) -> tuple[Contact, bool]:
+        """The contact of a call that adds one: the match of the criteria, changed, or a new one."""
+        identity = self._identity(act.body)
+        matches = self._by_identity.find(identity) if identity is not None else ()
+        contact = self.contacts.get(matches[0]) if matches else None
+        made = contact is None
+        if contact is None:
+            contact = Contact(
+                id=act.mint("CID"),
+                ordinal=self._next_ordinal(),
+                created_at=act.at,
+                modified_at=act.at,
+            )
+            self.contacts.add(contact.id, contact)
+        self._change(contact, act.body, act.at)
+        return contact, made
+
+    def add_contact(self, act: Act) -> Outcome:
+        """Add a contact to the directory."""
+        self.check_directory(act.ids["directory"])
+        check_embedded(act.body.embedded_data)
+        contact, made = self._take_in(act)
+        return Outcome(
+            {"id": contact.id}, {"contact": contact.id}, "created" if made else "modified"
+        )
+
+    def update_contact(self, act: Act) -> Outcome:
+        """Change a directory contact."""
+        contact = self.contact(act.ids)
+        check_embedded(act.body.embedded_data)
+        self._change(contact, act.body, act.at)
+        return Outcome()
+
+    def delete_contact(self, act: Act) -> Outcome:
+        """Remove a contact from the directory and all its lists; its links break (inferred)."""
+        contact = self.contact(act.ids)
+        for member in contact.memberships:
+            self._leave(contact, member)
+        self._unindex(contact)
+        self.contacts.remove(contact.id)
+        return Outcome()
+
+    # List contacts ------------------------------------------------------------------------------
+
+    def add_list_contact(self, act: Act) -> Outcome:
+        """Add a contact to a list, or take its data over if it is in it.
+
+        With deduplication the directory's matching contact is modified, without it a duplicate is
+        made (documented). The same contact and list again: the same lookup id, and the private data
+        replaced as a whole (inferred).
+        """
+        mailing_list = self.mailing_list(act.ids)
+        check_embedded(act.body.embedded_data)
+        check_embedded(act.body.private_embedded_data)
+        contact, made = self._take_in(act)
+        member = contact.membership_in(mailing_list.id)
+        effect = "contact_created" if made else "list_contact_created"
+        if member is not None:
+            effect = "list_contact_modified"
+        else:
+            member = Membership(
+                id=act.mint("CGC"),
+                ordinal=self._next_ordinal(),
+                contact_id=contact.id,
+                list_id=mailing_list.id,
+                added_at=act.at,
+            )
+            contact.memberships += (member,)
+            mailing_list.members.append(member)
+            self.memberships[member.id] = member
+        _set_private(member, act.body)
+        return Outcome(
+            {"id": contact.id, "contactLookupId": member.id},
+            {"contact": contact.id, "lookup": member.id},
+            effect,
+        )
+
+    def update_list_contact(self, act: Act) -> Outcome:
+        """Change a list contact."""
+        contact, member = self.list_contact(act.ids)
+        check_embedded(act.body.embedded_data)
+        check_embedded(act.body.private_embedded_data)
+        self._change(contact, act.body, act.at)
+        _set_private(member, act.body)
+        return Outcome(ids={"lookup": member.id})
+
+    def remove_list_contact(self, act: Act) -> Outcome:
+        """Take a contact out of a list; it stays in the directory."""
+        contact, member = self.list_contact(act.ids)
+        self._leave(contact, member)
+        return Outcome(ids={"lookup": member.id})
+
+    def _leave(self, contact: Contact, member: Membership) -> None:
+        contact.memberships = tuple(one for one in contact.memberships if one is not member)
+        del self.memberships[member.id]
+        mailing_list = self.lists.get(member.list_id)
+        if mailing_list is not None:
+            take_out(mailing_list.members, member)
+
+    # Mailing lists ------------------------------------------------------------------------------
+
+    def create_list(self, act: Act) -> Outcome:
+        """Make a mailing list; names need not be unique (inferred)."""
+        self.check_directory(act.ids["directory"])
+        owner = act.body.owner_id
+        made = MailingList(
+            id=act.mint("CG"),
+            ordinal=self._next_ordinal(),
+            name=act.body.name,
+            owner_id=self.owner_id if owner is UNSET else owner,
+            created_at=act.at,
+            modified_at=act.at,
+        )
+        self.lists.add(made.id, made)
+        return Outcome({"id": made.id}, {"mailing_list": made.id})
+
+    def update_list(self, act: Act) -> Outcome:
+        """Rename a mailing list, or give it to somebody else."""
+        mailing_list = self.mailing_list(act.ids)
+        if act.body.name is not UNSET:
+            mailing_list.name = act.body.name
+        if act.body.owner_id is not UNSET:
+            mailing_list.owner_id = act.body.owner_id
+        mailing_list.modified_at = act.at
+        return Outcome()
+
+    def delete_list(self, act: Act) -> Outcome:
+        """Delete a mailing list: its links break (observed), its contacts stay."""
+        mailing_list = self.mailing_list(act.ids)
+        self.lists.remove(mailing_list.id)
+        for member in mailing_list.members:
+            contact = self.contacts.get(member.contact_id)
+            if contact is not None:
+                self._leave(contact, member)
+        return Outcome()
+
+    # Distributions ------------------------------------------------------------------------------
+
+    def create_distribution(self, act: Act) -> Outcome:
+        """Generate links for a list. A list that is empty is taken (nobody knows)."""
+        body: shapes.DistributionBody = act.body
+        survey = self.surveys.get(body.survey_id)
+        if survey is None:
+            raise Refusal(400, "Invalid surveyId parameter. Survey not found")
+        if not survey.active:
+            raise Refusal(400, "Invalid surveyId parameter. Survey is not active")
+        mailing_list = self.lists.get(body.mailing_list_id)
+        if mailing_list is None:
+            raise Refusal(400, "Invalid mailingListId parameter. Mailing list not found", "GP_0")
+        only = body.contact_id if isinstance(body.contact_id, str) else None
+        if only is not None:
+            member = self.memberships.get(only)
+            if member is None or member.list_id != mailing_list.id:
+                raise Refusal(400, "Invalid contactId parameter. Contact not found in mailing list")
+        made = Distribution(
+            id=act.mint("EMD"),
+            ordinal=self._next_ordinal(),
+            survey_id=survey.id,
+            list_id=mailing_list.id,
+            link_type=body.link_type,
+            description=body.description,
+            created_at=act.at,
+            expires_at=_expiry(body.expiration_date, act.at),
+            only=only,
+        )
+        self.distributions.add(made.id, made)
+        return Outcome({"id": made.id}, {"distribution": made.id, "mailing_list": mailing_list.id})
+
+    def delete_distribution(self, act: Act) -> Outcome:
+        """Delete a distribution; its links break (inferred), its responses stay."""
+        self.distributions.remove(self.distribution(act.ids).id)
+        return Outcome()
+
+    # The survey link ----------------------------------------------------------------------------
+
+    def visit(self, survey_id: str, q_dl: str | None, at: int) -> Visit:
+        """What a link leads to at a moment.
+
+        Expiry counts before the first click only (inferred): a session that has started may end.
+
+        Args:
+            survey_id: From the link's path.
+            q_dl: The link's `Q_DL`; `None` is the survey's plain, anonymous link.
+            at: Milliseconds since the epoch.
+
+        Raises:
+            Closed: The link does not open.
+        """
+        survey = self.surveys.get(survey_id)
+        if survey is None:
+            raise Closed("incorrect")
+        distribution = member = session = None
+        if q_dl is not None:
+            distribution, member = self._parts(survey_id, q_dl)
+            if distribution.link_type == "Individual":
+                session = distribution.sessions.get(member.id)
+        if session is not None and session.response_id is not None:
+            raise Closed("taken")
+        if not survey.active:
+            raise Closed("inactive")
+        if session is None and distribution is not None and at >= distribution.expires_at:
+            raise Closed("expired")
+        return Visit(survey, distribution, member, session)
+
+    def _parts(self, survey_id: str, q_dl: str) -> tuple[Distribution, Membership]:
+        parts = _Q_DL.fullmatch(q_dl)
+        if parts is None or f"SV_{parts[2]}" != survey_id:
+            raise Closed("incorrect")
+        distribution = self.distributions.get(f"EMD_{parts[1]}")
+        member = self.memberships.get(f"CGC_{parts[3]}")
+        if (
+            distribution is None
+            or member is None
+            or distribution.survey_id != survey_id
+            or member.list_id != distribution.list_id
+            or distribution.only not in (None, member.id)
+        ):
+            raise Closed("incorrect")
+        return distribution, member
+
+    def start_session(self, act: Act) -> Outcome:
+        """Open a link: the data are read now, not when it was issued (observed, anecdotal).
+
+        Private data win over the contact's own, and a declared field in the query string wins over
+        both (nobody knows; it is the case that a careful client must be ready for).
+        """
+        visit = self.visit(act.ids["survey"], _q_dl(act.ids), act.at)
+        data: dict[str, str] = {}
+        recipient: dict[str, str] = {}
+        language = None
+        if visit.member is not None:
+            contact = self.contacts.get(visit.member.contact_id)
+            if contact is not None:
+                data |= contact.embedded or {}
+                recipient = _recipient(contact)
+                language = contact.language
+            data |= visit.member.private or {}
+        declared = set(visit.survey.declared_fields)
+        if self.undeclared_fields == "dropped":
+            data = {name: value for name, value in data.items() if name in declared}
+        data |= {name: value for name, value in act.body.query.items() if name in declared}
+        session = Session(
+            id=act.mint("FS"),
+            survey_id=visit.survey.id,
+            started_at=act.at,
+            data=data,
+            recipient=recipient,
+            language=language_of(language) if language else DEFAULT_LANGUAGE,
+        )
+        self.sessions[session.id] = session
+        ids = {"session": session.id}
+        if visit.distribution is not None and visit.member is not None:
+            session.distribution_id = visit.distribution.id
+            session.lookup_id = visit.member.id
+            visit.distribution.sessions[visit.member.id] = session
+            visit.distribution.started += 1
+            ids["contact"] = visit.member.contact_id
+        return Outcome(session, ids)
+
+    def complete_response(self, act: Act) -> Outcome:
+        """Send the survey page off. A session can do so once.
+
+        Raises:
+            Closed: `taken` if it did already, `incorrect` if it is not a session of that link.
+        """
+        visit = self.visit(act.ids["survey"], _q_dl(act.ids), act.at)
+        session = self.sessions.get(act.ids["session"])
+        lookup_id = visit.member.id if visit.member else None
+        distribution_id = visit.distribution.id if visit.distribution else None
+        if (
+            session is None
+            or session.survey_id != visit.survey.id
+            or (session.distribution_id, session.lookup_id) != (distribution_id, lookup_id)
+        ):
+            raise Closed("incorrect")
+        if session.response_id is not None:
+            raise Closed("taken")
+        session.response_id = act.mint("R")
+        session.completed_at = act.at
+        session.answers = act.body.values
+        self.responses[session.response_id] = session
+        if visit.distribution is not None:
+            visit.distribution.finished += 1
+        return Outcome(session, {"response": session.response_id})
+
+    # The account itself -------------------------------------------------------------------------
+
+    def found(self, act: Act) -> Outcome:
+        """Make the account: one directory, one active survey, one user who owns everything."""
+        self.directory_id = act.mint("POOL")
+        self.owner_id = act.mint(OWNER_PREFIX)
+        survey = Survey(
+            id=act.mint("SV"), created_at=act.at, declared_fields=list(act.body.declared_fields)
+        )
+        self.surveys[survey.id] = survey
+        self.criteria["email"] = act.body.dedup
+        return Outcome()
+
+    def set_settings(self, act: Act) -> Outcome:
+        """Set the switches that belong to the account; contacts are compared anew from then on."""
+        body: shapes.WorldSettings = act.body
+        if isinstance(body.deduplication_criteria, dict):
+            unknown = body.deduplication_criteria.keys() - self.criteria.keys()
+            if unknown:
+                raise Refusal(400, f"Unknown deduplication criteria: {', '.join(sorted(unknown))}")
+            self.criteria = dict.fromkeys(self.criteria, False) | body.deduplication_criteria
+            self._by_identity = Index()
+            for contact in self.contacts:
+                self._by_identity.add(self._identity(contact), contact.id)
+        for survey in self.surveys.values():
+            if isinstance(body.survey_active, bool):
+                survey.active = body.survey_active
+            if isinstance(body.declared_fields, list):
+                survey.declared_fields = body.declared_fields
+        if not isinstance(body.undeclared_fields, UnsetType):
+            self.undeclared_fields = body.undeclared_fields
+        return Outcome()
+
+    def set_clock(self, act: Act) -> Outcome:
+        """Put the account's clock ahead of the real one, or behind it."""
+        self.clock_offset_ms = act.body.offset_ms
+        return Outcome()
+
+
+class Operation(Struct, frozen=True):
+    """A kind of write: the shape of its body and the verb that does it."""
+
+    verb: Callable[[World, Act], Outcome]
+    shape: type[Struct] = shapes.Nothing
+
+
+OPERATIONS: dict[str, Operation] = {
+    "directory_contact.add": Operation(World.add_contact, shapes.ContactBody),
+    "directory_contact.update": Operation(World.update_contact, shapes.ContactChange),
+    "directory_contact.delete": Operation(World.delete_contact),
+    "list_contact.add": Operation(World.add_list_contact, shapes.ListContactBody),
+    "list_contact.update": Operation(World.update_list_contact, shapes.ListContactChange),
+    "list_contact.remove": Operation(World.remove_list_contact),
+    "mailing_list.create": Operation(World.create_list, shapes.MailingListBody),
+    "mailing_list.update": Operation(World.update_list, shapes.MailingListChange),
+    "mailing_list.delete": Operation(World.delete_list),
+    "distribution.create": Operation(World.create_distribution, shapes.DistributionBody),
+    "distribution.delete": Operation(World.delete_distribution),
+    "session.start": Operation(World.start_session, shapes.Opening),
+    "response.complete": Operation(World.complete_response, shapes.Answers),
+    "account.found": Operation(World.found, shapes.Founding),
+    "account.settings": Operation(World.set_settings, shapes.WorldSettings),
+    "account.clock": Operation(World.set_clock, shapes.ClockSetting),
+}
+"""Every write there is, by the name under which the journal knows it."""
+
+
+def stored(embedded: shapes.Embedded) -> dict[str, str]:
+    """Embedded data as kept: null and empty values are not (observed), numbers are their text."""
+    return {
+        name: text_of(value)
+        for name, value in embedded.items()
+        if value is not None and value != ""
+    }
+
+
+def text_of(value: str | float) -> str:
+    """A value as the text that is kept; a number's is its JSON."""
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
+def check_embedded(embedded: shapes.Embedded | None | UnsetType) -> None:
+    """Refuse a number whose text is too long to be a value; texts were measured on the way in."""
+    if isinstance(embedded, dict):
+        for name, value in embedded.items():
+            if isinstance(value, int) and len(text_of(value)) > shapes.VALUE_LENGTH:
+                raise Refusal(400, f"Invalid request body. Number too long in {name}")
+
+
+def _set_private(member: Membership, body: shapes.ListContactBody) -> None:
+    if isinstance(body.private_embedded_data, dict):
+        member.private = stored(body.private_embedded_data) or None
+
+
+def _folded(value: str | None) -> str | None:
+    return None if value is None else value.lower()
+
+
+def _q_dl(ids: dict[str, str]) -> str | None:
+    if "distribution" not in ids:
+        return None
+    distribution, survey, lookup = (ids[name] for name in ("distribution", "survey", "lookup"))
+    return f"{distribution}_{survey.removeprefix('SV_')}_{lookup}"
+
+
+def _recipient(contact: Contact) -> dict[str, str]:
+    """The response's fields that say who answered (documented)."""
+    named = {
+        "recipientFirstName": contact.first_name,
+        "recipientLastName": contact.last_name,
+        "recipientEmail": contact.email,
+        "externalDataReference": contact.ext_ref,
+    }
+    return {name: value for name, value in named.items() if value is not None}
+
+
+def _expiry(text: str | UnsetType | None, at: int) -> int:
+    if not isinstance(text, str):
+        return at // 1000 * 1000 + DEFAULT_LINK_DAYS * DAY_MS
+    try:
+        return moment(text)
+    except ValueError as error:
+        raise Refusal(400, "Invalid expirationDate parameter. Must be an ISO 8601 date") from error
+
+
+def answers_of(form: dict[str, str]) -> dict[str, int | str] | None:
+    """The answers in a form that was sent off; `None` if one is missing or not on offer."""
+    answers: dict[str, int | str] = {}
+    for question in QUESTIONS:
+        given = form.get(question.id, "").strip()
+        if question.kind == "text":
+            if given:
+                answers[question.id] = given
+        elif re.fullmatch("[0-9]{1,2}", given) and 1 <= int(given) <= len(question.choices):
+            answers[question.id] = int(given)
+        elif given or question.required:
+            return None
+    return answers

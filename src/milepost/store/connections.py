@@ -1,0 +1,127 @@
+"""Connections to Postgres: one pool for the contended statements, one engine for the everyday ones.
+
+The path of an event goes through psycopg directly (pipelines, prepared statements); the rest is
+SQLAlchemy Core. The driver's errors become ours here, and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from importlib.resources import files
+from typing import Any, Final
+
+import psycopg
+from psycopg.rows import DictRow, dict_row
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+from sqlalchemy import RowMapping, make_url
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as EngineTimeout
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from milepost.errors import DatabaseBusy, DatabaseError
+
+POOL_TIMEOUT_SECONDS: Final = 2.0
+"""How long a statement waits for a connection before the caller is told to come back."""
+
+_SESSION: Final = {"application_name": "milepost", "options": "-c TimeZone=UTC"}
+
+Row = dict[str, Any]
+"""A row by the names of its columns."""
+
+
+def plain(row: RowMapping) -> Row:
+    """SQLAlchemy's row as a dictionary; its keys are a kind of their own, which msgspec refuses."""
+    return {str(name): value for name, value in row.items()}
+
+
+def sqlalchemy_url(url: str) -> str:
+    """The same database, named as SQLAlchemy wants it."""
+    return make_url(url).set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
+
+
+def statement(name: str) -> bytes:
+    """The text of `sql/<name>.sql`."""
+    return files("milepost.store").joinpath("sql", f"{name}.sql").read_bytes()
+
+
+def unreachable(error: Exception) -> DatabaseError:
+    """Say that Postgres cannot be reached, without the connection's particulars."""
+    first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return DatabaseError(f"Postgres cannot be reached: {first_line}")
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn a lost or exhausted database into `DatabaseBusy`; other errors are our own mistakes."""
+    try:
+        yield
+    except (PoolTimeout, EngineTimeout) as error:
+        raise DatabaseBusy("no connection to Postgres came free in time") from error
+    except psycopg.OperationalError as error:
+        raise DatabaseBusy("Postgres cannot be reached at the moment") from error
+    except DBAPIError as error:
+        if isinstance(error.orig, psycopg.OperationalError):
+            raise DatabaseBusy("Postgres cannot be reached at the moment") from error
+        raise
+
+
+class Connections:
+    """What the store's verbs run on.
+
+    Args:
+        url: a libpq URL (`postgresql://user:password@host/database`).
+        size: connections for the path of an event; the everyday ones come on top.
+    """
+
+    def __init__(self, url: str, *, size: int = 4) -> None:
+        self._pool = AsyncConnectionPool[psycopg.AsyncConnection[DictRow]](
+            url,
+            min_size=1,
+            max_size=size,
+            timeout=POOL_TIMEOUT_SECONDS,
+            open=False,
+            kwargs={"row_factory": dict_row, "autocommit": True, **_SESSION},
+        )
+        self._engine: AsyncEngine = create_async_engine(
+            sqlalchemy_url(url),
+            pool_size=2,
+            max_overflow=2,
+            pool_timeout=POOL_TIMEOUT_SECONDS,
+            pool_pre_ping=True,
+            connect_args=_SESSION,
+        )
+
+    async def open(self) -> None:
+        """Connect.
+
+        Raises:
+            DatabaseError: Postgres cannot be reached.
+        """
+        try:
+            await self._pool.open(wait=True, timeout=10)
+        except PoolTimeout as error:
+            await self.close()
+            raise DatabaseError(
+                "Postgres cannot be reached: no connection within 10 s; "
+                "see whether it runs and whether MILEPOST_DATABASE_URL names it"
+            ) from error
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._pool.close()
+        await self._engine.dispose()
+
+    @asynccontextmanager
+    async def path(self) -> AsyncIterator[psycopg.AsyncConnection[DictRow]]:
+        """A psycopg connection in autocommit, for the path of an event."""
+        with translated():
+            async with self._pool.connection() as connection:
+                yield connection
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncConnection]:
+        """A SQLAlchemy connection within one transaction, for an everyday verb."""
+        with translated():
+            async with self._engine.begin() as connection:
+                yield connection

@@ -1,0 +1,86 @@
+"""API keys: kept as hashes, checked in constant time, remembered for a few seconds."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+import time
+from collections.abc import Collection
+from typing import Final
+
+from sqlalchemy import func, insert, select
+
+from milepost.model import Caller, Scope
+from milepost.store import tables
+from milepost.store.connections import Connections
+
+REMEMBERED_SECONDS: Final = 5.0
+"""A revoked key is refused after this long at the latest; without it every request would cost a
+statement."""
+
+MOST_REMEMBERED: Final = 1_000
+"""Wrong keys are remembered too, and must not fill the memory."""
+
+_UNKNOWN: Final = hashlib.sha256(b"no such key").digest()
+
+
+class KeyStore:
+    """The verbs of API keys, which read `mp_<id>_<secret>`."""
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+        self._remembered: dict[bytes, tuple[float, Caller | None]] = {}
+
+    async def create(self, name: str, scopes: Collection[Scope]) -> tuple[str, str]:
+        """Make a key and return its id and the key itself, which is shown this once."""
+        key_id = secrets.token_hex(4)
+        secret = secrets.token_hex(32)
+        key = f"mp_{key_id}_{secret}"
+        async with self._connections.transaction() as connection:
+            await connection.execute(
+                insert(tables.api_keys).values(
+                    id=key_id,
+                    name=name,
+                    secret_sha256=_digest(key),
+                    scopes=sorted(scope.value for scope in scopes),
+                    created_at=func.milepost_now(),
+                )
+            )
+        return key_id, key
+
+    async def caller(self, key: str) -> Caller | None:
+        """Who owns this key; None when nobody does or it was revoked.
+
+        Unknown ids cost the same work as known ones with a wrong secret.
+        """
+        digest = _digest(key)
+        now = time.monotonic()
+        known = self._remembered.get(digest)
+        if known is not None and known[0] > now:
+            return known[1]
+        caller = await self._look_up(key, digest)
+        if len(self._remembered) >= MOST_REMEMBERED:
+            self._remembered.clear()
+        self._remembered[digest] = (now + REMEMBERED_SECONDS, caller)
+        return caller
+
+    async def _look_up(self, key: str, digest: bytes) -> Caller | None:
+        keys = tables.api_keys
+        key_id = key.removeprefix("mp_").partition("_")[0]
+        async with self._connections.transaction() as connection:
+            row = (
+                await connection.execute(
+                    select(keys).where(keys.c.id == key_id, keys.c.revoked_at.is_(None))
+                )
+            ).one_or_none()
+        matches = hmac.compare_digest(row.secret_sha256 if row else _UNKNOWN, digest)
+        if row is None or not matches:
+            return None
+        return Caller(
+            key_id=row.id, name=row.name, scopes=frozenset(Scope(scope) for scope in row.scopes)
+        )
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode()).digest()

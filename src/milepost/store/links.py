@@ -1,0 +1,280 @@
+"""Links: the ledger of events, the deepest part of the store.
+
+**What a row is.** One event, for ever. `state` says what is true at the platform, `published` what
+the caller was given. A row is written once by the first request for its event and afterwards only
+moved along::
+
+    claim     a new event, or one that waits ──▶ claimed, waiting, suppressed, issued (reused)
+    settle    claimed ──▶ issued, waiting, unknown, failed
+
+**Who may move it.** A claim is a lease by the database's clock: for `LEASE_SECONDS` the row is its
+taker's. The lease carries an attempt number, and `settle` changes nothing under another one, so a
+process that was frozen and wakes up late is harmless. Until `lease_until` nobody else takes the
+row; on a row that is not claimed it is the pause that upstream asked for.
+
+**What is locked, and why in two statements.** A claim decides about a person (one live link per
+list, `once`, cooldown, quiet), so it locks the person: the registrants of a batch, in `ref` order,
+as every writer of registrants does. The decision is a statement of its own, because its snapshot
+must be newer than those locks. Both go out in one round trip (a pipeline) and in one transaction,
+which is over before any call to the platform begins.
+
+**What the tables hold by themselves.** One row per event (`links_event_id`), one URL per row
+(`links_one_url`), one link per distribution and registrant (`links_one_per_distribution`), and a
+URL exactly when a link is issued (`links_url`). A second live link of a registrant in one list
+cannot be a constraint, since links expire without anybody writing: there the lock is the guard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+import msgspec
+import uuid_utils.compat as uuid_utils
+from msgspec import Struct
+from sqlalchemy import select
+
+from milepost.errors import EventMismatch, MilestonePaused, UnknownMilestone, UnknownRegistrant
+from milepost.model import (
+    UNSETTLED,
+    Claim,
+    Event,
+    Field,
+    Lane,
+    Link,
+    LinkState,
+    Place,
+    RegistrantDetails,
+    Route,
+)
+from milepost.payload import differing, fingerprint
+from milepost.policy import sample_point
+from milepost.store import tables
+from milepost.store.connections import Connections, Row, plain, statement
+from milepost.store.grouping import GroupCommit
+
+LEASE_SECONDS: Final = 20
+"""How long a claim is its taker's alone. Longer than the longest call (10 s) and the longest
+deadline (8 s), so that only a process that is gone loses one; a takeover comes within 30 s."""
+
+_CLAIM_LOCK: Final = statement("claim_lock")
+_CLAIM: Final = statement("claim")
+_SETTLE: Final = statement("settle")
+_FIND: Final = statement("find")
+
+
+class Settlement(Struct, frozen=True, kw_only=True):
+    """How a claim ended. It takes effect only while the claim is still its taker's."""
+
+    id: UUID
+    attempt: int
+    state: LinkState
+    rule: str | None = None
+    detail: str | None = None
+    route: Route | None = None
+    lane: Lane | None = None
+    lookup_id: str | None = None
+    url: str | None = None
+    expires_at: datetime | None = None
+    calls: float = 0
+    looked: bool = False
+    """A look for the outcome of an earlier call found nothing."""
+    pause: float = 0
+    """Seconds for which nobody should try again."""
+
+
+class Asked(Struct, frozen=True, kw_only=True):
+    """What the ledger says of an event: its link, and the claim if it is the asker's to make."""
+
+    link: Link
+    is_first: bool
+    """No earlier request has written this event's row."""
+    claim: Claim | None = None
+    pause_until: datetime | None = None
+    """Until then nobody takes an unsettled link up."""
+    at: datetime
+    """The database's time of this answer."""
+
+
+class LinkStore:
+    """The verbs of the ledger; each is one transaction."""
+
+    def __init__(self, connections: Connections, fingerprint_key: bytes) -> None:
+        self._connections = connections
+        self._fingerprint_key = fingerprint_key
+        self._claims = GroupCommit(self._write_claims, apart=lambda event: event.ref)
+        self._settlements = GroupCommit(self._write_settlements, apart=lambda item: item.id)
+
+    async def claim(self, event: Event) -> Asked:
+        """Write the event down and decide it, or say what an earlier request made of it.
+
+        Raises:
+            EventMismatch: the event was seen with another payload.
+            MilestonePaused, UnknownMilestone, UnknownRegistrant: it is refused, nothing is written.
+        """
+        while True:
+            row = await self._claims.submit(event)
+            match row["course"]:
+                case "unknown-milestone":
+                    raise UnknownMilestone(event.milestone)
+                case "milestone-paused":
+                    raise MilestonePaused(event.milestone)
+                case "unknown-registrant":
+                    raise UnknownRegistrant(event.ref)
+            if row["id"] is None:
+                continue  # another request wrote or settled the row meanwhile: ask again
+            self._refuse_mismatch(event, row)
+            return _asked(row)
+
+    async def settle(self, settlement: Settlement) -> Link | None:
+        """Finish a claim; None when it is not its taker's any more, and nothing was changed.
+
+        Raises:
+            LookupTaken: another link has the same URL; nothing was changed.
+        """
+        row = await self._settlements.submit(settlement)
+        return _link(row) if row else None
+
+    async def find(
+        self, link_id: UUID | None = None, *, event_id: str | None = None
+    ) -> Link | None:
+        """The link with this id or of this event, without touching it."""
+        wanted = {"id": link_id, "event_id": event_id}
+        async with self._connections.path() as connection:
+            cursor = await connection.execute(_FIND, wanted, prepare=True)
+            row = await cursor.fetchone()
+        return _link(row) if row else None
+
+    async def page(
+        self,
+        *,
+        milestone: str | None = None,
+        ref: str | None = None,
+        event_id: str | None = None,
+        state: LinkState | None = None,
+        after: UUID | None = None,
+        limit: int = 100,
+    ) -> list[Link]:
+        """Links by id, oldest first, from behind `after` on."""
+        links = tables.links
+        original = links.alias("original")
+        wanted = [
+            column == value
+            for column, value in (
+                (links.c.milestone, milestone),
+                (links.c.ref, ref),
+                (links.c.event_id, event_id),
+                (links.c.state, state.value if state else None),
+            )
+            if value is not None
+        ]
+        if after is not None:
+            wanted.append(links.c.id > after)
+        query = (
+            select(links, original.c.url.label("reused_url"))
+            .outerjoin(original, original.c.id == links.c.reuses)
+            .where(*wanted)
+            .order_by(links.c.id)
+            .limit(limit)
+        )
+        async with self._connections.transaction() as connection:
+            return [_link(plain(row)) for row in (await connection.execute(query)).mappings()]
+
+    def _refuse_mismatch(self, event: Event, row: Row) -> None:
+        asked = fingerprint(event, self._fingerprint_key)
+        if asked != row["fingerprint"]:
+            raise EventMismatch(event.event_id, differing(asked, row["fingerprint"]))
+
+    async def _write_claims(self, events: Sequence[Event]) -> Sequence[Row]:
+        batch = [
+            {
+                "link_id": uuid_utils.uuid7(),
+                "event_id": event.event_id,
+                "milestone": event.milestone,
+                "ref": event.ref,
+                "occurred_at": event.occurred_at,
+                "data": event.data,
+                "fingerprint": fingerprint(event, self._fingerprint_key),
+                "sample_point": sample_point(event.event_id),
+            }
+            for event in events
+        ]
+        async with (
+            self._connections.path() as connection,
+            connection.pipeline(),
+            connection.transaction(),
+        ):
+            await connection.execute(
+                _CLAIM_LOCK, {"refs": [event.ref for event in events]}, prepare=True
+            )
+            cursor = await connection.execute(
+                _CLAIM,
+                {"events": msgspec.json.encode(batch).decode(), "lease": LEASE_SECONDS},
+                prepare=True,
+            )
+        rows = {row["asked"]: row for row in await cursor.fetchall()}
+        return [rows[event.event_id] for event in events]
+
+    async def _write_settlements(self, settlements: Sequence[Settlement]) -> Sequence[Row | None]:
+        async with self._connections.path() as connection:
+            cursor = await connection.execute(
+                _SETTLE, {"settlements": msgspec.json.encode(settlements).decode()}, prepare=True
+            )
+            rows = {row["id"]: row for row in await cursor.fetchall()}
+        return [rows.get(settlement.id) for settlement in settlements]
+
+
+def _asked(row: Row) -> Asked:
+    link = _link(row)
+    claim = None
+    if row["is_written"] and link.state is LinkState.CLAIMED:
+        claim = Claim(
+            link=link,
+            attempt=row["attempt"],
+            in_doubt=row["in_doubt"],
+            looked_enough=row["looked_enough"],
+            place=Place(
+                slot_id=row["slot_id"],
+                list_id=row["list_id"],
+                distribution_id=row["distribution_id"],
+                template=row["template"],
+                expires_at=row["place_expires_at"],
+            ),
+            ref=row["ref"],
+            details=RegistrantDetails(
+                email=row["email"],
+                first_name=row["first_name"],
+                last_name=row["last_name"],
+                phone=row["phone"],
+                language=row["language"],
+                attributes=row["attributes"],
+            ),
+            contact_id=row["contact_id"],
+            member_before=row["member_before"],
+            data=row["data"],
+            fields=msgspec.convert(row["fields"], tuple[Field, ...]),
+        )
+    return Asked(
+        link=link,
+        is_first=row["is_first"],
+        claim=claim,
+        at=row["at"],
+        pause_until=row["lease_until"] if link.state in UNSETTLED else None,
+    )
+
+
+def _link(row: Row) -> Link:
+    return msgspec.convert(
+        {
+            **row,
+            "registrant": row["ref"],
+            "url": (row["url"] or row["reused_url"]) if row["published"] == "personal" else None,
+            "reused": row["reuses"] is not None,
+            "reason": None
+            if row["rule"] is None
+            else {"rule": row["rule"], "until": row["rule_until"], "detail": row["rule_detail"]},
+        },
+        Link,
+    )

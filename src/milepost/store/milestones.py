@@ -1,0 +1,115 @@
+"""Milestones, as admins define them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from msgspec import UNSET
+from sqlalchemy import RowMapping, func, select, update
+from sqlalchemy.dialects.postgresql import insert
+
+from milepost.errors import UnknownMilestone
+from milepost.model import Cooldown, Milestone, MilestoneDefinition
+from milepost.store import tables
+from milepost.store.connections import Connections
+
+
+class MilestoneStore:
+    """The verbs of milestones; each is one transaction."""
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+
+    async def put(self, key: str, definition: MilestoneDefinition) -> tuple[Milestone, bool]:
+        """Define a milestone or replace its definition; the flag says whether it is the first.
+
+        A paused milestone stays paused.
+        """
+        milestones = tables.milestones
+        now = func.milepost_now()
+        values = _columns(key, definition)
+        statement = (
+            insert(milestones)
+            .values(key=key, **values, state="active", created_at=now, updated_at=now)
+            .on_conflict_do_update(index_elements=["key"], set_={**values, "updated_at": now})
+            .returning(milestones)
+        )
+        async with self._connections.transaction() as connection:
+            known = await connection.scalar(
+                select(func.count()).select_from(milestones).where(milestones.c.key == key)
+            )
+            row = (await connection.execute(statement)).mappings().one()
+        return _milestone(row), not known
+
+    async def get(self, key: str) -> Milestone:
+        """The milestone with this key.
+
+        Raises:
+            UnknownMilestone: there is none.
+        """
+        milestones = tables.milestones
+        async with self._connections.transaction() as connection:
+            result = await connection.execute(select(milestones).where(milestones.c.key == key))
+            row = result.mappings().one_or_none()
+        if row is None:
+            raise UnknownMilestone(key)
+        return _milestone(row)
+
+    async def all(self) -> list[Milestone]:
+        """Every milestone, by key."""
+        milestones = tables.milestones
+        async with self._connections.transaction() as connection:
+            result = await connection.execute(select(milestones).order_by(milestones.c.key))
+            return [_milestone(row) for row in result.mappings()]
+
+    async def pause(self, key: str, *, paused: bool) -> Milestone:
+        """Pause or resume a milestone.
+
+        Raises:
+            UnknownMilestone: there is none.
+        """
+        milestones = tables.milestones
+        async with self._connections.transaction() as connection:
+            result = await connection.execute(
+                update(milestones)
+                .where(milestones.c.key == key)
+                .values(state="paused" if paused else "active", updated_at=func.milepost_now())
+                .returning(milestones)
+            )
+            row = result.mappings().one_or_none()
+        if row is None:
+            raise UnknownMilestone(key)
+        return _milestone(row)
+
+
+def _columns(key: str, definition: MilestoneDefinition) -> dict[str, Any]:
+    columns: dict[str, Any] = msgspec.to_builtins(definition)
+    quiet = columns.pop("quiet")
+    repeat = columns.pop("repeat")
+    cooldown = definition.repeat if isinstance(definition.repeat, Cooldown) else None
+    return columns | {
+        "name": key if definition.name is UNSET else definition.name,
+        "repeat": "cooldown" if cooldown else repeat,
+        "cooldown_days": cooldown.cooldown_days if cooldown else None,
+        "quiet_links": quiet["links"] if quiet else None,
+        "quiet_days": quiet["days"] if quiet else None,
+    }
+
+
+def _milestone(row: RowMapping) -> Milestone:
+    days = row["cooldown_days"]
+    quiet = {"links": row["quiet_links"], "days": row["quiet_days"]}
+    definition = {
+        **row,
+        "repeat": {"cooldown_days": days} if days is not None else row["repeat"],
+        "quiet": quiet if row["quiet_links"] is not None else None,
+    }
+    known = {name: definition[name] for name in MilestoneDefinition.__struct_fields__}
+    return Milestone(
+        key=row["key"],
+        definition=msgspec.convert(known, MilestoneDefinition),
+        state=row["state"],
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+    )

@@ -1,0 +1,167 @@
+"""Pools: a milestone's slots and the distributions on them.
+
+A distribution moves through these states; only `ready` takes new links::
+
+    making ──▶ ready ──▶ draining ──▶ retired
+       └──────▶ stopped                 calibration found a link format that it does not trust
+
+Making one takes several calls to the platform. Each id is written down before the next call, under
+a lease whose attempt number fences it: whoever takes a half-made slot over goes on where it stood,
+and asks before it repeats a call whose outcome nobody knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final, Literal
+
+import msgspec
+from msgspec import Struct
+from sqlalchemy import func, select, update
+
+from milepost.store import tables
+from milepost.store.connections import Connections, plain, statement
+
+LEASE_SECONDS: Final = 120
+"""How long a distribution is one worker's to make: its five calls and their looks, each of 10 s."""
+
+_PLAN: Final = statement("pool_plan")
+_CLAIM: Final = statement("pool_claim")
+
+
+class Making(Struct, frozen=True, kw_only=True):
+    """A distribution in the making: what is there of it and of its slot, and whose attempt."""
+
+    id: int
+    slot_id: int
+    attempt: int
+    generation: int
+    milestone: str
+    survey_id: str
+    number: int
+    list_name: str
+    list_id: str | None
+    probe_contact_id: str | None
+    probe_lookup_id: str | None
+    description: str
+    distribution_id: str | None
+    expires_at: datetime
+
+
+class PoolEntry(Struct, frozen=True, kw_only=True):
+    """A distribution of a pool, as an admin sees it."""
+
+    slot: int
+    list_id: str | None
+    list_name: str
+    distribution_id: str | None
+    generation: int
+    state: Literal["making", "ready", "stopped", "draining", "retired"]
+    stopped_because: str | None
+    last_error: str | None
+    template: str | None
+    takes_until: datetime | None
+    expires_at: datetime | None
+    calibrated_at: datetime | None
+    links: int
+    """Links made on it so far, in flight ones included."""
+
+
+class PoolStore:
+    """The verbs of pools; each is one transaction."""
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+
+    async def plan(self, milestone: str, deployment: str) -> int:
+        """Write down the slots that a milestone lacks; returns how many."""
+        async with self._connections.path() as connection:
+            cursor = await connection.execute(
+                _PLAN, {"milestone": milestone, "deployment": deployment}
+            )
+            return cursor.rowcount
+
+    async def claim(self, limit: int) -> list[Making]:
+        """Claim distributions that are to be made, of whatever milestone."""
+        async with self._connections.path() as connection:
+            cursor = await connection.execute(_CLAIM, {"limit": limit, "lease": LEASE_SECONDS})
+            return [msgspec.convert(row, Making) for row in await cursor.fetchall()]
+
+    async def note_list(self, making: Making, list_id: str) -> Making:
+        """The slot's mailing list is there."""
+        await self._slot(making, list_id=list_id)
+        return msgspec.structs.replace(making, list_id=list_id)
+
+    async def note_probe(self, making: Making, contact_id: str, lookup_id: str) -> Making:
+        """The probe is in the slot's list."""
+        await self._slot(making, probe_contact_id=contact_id, probe_lookup_id=lookup_id)
+        return msgspec.structs.replace(
+            making, probe_contact_id=contact_id, probe_lookup_id=lookup_id
+        )
+
+    async def note_distribution(self, making: Making, distribution_id: str) -> Making:
+        """The distribution is there; its links are still to be calibrated."""
+        await self._distribution(making, distribution_id=distribution_id)
+        return msgspec.structs.replace(making, distribution_id=distribution_id)
+
+    async def ready(self, making: Making, template: str) -> None:
+        """The distribution is calibrated and takes links from now on."""
+        await self._distribution(
+            making,
+            state="ready",
+            template=template,
+            calibrated_at=func.milepost_now(),
+            lease_until=None,
+            last_error=None,
+        )
+
+    async def stop(self, making: Making, because: str) -> None:
+        """The distribution must not take links, and why."""
+        await self._distribution(making, state="stopped", stopped_because=because, lease_until=None)
+
+    async def release(self, making: Making, error: str) -> None:
+        """Give the claim back after an error: the next run goes on from what is there."""
+        await self._distribution(making, last_error=error, lease_until=None)
+
+    async def entries(self, milestone: str, survey_id: str) -> Sequence[PoolEntry]:
+        """The pool of a milestone's present survey, by slot and generation."""
+        slots, distributions, links = tables.slots, tables.distributions, tables.links
+        count = (
+            select(func.count())
+            .where(links.c.distribution_id == distributions.c.id)
+            .scalar_subquery()
+        )
+        query = (
+            select(distributions, slots.c.list_id, slots.c.list_name, count.label("links"))
+            .add_columns(slots.c.number.label("slot"))
+            .join(slots, slots.c.id == distributions.c.slot_id)
+            .where(slots.c.milestone == milestone, slots.c.survey_id == survey_id)
+            .order_by(slots.c.number, distributions.c.generation)
+        )
+        async with self._connections.transaction() as connection:
+            rows = (await connection.execute(query)).mappings()
+            return [msgspec.convert(plain(row), PoolEntry) for row in rows]
+
+    async def _slot(self, making: Making, **values: object) -> None:
+        slots, distributions = tables.slots, tables.distributions
+        held = select(distributions.c.id).where(
+            distributions.c.id == making.id, distributions.c.attempt == making.attempt
+        )
+        async with self._connections.transaction() as connection:
+            await connection.execute(
+                update(slots).where(slots.c.id == making.slot_id, held.exists()).values(**values)
+            )
+
+    async def _distribution(self, making: Making, **values: object) -> None:
+        distributions = tables.distributions
+        async with self._connections.transaction() as connection:
+            await connection.execute(
+                update(distributions)
+                .where(
+                    distributions.c.id == making.id,
+                    distributions.c.attempt == making.attempt,
+                    distributions.c.state == "making",
+                )
+                .values(**values)
+            )

@@ -1,0 +1,30 @@
+-- Settle a batch of claims, each only while it is still its taker's: a claim that somebody else
+-- took over has another attempt number, and a late writer changes nothing.
+--
+-- %(settlements)s  JSON array of {id, attempt, state, rule, detail, route, lane, lookup_id, url,
+--                  expires_at, calls, looked, pause}
+UPDATE links AS l SET
+    state = s.state,
+    rule = s.rule,
+    rule_until = NULL,
+    rule_detail = s.detail,
+    route = s.route,
+    lane = s.lane,
+    published = CASE WHEN s.url IS NULL THEN l.published ELSE coalesce(l.published, 'personal') END,
+    lease_until = CASE WHEN s.pause > 0 THEN milepost_now() + make_interval(secs => s.pause) END,
+    looks = l.looks + s.looked::integer,
+    first_look_at = CASE WHEN s.looked THEN coalesce(l.first_look_at, milepost_now()) END,
+    slot_id = CASE WHEN s.state <> 'failed' THEN l.slot_id END,
+    distribution_id = CASE WHEN s.state <> 'failed' THEN l.distribution_id END,
+    lookup_id = s.lookup_id,
+    url = s.url,
+    expires_at = s.expires_at,
+    upstream_calls = l.upstream_calls + s.calls,
+    issued_at = CASE WHEN s.url IS NOT NULL THEN milepost_now() END,
+    data_at = CASE WHEN s.url IS NOT NULL THEN milepost_now() END
+FROM jsonb_to_recordset(%(settlements)s::jsonb) AS s (
+    id uuid, attempt integer, state text, rule text, detail text, route text, lane text,
+    lookup_id text, url text, expires_at timestamptz, calls double precision, looked boolean,
+    pause double precision)
+WHERE l.id = s.id AND l.attempt = s.attempt AND l.state = 'claimed'
+RETURNING l.*, NULL::text AS reused_url, milepost_now() AS at

@@ -1,0 +1,214 @@
+"""The tables as SQLAlchemy Core sees them, for the everyday statements.
+
+The migrations are the truth; a test holds the two together. Constraints that only the database
+enforces (CHECKs) are not written here again.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Double,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+metadata = MetaData()
+
+Moment = DateTime(timezone=True)
+Word = Text(collation="C")
+"""A text that is compared byte by byte: keys, refs, ids."""
+
+
+def _row_id() -> Column[int]:
+    return Column("id", BigInteger, Identity(always=True), primary_key=True)
+
+
+deployment = Table(
+    "deployment",
+    metadata,
+    Column("one", Boolean, primary_key=True, server_default=text("true")),
+    Column("id", Text, nullable=False),
+    Column("fingerprint_key", LargeBinary, nullable=False),
+    Column("directory_id", Text),
+    Column("dedup_criteria", ARRAY(Text)),
+    Column("home_list_id", Text),
+    Column("home_attempt", Integer, nullable=False, server_default=text("0")),
+    Column("home_lease_until", Moment),
+    Column("created_at", Moment, nullable=False),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", Word, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("secret_sha256", LargeBinary, nullable=False),
+    Column("scopes", ARRAY(Text), nullable=False),
+    Column("created_at", Moment, nullable=False),
+    Column("revoked_at", Moment),
+)
+
+milestones = Table(
+    "milestones",
+    metadata,
+    Column("key", Word, primary_key=True),
+    Column("survey_id", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("route", Text, nullable=False),
+    Column("membership", Text, nullable=False),
+    Column("lanes", ARRAY(Text), nullable=False),
+    Column("repeat", Text, nullable=False),
+    Column("cooldown_days", Integer),
+    Column("sample_percent", Double, nullable=False),
+    Column("slots", Integer, nullable=False),
+    Column("max_slots", Integer, nullable=False),
+    Column("when_full", Text, nullable=False),
+    Column("link_days", Integer, nullable=False),
+    Column("min_link_days", Integer, nullable=False),
+    Column("fields", JSONB, nullable=False),
+    Column("quiet_links", Integer),
+    Column("quiet_days", Integer),
+    Column("unknown_registrant", Text, nullable=False),
+    Column("late_data", Boolean, nullable=False),
+    Column("deadline_ms", Integer, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("created_at", Moment, nullable=False),
+    Column("updated_at", Moment, nullable=False),
+)
+
+registrants = Table(
+    "registrants",
+    metadata,
+    _row_id(),
+    Column("ref", Word, nullable=False),
+    Column("email", Text),
+    Column("first_name", Text),
+    Column("last_name", Text),
+    Column("phone", Text),
+    Column("language", Text),
+    Column("attributes", JSONB, nullable=False, server_default=text("'{}'")),
+    Column("contact_key", Word),
+    Column("dedup_key", Word),
+    Column("contact_id", Text),
+    Column("home_lookup_id", Text),
+    Column("contact_at", Moment),
+    Column("contact_attempt", Integer, nullable=False, server_default=text("0")),
+    Column("contact_lease_until", Moment),
+    Column("opted_out_at", Moment),
+    Column("erased_at", Moment),
+    Column("created_at", Moment, nullable=False),
+    Column("updated_at", Moment, nullable=False),
+    UniqueConstraint("ref", name="registrants_ref"),
+    UniqueConstraint("dedup_key", name="registrants_dedup_key"),
+    Index(
+        "registrants_contact_key", "contact_key", postgresql_where=text("contact_key IS NOT NULL")
+    ),
+    Index(
+        "registrants_without_contact",
+        "id",
+        postgresql_where=text("home_lookup_id IS NULL AND dedup_key IS NOT NULL"),
+    ),
+)
+
+slots = Table(
+    "slots",
+    metadata,
+    _row_id(),
+    Column("milestone", Word, ForeignKey("milestones.key"), nullable=False),
+    Column("survey_id", Text, nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("list_name", Text, nullable=False),
+    Column("list_id", Text, unique=True),
+    Column("probe_contact_id", Text),
+    Column("probe_lookup_id", Text),
+    Column("created_at", Moment, nullable=False),
+    UniqueConstraint("milestone", "survey_id", "number"),
+)
+
+distributions = Table(
+    "distributions",
+    metadata,
+    _row_id(),
+    Column("slot_id", BigInteger, ForeignKey("slots.id"), nullable=False),
+    Column("generation", Integer, nullable=False),
+    Column("description", Text, nullable=False),
+    Column("distribution_id", Text, unique=True),
+    Column("template", Text),
+    Column("state", Text, nullable=False),
+    Column("stopped_because", Text),
+    Column("last_error", Text),
+    Column("attempt", Integer, nullable=False, server_default=text("0")),
+    Column("lease_until", Moment),
+    Column("expires_at", Moment),
+    Column("takes_until", Moment),
+    Column("calibrated_at", Moment),
+    Column("created_at", Moment, nullable=False),
+    UniqueConstraint("slot_id", "generation"),
+    Index("distributions_in_the_making", "id", postgresql_where=text("state = 'making'")),
+)
+
+links = Table(
+    "links",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("event_id", Word, nullable=False),
+    Column("milestone", Word, ForeignKey("milestones.key"), nullable=False),
+    Column("survey_id", Text, nullable=False),
+    Column("ref", Word, nullable=False),
+    Column("registrant_id", BigInteger, ForeignKey("registrants.id")),
+    Column("occurred_at", Moment),
+    Column("data", JSONB, nullable=False),
+    Column("fingerprint", JSONB, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("rule", Text),
+    Column("rule_until", Moment),
+    Column("rule_detail", Text),
+    Column("route", Text),
+    Column("lane", Text),
+    Column("published", Text),
+    Column("attempt", Integer, nullable=False),
+    Column("lease_until", Moment),
+    Column("waiting_until", Moment),
+    Column("looks", Integer, nullable=False, server_default=text("0")),
+    Column("first_look_at", Moment),
+    Column("slot_id", BigInteger, ForeignKey("slots.id")),
+    Column("distribution_id", BigInteger, ForeignKey("distributions.id")),
+    Column("lookup_id", Word),
+    Column("url", Text),
+    Column("reuses", Uuid, ForeignKey("links.id")),
+    Column("upstream_calls", Double, nullable=False, server_default=text("0")),
+    Column("expires_at", Moment),
+    Column("created_at", Moment, nullable=False),
+    Column("issued_at", Moment),
+    Column("data_at", Moment),
+    Column("finished_at", Moment),
+    UniqueConstraint("event_id", name="links_event_id"),
+    UniqueConstraint("distribution_id", "lookup_id", name="links_one_url"),
+    UniqueConstraint("distribution_id", "registrant_id", name="links_one_per_distribution"),
+    Index("links_of_a_registrant", "registrant_id", "created_at"),
+    Index(
+        "links_in_a_slot",
+        "registrant_id",
+        "slot_id",
+        postgresql_where=text("slot_id IS NOT NULL"),
+    ),
+    Index("links_of_a_milestone", "milestone", "id"),
+    Index(
+        "links_unsettled", "id", postgresql_where=text("state IN ('claimed', 'waiting', 'unknown')")
+    ),
+)

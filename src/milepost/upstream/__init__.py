@@ -1,0 +1,68 @@
+"""The client of the survey platform, the only part of Milepost that speaks its HTTP.
+
+`client.py` has the verbs, `wire.py` the shapes of what is sent and read, `call.py` carries one
+request and says what became of it, `errors.py` draws the tree of what can go wrong.
+"""
+
+from __future__ import annotations
+
+from milepost.upstream.call import Calls, counting
+from milepost.upstream.client import Upstream
+from milepost.upstream.errors import (
+    CallFailed,
+    Forbidden,
+    NotFound,
+    Refused,
+    Throttled,
+    Unauthorized,
+    Unavailable,
+    UnknownOutcome,
+    Unreachable,
+    Unreadable,
+)
+from milepost.upstream.wire import (
+    Account,
+    AddedContact,
+    Contact,
+    ContactFields,
+    Directory,
+    Distribution,
+    DistributionStats,
+    FoundContact,
+    HistoryEntry,
+    ListContact,
+    ListedLink,
+    MailingList,
+    SurveyDefinition,
+    SurveyResponse,
+)
+
+__all__ = [
+    "Account",
+    "AddedContact",
+    "CallFailed",
+    "Calls",
+    "Contact",
+    "ContactFields",
+    "Directory",
+    "Distribution",
+    "DistributionStats",
+    "Forbidden",
+    "FoundContact",
+    "HistoryEntry",
+    "ListContact",
+    "ListedLink",
+    "MailingList",
+    "NotFound",
+    "Refused",
+    "SurveyDefinition",
+    "SurveyResponse",
+    "Throttled",
+    "Unauthorized",
+    "Unavailable",
+    "UnknownOutcome",
+    "Unreachable",
+    "Unreadable",
+    "Upstream",
+    "counting",
+]
