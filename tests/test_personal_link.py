@@ -69,7 +69,7 @@ def links(draw: st.DrawFn) -> str:
 
 @pytest.mark.parametrize("url", SHAPES.values(), ids=SHAPES.keys())
 def test_every_seen_shape_gives_its_ids_with_their_prefixes(url: str) -> None:
-    """Whatever the URL leaves out, the parts are whole ids, and the URL comes back to the letter."""
+    """Whatever the URL leaves out, the parts are whole ids; the URL comes back to the letter."""
     link = parse(url)
     assert (f"SV_{S}", f"EMD_{D}") == (link.survey_id, link.distribution_id)
     assert f"{link.kind}_{L}" == link.lookup_id

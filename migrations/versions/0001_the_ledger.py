@@ -163,6 +163,7 @@ CREATE TABLE links (
     occurred_at     timestamptz,
     data            jsonb NOT NULL,
     fingerprint     jsonb NOT NULL,
+    asked_by        text NOT NULL,
     state           text NOT NULL CHECK (
         state IN ('claimed', 'waiting', 'unknown', 'issued', 'suppressed', 'failed')),
     rule            text,

@@ -198,6 +198,8 @@ class Event(Struct, frozen=True, kw_only=True):
     ref: str
     data: Mapping[str, Scalar]
     occurred_at: datetime | None
+    asked_by: str
+    """The name of the API key that asked."""
     details: RegistrantDetails | None = None
     """Create a registrant that is not known yet; never change one that is."""
 
@@ -224,7 +226,7 @@ class LinkState(StrEnum):
     FAILED = "failed"
 
 
-UNSETTLED = frozenset({LinkState.CLAIMED, LinkState.WAITING, LinkState.UNKNOWN})
+_UNSETTLED = frozenset({LinkState.CLAIMED, LinkState.WAITING, LinkState.UNKNOWN})
 
 
 class Reason(Struct, frozen=True):
@@ -255,6 +257,11 @@ class Link(Struct, frozen=True, kw_only=True):
     data_at: datetime | None
     """From when on the survey sees the event's data."""
 
+    @property
+    def unsettled(self) -> bool:
+        """Whether its URL, or that there will be none, is still to come."""
+        return self.state in _UNSETTLED
+
 
 class Deployment(Struct, frozen=True, kw_only=True):
     """This installation, as the platform sees it: whatever we make there carries its id."""
@@ -283,6 +290,7 @@ class Claim(Struct, frozen=True, kw_only=True):
     link: Link
     attempt: int
     """Fences the settlement: a claim taken over by somebody else changes nothing any more."""
+    route: Route
     in_doubt: bool
     """An earlier call of this link may have been accepted: ask before adding."""
     looked_enough: bool
@@ -292,7 +300,8 @@ class Claim(Struct, frozen=True, kw_only=True):
     details: RegistrantDetails
     contact_id: str | None
     """The registrant's `CID_…`, where it is known."""
-    member_before: bool
-    """The registrant was in the slot's list before this link: membership alone proves nothing."""
+    lookups_before: frozenset[str]
+    """The registrant's lookup ids in the slot's list from earlier links: that they are in the list
+    under one of these proves nothing. Known only where `in_doubt`."""
     data: Mapping[str, Scalar]
     fields: tuple[Field, ...]

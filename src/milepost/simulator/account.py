@@ -5,17 +5,21 @@ from __future__ import annotations
 import random
 import string
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from milepost.simulator.config import Config, limits_of
 from milepost.simulator.faults import Faults
 from milepost.simulator.journal import Entry, Journal
+from milepost.simulator.operations import OPERATIONS
+from milepost.simulator.shapes import Founding
+from milepost.simulator.things import Act, Closed, Outcome
 from milepost.simulator.traffic import Traffic
-from milepost.simulator.wire import instant, moment
-from milepost.simulator.world import OPERATIONS, Act, Outcome, World
+from milepost.simulator.wire import Refusal, instant, moment
+from milepost.simulator.world import World
 
 BASE62 = string.digits + string.ascii_letters
 
@@ -64,17 +68,20 @@ class Account:
 
     async def open(self) -> None:
         """Do again what the state's log holds, or make the account if it holds nothing."""
-        for entry in self.journal.history():
-            self._replay(entry)
+        try:
+            for entry in self.journal.history():
+                self._replay(entry)
+        except (msgspec.MsgspecError, Refusal, Closed, LookupError) as error:
+            message = f"the state cannot be replayed after entry {self._seq}"
+            raise ValueError(message) from error
         self._seq = max(self._seq, self.journal.last_seq())
         if self._config.seed is not None:
             seed = f"{self._config.seed}/{self._seq}"
             self._mint = Mint(random.Random(seed))  # noqa: S311 - as above
         if not self.world.directory_id:
-            founding = {
-                "dedup": self._config.dedup,
-                "declared_fields": self._config.declared_fields,
-            }
+            founding = Founding(
+                dedup=self._config.dedup, declared_fields=list(self._config.declared_fields)
+            )
             await self.switch("account.found", founding)
 
     def _replay(self, entry: Entry) -> None:
@@ -121,14 +128,13 @@ class Account:
         """
         return await self._perform(operation, ids, body, method, path, switch=False)
 
-    async def switch(self, operation: str, body: Mapping[str, object]) -> None:
+    async def switch(self, operation: str, body: Struct) -> None:
         """Set something about the account itself: kept in the state, and no entry of the journal.
 
         Raises:
             Refusal: The world refuses it.
         """
-        shaped = msgspec.convert(body, OPERATIONS[operation].shape)
-        await self._perform(operation, {}, shaped, "", "", switch=True)
+        await self._perform(operation, {}, body, "", "", switch=True)
 
     async def _perform(
         self,

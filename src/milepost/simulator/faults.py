@@ -1,7 +1,8 @@
 """Faults on demand: what the platform, or the way to it, does wrong.
 
-A fault has a *moment*: `before` the call is accepted (it changes nothing) or `after` (it did what it
-asked for, and the caller cannot tell). And it has a *kind*: what the caller gets instead of its answer.
+A fault has a *moment*: `before` the call is accepted (it changes nothing) or `after` (it did what
+it asked for, and the caller cannot tell). And it has a *kind*: what the caller gets instead of its
+answer.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import asyncio
 import random
 import socket
 import struct
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from litestar import Response
 from msgspec import Meta, Struct
@@ -19,6 +20,9 @@ from milepost.simulator.wire import Refusal, failure, success
 
 if TYPE_CHECKING:
     from litestar import Request
+
+TRANSPORT = "transport"
+"""The scope extension in which the server hands over the connection."""
 
 HTML = b"<html><head><title>Error</title></head><body><h1>An error occurred</h1></body></html>"
 
@@ -31,7 +35,7 @@ class Fault(Struct, forbid_unknown_fields=True):
             connection is reset, `html` a page instead of JSON, `truncated` half of the answer and
             the end of the connection, `without_result` a 200 without `result`.
         call_class: Whose calls; `None` is everybody's.
-        moment: Before or after the call is accepted.
+        moment: Before or after the call is accepted; unless given, before for `status`, else after.
         status: Of `status` (default 500) and `html` (default 200).
         times: After so many calls it is gone; `None` stays until it is deleted.
         probability: Of striking a call.
@@ -41,12 +45,17 @@ class Fault(Struct, forbid_unknown_fields=True):
 
     kind: Literal["status", "timeout", "reset", "html", "truncated", "without_result"]
     call_class: str | None = None
-    moment: Literal["before", "after"] = "after"
+    moment: Literal["before", "after"] | None = None
     status: Annotated[int, Meta(ge=200, le=599)] | None = None
     times: Annotated[int, Meta(ge=1)] | None = None
     probability: Annotated[float, Meta(gt=0, le=1)] = 1.0
     seconds: Annotated[float, Meta(gt=0, le=3600)] = 60.0
     struck: int = 0
+
+    def __post_init__(self) -> None:
+        """Settle the moment that is usual for the kind."""
+        if self.moment is None:
+            self.moment = "before" if self.kind == "status" else "after"
 
 
 class Faults:
@@ -79,14 +88,13 @@ async def spoil(
     """What the caller gets instead of `answer`. Where the connection is cut, nobody gets it."""
     if fault.kind == "status":
         refusal = Refusal(fault.status or 500, "The request could not be completed.")
-        return Response(
-            failure(refusal), status_code=refusal.status, media_type="application/json"
-        )
+        return Response(failure(refusal), status_code=refusal.status, media_type="application/json")
     if fault.kind == "html":
         return Response(HTML, status_code=fault.status or 200, media_type="text/html")
     if fault.kind == "without_result":
         return Response(success(None), media_type="application/json")
-    transport: asyncio.Transport = request.scope["extensions"]["transport"]
+    extensions = cast("dict[str, Any]", request.scope["extensions"])
+    transport = cast("asyncio.Transport", extensions[TRANSPORT])
     if fault.kind == "timeout":
         await _silence(request, fault.seconds)
         transport.abort()

@@ -31,29 +31,27 @@ DEDUPLICATION_FIELDS = {
 """The criteria of a directory (documented), and our name for the contact's field of each."""
 
 
-class _Body(
-    Struct, forbid_unknown_fields=True, rename="camel", omit_defaults=True, frozen=True, gc=False
-):
+class _Body(Struct, forbid_unknown_fields=True, rename="camel", omit_defaults=True, gc=False):
     """A JSON object without keys that we do not know."""
 
 
 class ContactBody(_Body):
     """What both a directory contact and a list contact have (documented)."""
 
-    first_name: Name | None | UnsetType = UNSET
-    last_name: Name | None | UnsetType = UNSET
-    email: Value | None | UnsetType = UNSET
-    phone: Value | None | UnsetType = UNSET
-    ext_ref: Value | None | UnsetType = UNSET
-    language: Value | None | UnsetType = UNSET
-    unsubscribed: bool | None | UnsetType = UNSET
-    embedded_data: Embedded | None | UnsetType = UNSET
+    first_name: Name | UnsetType | None = UNSET
+    last_name: Name | UnsetType | None = UNSET
+    email: Value | UnsetType | None = UNSET
+    phone: Value | UnsetType | None = UNSET
+    ext_ref: Value | UnsetType | None = UNSET
+    language: Value | UnsetType | None = UNSET
+    unsubscribed: bool | UnsetType | None = UNSET
+    embedded_data: Embedded | UnsetType | None = UNSET
 
 
 class ListContactBody(ContactBody):
     """A contact added to a list. Private data belong to this list alone (seen in two clients)."""
 
-    private_embedded_data: Embedded | None | UnsetType = UNSET
+    private_embedded_data: Embedded | UnsetType | None = UNSET
 
 
 class ContactChange(ContactBody):
@@ -92,8 +90,8 @@ class DistributionBody(_Body):
     description: Value
     action: Literal["CreateDistribution"]
     mailing_list_id: Value
-    contact_id: Value | None | UnsetType = UNSET
-    expiration_date: Value | None | UnsetType = UNSET
+    contact_id: Value | UnsetType | None = UNSET
+    expiration_date: Value | UnsetType | None = UNSET
 
 
 class Condition(_Body):

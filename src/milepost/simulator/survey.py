@@ -34,7 +34,7 @@ QUESTIONS = (
         text={
             "EN": "How satisfied are you overall?",
             "DE": "Wie zufrieden sind Sie insgesamt?",
-            "FR": "Dans l’ensemble, êtes-vous satisfait ?",
+            "FR": "Dans l'ensemble, êtes-vous satisfait ?",
             "ES": "En general, ¿qué tan satisfecho está?",
         },
         choices=tuple(dict.fromkeys(LANGUAGES, str(number)) for number in range(1, 6)),
@@ -45,7 +45,7 @@ QUESTIONS = (
         text={
             "EN": "What mattered most to you?",
             "DE": "Was war Ihnen am wichtigsten?",
-            "FR": "Qu’est-ce qui comptait le plus pour vous ?",
+            "FR": "Qu'est-ce qui comptait le plus pour vous ?",
             "ES": "¿Qué fue lo más importante para usted?",
         },
         choices=(

@@ -128,10 +128,11 @@ class Traffic:
     def settle(self, call_class: str, *, accepted: bool) -> None:
         """Count how a call that was let in ended."""
         for name in (call_class, "brand"):
+            calls = self.calls.setdefault(name, Calls())
             if accepted:
-                self.calls[name].accepted += 1
+                calls.accepted += 1
             else:
-                self.calls[name].refused += 1
+                calls.refused += 1
 
     def forget(self) -> None:
         """Start counting anew; the limits keep their levels."""

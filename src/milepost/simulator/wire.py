@@ -27,13 +27,16 @@ PAGE_SIZE = 100
 # The platform appears to read a date without a zone as its own local time (inferred).
 _PLATFORM_ZONE = ZoneInfo("America/Denver")
 
+# The last moment that can be written again in ISO 8601, in milliseconds.
+_END_OF_TIME = 253_402_300_800_000
+
 _ENCODE = msgspec.json.Encoder().encode
 _UNKNOWN_FIELD = re.compile(r"^Object contains unknown field `(.*)`", re.DOTALL)
 
 Shape = TypeVar("Shape")
 
 
-class Refusal(Exception):  # noqa: N818 - the platform refuses a call; nothing has gone wrong here
+class Refusal(Exception):
     """A call that is answered with an error envelope and changes nothing.
 
     Attributes:
@@ -168,7 +171,9 @@ def _read_token(text: str) -> int:
 
 def instant(at: int) -> str:
     """Milliseconds since the epoch, as history writes them: `2021-06-01T18:59:23.161Z`."""
-    return datetime.fromtimestamp(at / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{at % 1000:03}Z"
+    return (
+        datetime.fromtimestamp(at / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{at % 1000:03}Z"
+    )
 
 
 def second(at: int) -> str:
@@ -185,7 +190,7 @@ def moment(text: str) -> int:
     parsed = datetime.fromisoformat(text)
     if parsed.tzinfo is None:
         parsed = parsed.replace(tzinfo=_PLATFORM_ZONE)
-    try:
-        return round(parsed.timestamp() * 1000)
-    except OverflowError as error:
-        raise ValueError(text) from error
+    at = round(parsed.timestamp() * 1000)
+    if not 0 <= at < _END_OF_TIME:
+        raise ValueError(text)
+    return at

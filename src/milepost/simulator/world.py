@@ -18,15 +18,29 @@ of both when it starts; later changes do not reach it.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from typing import Any, Generic, Literal, TypeVar
+from typing import Literal
 
 import msgspec
-from msgspec import UNSET, Struct, UnsetType, field
+from msgspec import UNSET, UnsetType
 
 from milepost.simulator import shapes
 from milepost.simulator.survey import DEFAULT_LANGUAGE, QUESTIONS, language_of
-from milepost.simulator.wire import Ordered, Refusal, moment, place_after
+from milepost.simulator.things import (
+    Act,
+    Closed,
+    Contact,
+    Distribution,
+    Index,
+    MailingList,
+    Membership,
+    Outcome,
+    Session,
+    Shelf,
+    Survey,
+    Visit,
+    take_out,
+)
+from milepost.simulator.wire import Refusal, moment
 
 DAY_MS = 86_400_000
 
@@ -36,198 +50,7 @@ DEFAULT_LINK_DAYS = 60
 LISTED_LISTS = 10_000
 """Beyond so many mailing lists a directory stops listing them (documented)."""
 
-OWNER_PREFIX = "UR"
-
-_Q_DL = re.compile(
-    r"(?:EMD_)?([A-Za-z0-9]{15})_([A-Za-z0-9]{15})_CGC_([A-Za-z0-9]{15})", re.ASCII
-)
-
-
-class Membership(Struct, gc=False):
-    """The fact that a contact is in a list. `id` is the lookup id."""
-
-    id: str
-    ordinal: int
-    contact_id: str
-    list_id: str
-    added_at: int
-    private: dict[str, str] | None = None
-
-
-class Contact(Struct, gc=False):
-    """A person in the directory. Names are as sent; an empty string counts as absent."""
-
-    id: str
-    ordinal: int
-    created_at: int
-    modified_at: int
-    first_name: str | None = None
-    last_name: str | None = None
-    email: str | None = None
-    phone: str | None = None
-    ext_ref: str | None = None
-    language: str | None = None
-    unsubscribed: bool = False
-    embedded: dict[str, str] | None = None
-    memberships: tuple[Membership, ...] = ()
-
-    def membership_in(self, list_id: str) -> Membership | None:
-        """The contact's membership in a list; a contact is in few lists, so it is looked for."""
-        return next((one for one in self.memberships if one.list_id == list_id), None)
-
-
-class MailingList(Struct):
-    """A list; its members stand in the order in which they were added."""
-
-    id: str
-    ordinal: int
-    name: str
-    owner_id: str
-    created_at: int
-    modified_at: int
-    members: list[Membership] = field(default_factory=list)
-
-
-class Session(Struct):
-    """One visit to the survey: what it captured at its start, and its answers once it ended."""
-
-    id: str
-    survey_id: str
-    started_at: int
-    data: dict[str, str]
-    recipient: dict[str, str]
-    language: str
-    distribution_id: str | None = None
-    lookup_id: str | None = None
-    response_id: str | None = None
-    completed_at: int | None = None
-    answers: dict[str, int | str] | None = None
-
-
-class Distribution(Struct):
-    """Links for a list, or for the one member `only`. `sessions` holds each link's latest."""
-
-    id: str
-    ordinal: int
-    survey_id: str
-    list_id: str
-    link_type: Literal["Individual", "Multiple", "Anonymous"]
-    description: str
-    created_at: int
-    expires_at: int
-    only: str | None = None
-    started: int = 0
-    finished: int = 0
-    sessions: dict[str, Session] = field(default_factory=dict)
-
-
-class Survey(Struct):
-    """The survey's switches; its questions never change."""
-
-    id: str
-    created_at: int
-    active: bool = True
-    declared_fields: list[str] = field(default_factory=list)
-
-
-class Closed(Exception):  # noqa: N818 - a page that says so, not an error
-    """A survey link that does not open, and why."""
-
-    def __init__(self, reason: Literal["incorrect", "inactive", "expired", "taken"]) -> None:
-        super().__init__(reason)
-        self.reason = reason
-
-
-class Visit(Struct, frozen=True):
-    """What a survey link leads to. `session` is the one to be resumed, if there is one."""
-
-    survey: Survey
-    distribution: Distribution | None = None
-    member: Membership | None = None
-    session: Session | None = None
-
-
-class Act(Struct):
-    """One write: when, about what, with what, and where the ids of made things come from."""
-
-    at: int
-    ids: dict[str, str]
-    body: Any
-    mint: Callable[[str], str]
-
-
-class Outcome(Struct, frozen=True):
-    """What a verb did: the API's `result`, the ids that the journal names, and in a word what."""
-
-    result: object | None = None
-    ids: dict[str, str] = {}
-    effect: str | None = None
-
-
-class Index:
-    """From a value to the contacts that have it; most values have one, so one is kept bare."""
-
-    __slots__ = ("_found",)
-
-    def __init__(self) -> None:
-        self._found: dict[str, str | tuple[str, ...]] = {}
-
-    def add(self, value: str | None, contact_id: str) -> None:
-        """A contact takes the value; `None` is no value."""
-        if value is not None:
-            held = self._found.get(value)
-            if held is None:
-                self._found[value] = contact_id
-            else:
-                self._found[value] = ((held,) if isinstance(held, str) else held) + (contact_id,)
-
-    def discard(self, value: str | None, contact_id: str) -> None:
-        """A contact loses the value."""
-        if value is not None:
-            rest = tuple(one for one in self.find(value) if one != contact_id)
-            if not rest:
-                self._found.pop(value, None)
-            else:
-                self._found[value] = rest[0] if len(rest) == 1 else rest
-
-    def find(self, value: str) -> tuple[str, ...]:
-        """The contacts with that value, first taker first."""
-        held = self._found.get(value, ())
-        return (held,) if isinstance(held, str) else held
-
-
-Thing = TypeVar("Thing", bound=Ordered)
-
-
-class Shelf(Generic[Thing]):
-    """Things by id, and in the order in which they were made."""
-
-    __slots__ = ("_by_id", "in_order")
-
-    def __init__(self) -> None:
-        self._by_id: dict[str, Thing] = {}
-        self.in_order: list[Thing] = []
-
-    def add(self, thing_id: str, thing: Thing) -> None:
-        """Put a thing that was just made at the end."""
-        self._by_id[thing_id] = thing
-        self.in_order.append(thing)
-
-    def get(self, thing_id: str) -> Thing | None:
-        """The thing of that id."""
-        return self._by_id.get(thing_id)
-
-    def remove(self, thing_id: str) -> None:
-        """Take a thing away."""
-        take_out(self.in_order, self._by_id.pop(thing_id))
-
-    def __iter__(self) -> Iterator[Thing]:
-        return iter(self.in_order)
-
-
-def take_out(things: list[Thing], thing: Thing) -> None:
-    """Remove a thing from a list in order of making."""
-    del things[place_after(things, thing.ordinal - 1)]
+_Q_DL = re.compile(r"(?:EMD_)?([A-Za-z0-9]{15})_([A-Za-z0-9]{15})_CGC_([A-Za-z0-9]{15})", re.ASCII)
 
 
 class World:
@@ -273,7 +96,7 @@ class World:
     def list_contact(self, ids: dict[str, str]) -> tuple[Contact, Membership]:
         """The list contact of a path; 404 in the recorded words if there is none (observed)."""
         contact = self.contacts.get(ids["contact"])
-        member = contact and contact.membership_in(ids["mailing_list"])
+        member = contact.membership_in(ids["mailing_list"]) if contact is not None else None
         if ids["directory"] != self.directory_id or contact is None or member is None:
             raise Refusal(
                 404,
@@ -352,7 +175,7 @@ class World:
                 value = getattr(fields, name)
                 if value is UNSET or not value:
                     return None
-                values.append(value.lower())
+                values.append(_fold(value))
         return "\x1f".join(values) if values else None
 
     def _index(self, contact: Contact) -> None:
@@ -514,9 +337,7 @@ class World:
         mailing_list = self.mailing_list(act.ids)
         self.lists.remove(mailing_list.id)
         for member in mailing_list.members:
-            contact = self.contacts.get(member.contact_id)
-            if contact is not None:
-                self._leave(contact, member)
+            self._leave(self.contacts[member.contact_id], member)
         return Outcome()
 
     # Distributions ------------------------------------------------------------------------------
@@ -558,7 +379,9 @@ class World:
 
     # The survey link ----------------------------------------------------------------------------
 
-    def visit(self, survey_id: str, q_dl: str | None, at: int) -> Visit:
+    def visit(
+        self, survey_id: str, q_dl: str | None, at: int, session_id: str | None = None
+    ) -> Visit:
         """What a link leads to at a moment.
 
         Expiry counts before the first click only (inferred): a session that has started may end.
@@ -567,6 +390,8 @@ class World:
             survey_id: From the link's path.
             q_dl: The link's `Q_DL`; `None` is the survey's plain, anonymous link.
             at: Milliseconds since the epoch.
+            session_id: The session that is to go on. Without it an Individual link's own goes on,
+                and any other link leads to a fresh one.
 
         Raises:
             Closed: The link does not open.
@@ -575,17 +400,23 @@ class World:
         if survey is None:
             raise Closed("incorrect")
         distribution = member = session = None
+        language = DEFAULT_LANGUAGE
         if q_dl is not None:
             distribution, member = self._parts(survey_id, q_dl)
+            language = language_of(self.contacts[member.contact_id].language)
             if distribution.link_type == "Individual":
                 session = distribution.sessions.get(member.id)
+        if session_id is not None:
+            session = self.sessions.get(session_id)
+            if session is None or not session.is_of(survey, distribution, member):
+                raise Closed("incorrect")
         if session is not None and session.response_id is not None:
-            raise Closed("taken")
+            raise Closed("taken", language)
         if not survey.active:
-            raise Closed("inactive")
+            raise Closed("inactive", language)
         if session is None and distribution is not None and at >= distribution.expires_at:
-            raise Closed("expired")
-        return Visit(survey, distribution, member, session)
+            raise Closed("expired", language)
+        return Visit(survey, distribution, member, session, language)
 
     def _parts(self, survey_id: str, q_dl: str) -> tuple[Distribution, Membership]:
         parts = _Q_DL.fullmatch(q_dl)
@@ -612,14 +443,10 @@ class World:
         visit = self.visit(act.ids["survey"], _q_dl(act.ids), act.at)
         data: dict[str, str] = {}
         recipient: dict[str, str] = {}
-        language = None
         if visit.member is not None:
-            contact = self.contacts.get(visit.member.contact_id)
-            if contact is not None:
-                data |= contact.embedded or {}
-                recipient = _recipient(contact)
-                language = contact.language
-            data |= visit.member.private or {}
+            contact = self.contacts[visit.member.contact_id]
+            data = (contact.embedded or {}) | (visit.member.private or {})
+            recipient = _recipient(contact)
         declared = set(visit.survey.declared_fields)
         if self.undeclared_fields == "dropped":
             data = {name: value for name, value in data.items() if name in declared}
@@ -630,7 +457,7 @@ class World:
             started_at=act.at,
             data=data,
             recipient=recipient,
-            language=language_of(language) if language else DEFAULT_LANGUAGE,
+            language=visit.language,
         )
         self.sessions[session.id] = session
         ids = {"session": session.id}
@@ -648,18 +475,8 @@ class World:
         Raises:
             Closed: `taken` if it did already, `incorrect` if it is not a session of that link.
         """
-        visit = self.visit(act.ids["survey"], _q_dl(act.ids), act.at)
-        session = self.sessions.get(act.ids["session"])
-        lookup_id = visit.member.id if visit.member else None
-        distribution_id = visit.distribution.id if visit.distribution else None
-        if (
-            session is None
-            or session.survey_id != visit.survey.id
-            or (session.distribution_id, session.lookup_id) != (distribution_id, lookup_id)
-        ):
-            raise Closed("incorrect")
-        if session.response_id is not None:
-            raise Closed("taken")
+        visit = self.visit(act.ids["survey"], _q_dl(act.ids), act.at, act.ids["session"])
+        session = self.sessions[act.ids["session"]]
         session.response_id = act.mint("R")
         session.completed_at = act.at
         session.answers = act.body.values
@@ -673,7 +490,7 @@ class World:
     def found(self, act: Act) -> Outcome:
         """Make the account: one directory, one active survey, one user who owns everything."""
         self.directory_id = act.mint("POOL")
-        self.owner_id = act.mint(OWNER_PREFIX)
+        self.owner_id = act.mint("UR")
         survey = Survey(
             id=act.mint("SV"), created_at=act.at, declared_fields=list(act.body.declared_fields)
         )
@@ -707,34 +524,6 @@ class World:
         return Outcome()
 
 
-class Operation(Struct, frozen=True):
-    """A kind of write: the shape of its body and the verb that does it."""
-
-    verb: Callable[[World, Act], Outcome]
-    shape: type[Struct] = shapes.Nothing
-
-
-OPERATIONS: dict[str, Operation] = {
-    "directory_contact.add": Operation(World.add_contact, shapes.ContactBody),
-    "directory_contact.update": Operation(World.update_contact, shapes.ContactChange),
-    "directory_contact.delete": Operation(World.delete_contact),
-    "list_contact.add": Operation(World.add_list_contact, shapes.ListContactBody),
-    "list_contact.update": Operation(World.update_list_contact, shapes.ListContactChange),
-    "list_contact.remove": Operation(World.remove_list_contact),
-    "mailing_list.create": Operation(World.create_list, shapes.MailingListBody),
-    "mailing_list.update": Operation(World.update_list, shapes.MailingListChange),
-    "mailing_list.delete": Operation(World.delete_list),
-    "distribution.create": Operation(World.create_distribution, shapes.DistributionBody),
-    "distribution.delete": Operation(World.delete_distribution),
-    "session.start": Operation(World.start_session, shapes.Opening),
-    "response.complete": Operation(World.complete_response, shapes.Answers),
-    "account.found": Operation(World.found, shapes.Founding),
-    "account.settings": Operation(World.set_settings, shapes.WorldSettings),
-    "account.clock": Operation(World.set_clock, shapes.ClockSetting),
-}
-"""Every write there is, by the name under which the journal knows it."""
-
-
 def stored(embedded: shapes.Embedded) -> dict[str, str]:
     """Embedded data as kept: null and empty values are not (observed), numbers are their text."""
     return {
@@ -749,7 +538,7 @@ def text_of(value: str | float) -> str:
     return value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
 
-def check_embedded(embedded: shapes.Embedded | None | UnsetType) -> None:
+def check_embedded(embedded: shapes.Embedded | UnsetType | None) -> None:
     """Refuse a number whose text is too long to be a value; texts were measured on the way in."""
     if isinstance(embedded, dict):
         for name, value in embedded.items():
@@ -763,7 +552,13 @@ def _set_private(member: Membership, body: shapes.ListContactBody) -> None:
 
 
 def _folded(value: str | None) -> str | None:
-    return None if value is None else value.lower()
+    return None if value is None else _fold(value)
+
+
+def _fold(value: str) -> str:
+    # Where nothing had to be folded the same object is kept: an index holds no second copy.
+    folded = value.lower()
+    return value if folded == value else folded
 
 
 def _q_dl(ids: dict[str, str]) -> str | None:

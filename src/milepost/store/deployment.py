@@ -35,8 +35,10 @@ class DeploymentStore:
             created_at=func.milepost_now(),
         )
         async with self._connections.transaction() as connection:
-            await connection.execute(first.on_conflict_do_nothing())
-            known = (await connection.execute(select(row))).one()
+            known = (await connection.execute(select(row))).one_or_none()
+            if known is None:
+                await connection.execute(first.on_conflict_do_nothing())
+                known = (await connection.execute(select(row))).one()
         return Deployment(
             id=known.id,
             fingerprint_key=known.fingerprint_key,

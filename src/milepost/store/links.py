@@ -32,13 +32,19 @@ from typing import Final
 from uuid import UUID
 
 import msgspec
+import psycopg
 import uuid_utils.compat as uuid_utils
 from msgspec import Struct
 from sqlalchemy import select
 
-from milepost.errors import EventMismatch, MilestonePaused, UnknownMilestone, UnknownRegistrant
+from milepost.errors import (
+    EventMismatch,
+    MilepostError,
+    MilestonePaused,
+    UnknownMilestone,
+    UnknownRegistrant,
+)
 from milepost.model import (
-    UNSETTLED,
     Claim,
     Event,
     Field,
@@ -63,6 +69,10 @@ _CLAIM_LOCK: Final = statement("claim_lock")
 _CLAIM: Final = statement("claim")
 _SETTLE: Final = statement("settle")
 _FIND: Final = statement("find")
+
+
+class LookupTaken(MilepostError):
+    """Two links would have one URL: the platform gave one lookup id to two people."""
 
 
 class Settlement(Struct, frozen=True, kw_only=True):
@@ -134,14 +144,29 @@ class LinkStore:
         Raises:
             LookupTaken: another link has the same URL; nothing was changed.
         """
-        row = await self._settlements.submit(settlement)
+        try:
+            row = await self._settlements.submit(settlement)
+        except psycopg.errors.UniqueViolation as error:
+            if error.diag.constraint_name != "links_one_url":
+                raise
+            raise LookupTaken("another link has the same URL") from error
         return _link(row) if row else None
 
     async def find(
-        self, link_id: UUID | None = None, *, event_id: str | None = None
+        self,
+        link_id: UUID | None = None,
+        *,
+        event_id: str | None = None,
+        asked_by: str | None = None,
     ) -> Link | None:
-        """The link with this id or of this event, without touching it."""
-        wanted = {"id": link_id, "event_id": event_id}
+        """The link with this id or of this event, without touching it.
+
+        Args:
+            link_id: the link's id, or None.
+            event_id: its event's id, or None.
+            asked_by: only a link that the key of this name asked for.
+        """
+        wanted = {"id": link_id, "event_id": event_id, "asked_by": asked_by}
         async with self._connections.path() as connection:
             cursor = await connection.execute(_FIND, wanted, prepare=True)
             row = await cursor.fetchone()
@@ -154,6 +179,7 @@ class LinkStore:
         ref: str | None = None,
         event_id: str | None = None,
         state: LinkState | None = None,
+        asked_by: str | None = None,
         after: UUID | None = None,
         limit: int = 100,
     ) -> list[Link]:
@@ -167,6 +193,7 @@ class LinkStore:
                 (links.c.ref, ref),
                 (links.c.event_id, event_id),
                 (links.c.state, state.value if state else None),
+                (links.c.asked_by, asked_by),
             )
             if value is not None
         ]
@@ -198,6 +225,7 @@ class LinkStore:
                 "data": event.data,
                 "fingerprint": fingerprint(event, self._fingerprint_key),
                 "sample_point": sample_point(event.event_id),
+                "asked_by": event.asked_by,
             }
             for event in events
         ]
@@ -233,6 +261,7 @@ def _asked(row: Row) -> Asked:
         claim = Claim(
             link=link,
             attempt=row["attempt"],
+            route=Route(row["claim_route"]),
             in_doubt=row["in_doubt"],
             looked_enough=row["looked_enough"],
             place=Place(
@@ -252,7 +281,7 @@ def _asked(row: Row) -> Asked:
                 attributes=row["attributes"],
             ),
             contact_id=row["contact_id"],
-            member_before=row["member_before"],
+            lookups_before=frozenset(row["lookups_before"]),
             data=row["data"],
             fields=msgspec.convert(row["fields"], tuple[Field, ...]),
         )
@@ -261,7 +290,7 @@ def _asked(row: Row) -> Asked:
         is_first=row["is_first"],
         claim=claim,
         at=row["at"],
-        pause_until=row["lease_until"] if link.state in UNSETTLED else None,
+        pause_until=row["lease_until"] if link.unsettled else None,
     )
 
 

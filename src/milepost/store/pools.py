@@ -13,7 +13,7 @@ and asks before it repeats a call whose outcome nobody knows.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final, Literal
 
 import msgspec
@@ -25,6 +25,9 @@ from milepost.store.connections import Connections, plain, statement
 
 LEASE_SECONDS: Final = 120
 """How long a distribution is one worker's to make: its five calls and their looks, each of 10 s."""
+
+PAUSE_SECONDS: Final = 5
+"""After an error the distribution is left alone for so long: a run ends instead of insisting."""
 
 _PLAN: Final = statement("pool_plan")
 _CLAIM: Final = statement("pool_claim")
@@ -121,8 +124,9 @@ class PoolStore:
         await self._distribution(making, state="stopped", stopped_because=because, lease_until=None)
 
     async def release(self, making: Making, error: str) -> None:
-        """Give the claim back after an error: the next run goes on from what is there."""
-        await self._distribution(making, last_error=error, lease_until=None)
+        """Give the claim back after an error: a later run goes on from what is there."""
+        pause_until = func.milepost_now() + timedelta(seconds=PAUSE_SECONDS)
+        await self._distribution(making, last_error=error, lease_until=pause_until)
 
     async def entries(self, milestone: str, survey_id: str) -> Sequence[PoolEntry]:
         """The pool of a milestone's present survey, by slot and generation."""

@@ -73,6 +73,7 @@ class RegistrantStore:
         criteria: frozenset[str],
         *,
         change: bool = True,
+        dry_run: bool = False,
     ) -> Counts:
         """Write down at most `CHUNK` registrants, by ref.
 
@@ -80,6 +81,7 @@ class RegistrantStore:
             given: what is known of each.
             criteria: by which fields the directory recognises a contact.
             change: whether those who are known already may be changed.
+            dry_run: only count, and change nothing.
         """
         rows = [
             {
@@ -90,7 +92,10 @@ class RegistrantStore:
             for ref, details in given.items()
         ]
         refs = list(given)
-        async with self._connections.path() as connection, connection.transaction():
+        async with (
+            self._connections.path() as connection,
+            connection.transaction(force_rollback=dry_run),
+        ):
             await _serialise(connection, refs)
             held = await _keys(connection, refs)
             cursor = await connection.execute(
@@ -99,7 +104,7 @@ class RegistrantStore:
             written = await cursor.fetchall()
             await connection.execute(_KEY, {"refs": refs})
             released = sorted(held - await _keys(connection, refs))
-        if released:
+        if released and not dry_run:
             await self._pass_on(released)
         created = sum(row["is_first"] for row in written)
         return Counts(

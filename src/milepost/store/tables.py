@@ -174,6 +174,7 @@ links = Table(
     Column("occurred_at", Moment),
     Column("data", JSONB, nullable=False),
     Column("fingerprint", JSONB, nullable=False),
+    Column("asked_by", Text, nullable=False),
     Column("state", Text, nullable=False),
     Column("rule", Text),
     Column("rule_until", Moment),

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 import httpx
 import msgspec
@@ -46,16 +46,12 @@ from milepost.upstream.errors import (
 )
 from milepost.upstream.wire import Bare, ErrorNote
 
-if TYPE_CHECKING:
-    from types import TracebackType
-    from typing import Self
-
 B = TypeVar("B", bound=Bare)
 B_co = TypeVar("B_co", bound=Bare, covariant=True)
 
 LARGEST_ANSWER: Final = 8 * 1024 * 1024
-"""Bytes. A page of 100 contacts with 100 values of 1,024 characters each is near 10 MB in theory;
-real pages are below 200 kB, and a survey's definition below 5 MB."""
+"""Bytes. A page has at most 100 contacts and a value 1,024 characters (documented), so this leaves
+room for 80 of the longest values each; whatever is larger is not a page of the platform's."""
 
 READ_TRIES: Final = 3
 """Of one read, inside its one deadline. More would multiply the load of an outage."""
@@ -76,7 +72,8 @@ _REFUSALS: Final[Mapping[int, tuple[type[Refused], str]]] = {
 
 _NOTICES: Final = 16
 _BASE: Final = re.compile(
-    r"(?:https://[0-9A-Za-z.-]+|http://(?:localhost|127(?:\.[0-9]{1,3}){3}|\[::1\]))"
+    r"(?:https://(?:[0-9A-Za-z](?:[0-9A-Za-z-]{0,61}[0-9A-Za-z])?(?:\.(?=[0-9A-Za-z])|(?=[:/]|\Z)))+"
+    r"|http://(?:localhost|127(?:\.[0-9]{1,3}){3}|\[::1\]))"
     r"(?::[0-9]{1,5})?(?:/[0-9A-Za-z._~-]+)*/?"
 )
 _CODE: Final = re.compile(r"[0-9A-Za-z_.:-]{1,64}")
@@ -199,36 +196,19 @@ class Caller:
         ]
         self._headers = headers
         self._headers_with_body = [*headers, (b"Content-Type", b"application/json")]
-        # The driver's own queue for connections loses a place whenever a waiting request is
-        # cancelled just as it is given one (httpcore 1.0.9), and cancelling is how deadlines end
-        # here. So requests queue at a semaphore and the driver never has to make one wait.
-        self._places = asyncio.Semaphore(max_connections)
         # Proxies and certificates named by the environment are not used: a proxy would be another
         # machine that holds the requests, and a simulator on this machine is none of its business.
-        self._transport = httpx.AsyncHTTPTransport(
-            trust_env=False,
-            limits=httpx.Limits(
-                max_connections=None,
-                max_keepalive_connections=max_connections,
-                keepalive_expiry=_IDLE_SECONDS,
-            ),
-        )
+        self._tls = httpx.create_ssl_context(trust_env=False)
+        self._places = asyncio.Semaphore(max_connections)
+        self._idle: list[httpx.AsyncHTTPTransport] = []
+        self._closed = False
         self._noticed: set[str] = set()
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.aclose()
-
     async def aclose(self) -> None:
-        """Close all connections; calls in flight end as if the far side had."""
-        await self._transport.aclose()
+        """Close all idle connections at once, and each that a call still holds when it ends."""
+        self._closed = True
+        while self._idle:
+            await self._idle.pop().aclose()
 
     async def write(self, request: Request, decoder: Decoder[B]) -> B:
         """Make a call that creates or changes something. It is tried once, whatever happens.
@@ -302,7 +282,35 @@ class Caller:
         )
 
     async def _exchange(self, request: httpx.Request) -> _Answer:
-        response = await self._transport.handle_async_request(request)
+        """Send and receive over a connection of its own, the one that was used last.
+
+        The driver's pool of many connections looks at each idle one, twice, for every request, and
+        loses a place whenever a waiting request is cancelled just as it is given one (httpcore
+        1.0.9); cancelling is how deadlines end here. A pool of one, that never makes a request
+        wait, does neither.
+        """
+        transport = self._idle.pop() if self._idle else self._connection()
+        try:
+            return await self._exchange_over(transport, request)
+        finally:
+            if self._closed:
+                await transport.aclose()
+            else:
+                self._idle.append(transport)
+
+    def _connection(self) -> httpx.AsyncHTTPTransport:
+        return httpx.AsyncHTTPTransport(
+            verify=self._tls,
+            trust_env=False,
+            limits=httpx.Limits(
+                max_connections=None, max_keepalive_connections=1, keepalive_expiry=_IDLE_SECONDS
+            ),
+        )
+
+    async def _exchange_over(
+        self, transport: httpx.AsyncHTTPTransport, request: httpx.Request
+    ) -> _Answer:
+        response = await transport.handle_async_request(request)
         body = bytearray()
         try:
             stream = response.stream

@@ -1,7 +1,7 @@
 -- Decide the events of a batch whose registrants are locked, and write one row for each.
 --
 -- %(events)s  JSON array of {link_id, event_id, milestone, ref, occurred_at, data, fingerprint,
---             sample_point}, at most one event for each registrant
+--             sample_point, asked_by}, at most one event for each registrant
 -- %(lease)s   seconds for which a claim is its taker's alone
 --
 -- The snapshot of this statement is newer than the locks of the one before it, so that it sees all
@@ -11,7 +11,7 @@ WITH event AS MATERIALIZED (
     SELECT e.*, milepost_now() AS at
     FROM jsonb_to_recordset(%(events)s::jsonb) AS e (
         link_id uuid, event_id text, milestone text, ref text, occurred_at timestamptz,
-        data jsonb, fingerprint jsonb, sample_point double precision)
+        data jsonb, fingerprint jsonb, sample_point double precision, asked_by text)
 ),
 
 -- What is known of each event: its milestone, its registrant, and the row that an earlier request
@@ -29,7 +29,7 @@ candidate AS MATERIALIZED (
         r.id AS registrant_id,
         r.email, r.first_name, r.last_name, r.phone, r.language, r.attributes, r.contact_id,
         r.contact_key, r.dedup_key, r.opted_out_at, r.erased_at,
-        m.survey_id, m.lanes, m.repeat, m.cooldown_days, m.sample_percent, m.when_full,
+        m.survey_id, m.route, m.lanes, m.repeat, m.cooldown_days, m.sample_percent, m.when_full,
         m.link_days, m.fields, m.quiet_links, m.quiet_days,
         CASE
             WHEN seen.id IS NOT NULL AND (
@@ -163,7 +163,7 @@ written AS (
     INSERT INTO links AS l (
         id, event_id, milestone, survey_id, ref, registrant_id, occurred_at, data, fingerprint,
         state, rule, rule_until, published, attempt, lease_until, waiting_until,
-        slot_id, distribution_id, reuses, expires_at, created_at)
+        slot_id, distribution_id, reuses, expires_at, created_at, asked_by)
     SELECT
         d.link_id, d.event_id, d.milestone, d.survey_id, d.ref, d.registrant_id, d.occurred_at,
         d.data, d.fingerprint, d.state, d.rule, d.rule_until,
@@ -174,7 +174,7 @@ written AS (
         CASE d.state WHEN 'claimed' THEN d.slot_id WHEN 'waiting' THEN d.held_slot_id END,
         CASE d.state WHEN 'claimed' THEN d.distribution_id
             WHEN 'waiting' THEN d.held_distribution_id END,
-        d.reuses, d.expires_at, d.at
+        d.reuses, d.expires_at, d.at, d.asked_by
     FROM decided AS d
     ON CONFLICT (event_id) DO UPDATE SET
         survey_id = excluded.survey_id,
@@ -215,16 +215,18 @@ SELECT
     c.at,
     c.in_doubt,
     c.looked_enough,
+    c.route AS claim_route,
     c.email, c.first_name, c.last_name, c.phone, c.language, c.attributes, c.contact_id, c.fields,
     s.list_id,
     d.template,
     d.expires_at AS place_expires_at,
-    c.in_doubt AND EXISTS (
-        SELECT FROM links AS l
+    CASE WHEN c.in_doubt THEN ARRAY(
+        SELECT l.lookup_id
+        FROM links AS l
         WHERE l.registrant_id = o.registrant_id
             AND l.slot_id = o.slot_id
             AND l.id <> o.id
-            AND l.lookup_id IS NOT NULL) AS member_before
+            AND l.lookup_id IS NOT NULL) ELSE '{}' END AS lookups_before
 FROM candidate AS c
 LEFT JOIN outcome AS o ON o.event_id = c.event_id
 LEFT JOIN links AS original ON original.id = o.reuses

@@ -2,4 +2,5 @@
 SELECT l.*, original.url AS reused_url, milepost_now() AS at
 FROM links AS l
 LEFT JOIN links AS original ON original.id = l.reuses
-WHERE l.id = %(id)s OR l.event_id = %(event_id)s
+WHERE (l.id = %(id)s OR l.event_id = %(event_id)s)
+    AND coalesce(l.asked_by = %(asked_by)s, true)

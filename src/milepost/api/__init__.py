@@ -1,0 +1,61 @@
+"""REST: each handler parses, calls one verb, and shapes the answer."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+from litestar import Litestar, Router
+from litestar.exceptions import HTTPException
+from litestar.openapi import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin
+from litestar.openapi.spec import Components, SecurityScheme
+
+from milepost.api import health, links, milestones, problems, registrants
+from milepost.api.access import PUBLIC, Doorkeeper
+from milepost.api.requests import StrictRequest
+from milepost.api.schema import Reader
+from milepost.errors import DatabaseBusy, Refusal
+from milepost.issuing import Issuing
+from milepost.store import Store
+
+__all__ = ["create"]
+
+
+def create(store: Store, issuing: Issuing) -> Litestar:
+    """The REST application, on an open store."""
+    return Litestar(
+        [
+            links.router(issuing, store),
+            milestones.router(store),
+            registrants.router(store),
+            health.router(store),
+        ],
+        guards=[Doorkeeper(store.keys)],
+        request_class=StrictRequest,
+        request_max_body_size=0,  # a handler that takes a body says how large it may be
+        exception_handlers={
+            Refusal: problems.refused,
+            DatabaseBusy: problems.busy,
+            HTTPException: problems.framework,
+            Exception: problems.unexpected,
+        },
+        openapi_config=OpenAPIConfig(
+            title="Milepost",
+            version=version("milepost"),
+            description="Personal survey links at the moment a customer passes a milestone.",
+            use_handler_docstrings=True,
+            security=[{"key": []}],
+            components=Components(
+                security_schemes={
+                    "key": SecurityScheme(
+                        type="http", scheme="bearer", description="An API key, mp_…"
+                    )
+                }
+            ),
+            render_plugins=[JsonRenderPlugin(path=["/", "/openapi.json"]), Reader()],
+            openapi_router=Router(
+                "/schema", route_handlers=[], opt=PUBLIC, include_in_schema=False
+            ),
+        ),
+        logging_config=None,
+    )

@@ -1,0 +1,63 @@
+"""Who may call what: API keys and their scopes.
+
+Every handler names the scopes that open it with `needs(…)`, or says `PUBLIC`; one that does neither
+does not start (`api.create` looks).
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any, Final
+
+from litestar.connection import ASGIConnection
+from litestar.exceptions import HTTPException
+from litestar.handlers import BaseRouteHandler
+
+from milepost.model import Caller, Scope
+from milepost.store.keys import KeyStore
+
+SCOPES: Final = "scopes"
+PUBLIC: Final[dict[str, Any]] = {SCOPES: ()}
+
+Connection = ASGIConnection[Any, Any, Any, Any]
+
+
+def needs(*scopes: Scope) -> dict[str, Any]:
+    """The options of a handler that is open to keys with one of these scopes, and to `admin`."""
+    return {SCOPES: scopes}
+
+
+class Doorkeeper:
+    """The guard of every handler."""
+
+    def __init__(self, keys: KeyStore) -> None:
+        self._keys = keys
+
+    async def __call__(self, connection: Connection, handler: BaseRouteHandler) -> None:
+        """Let the caller in, or raise 401 or 403."""
+        scopes: tuple[Scope, ...] | None = handler.opt.get(SCOPES)
+        if scopes == ():
+            return
+        kind, _, key = connection.headers.get("authorization", "").partition(" ")
+        caller = await self._keys.caller(key.strip()) if kind.lower() == "bearer" else None
+        if caller is None:
+            raise HTTPException(
+                status_code=HTTPStatus.UNAUTHORIZED,
+                detail="Send an API key that is in force, as: Authorization: Bearer mp_…",
+                headers={"WWW-Authenticate": "Bearer"},
+            )
+        if scopes is None or not caller.may(*scopes):
+            wanted = " or ".join(scope.value for scope in scopes or (Scope.ADMIN,))
+            raise HTTPException(
+                status_code=HTTPStatus.FORBIDDEN,
+                detail=f"The key {caller.name!r} lacks the scope {wanted}.",
+            )
+        connection.scope["auth"] = caller
+
+
+def caller_of(connection: Connection) -> Caller:
+    """Whose key opened the door."""
+    caller = connection.scope["auth"]
+    if not isinstance(caller, Caller):  # pragma: no cover  (the doorkeeper wrote it)
+        raise TypeError(caller)
+    return caller

@@ -1,0 +1,162 @@
+"""Links: the app asks for one per event, and admins ask what became of it."""
+
+from __future__ import annotations
+
+from datetime import MAXYEAR, MINYEAR, datetime
+from http import HTTPStatus
+from typing import Annotated, Any
+from uuid import UUID
+
+import msgspec
+from litestar import Response, Router, get, post
+from litestar.params import Parameter
+from msgspec import Meta, Struct
+
+from milepost import payload
+from milepost.api.access import caller_of, needs
+from milepost.api.requests import MAX_BODY_BYTES, StrictRequest
+from milepost.errors import InvalidRequest, UnknownLink
+from milepost.issuing import Answer, Issuing
+from milepost.model import (
+    DeadlineMs,
+    Event,
+    EventId,
+    Key,
+    Link,
+    LinkState,
+    Ref,
+    RegistrantDetails,
+    Scope,
+)
+from milepost.store import Store
+
+MAX_EVENT_ID_BYTES = 200
+
+
+class GivenRegistrant(RegistrantDetails, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A registrant with details: they create one that is not known, and change none that is."""
+
+    ref: Ref
+
+
+class LinkRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An event that asks for its link."""
+
+    event_id: EventId
+    milestone: Key
+    registrant: Ref | GivenRegistrant
+    data: Annotated[
+        dict[str, Any], Meta(description="The milestone's fields; null means absent.")
+    ] = msgspec.field(default_factory=dict)
+    occurred_at: Annotated[datetime, Meta(tz=True)] | None = None
+    deadline_ms: DeadlineMs | None = None
+
+    def event(self, asked_by: str) -> Event:
+        """The event as the path takes it.
+
+        Raises:
+            InvalidRequest, InvalidData: names the field that is wrong.
+        """
+        if len(self.event_id.encode()) > MAX_EVENT_ID_BYTES:
+            raise InvalidRequest(
+                f"event_id has more than {MAX_EVENT_ID_BYTES} bytes.", field="event_id"
+            )
+        given = self.registrant if isinstance(self.registrant, GivenRegistrant) else None
+        return Event(
+            event_id=self.event_id,
+            milestone=self.milestone,
+            ref=given.ref if given else str(self.registrant),
+            data=payload.present(self.data),
+            occurred_at=_storable(self.occurred_at),
+            details=given,
+            asked_by=asked_by,
+        )
+
+
+class LinkPage(Struct, frozen=True, kw_only=True):
+    """Some links, and where the next ones begin."""
+
+    links: list[Link]
+    next_cursor: UUID | None
+
+
+def router(issuing: Issuing, store: Store) -> Router:
+    """The routes under `/v1/links`."""
+
+    @post("/", opt=needs(Scope.ISSUE), request_max_body_size=MAX_BODY_BYTES)
+    async def ask(request: StrictRequest, data: LinkRequest) -> Response[Link]:
+        """Ask for the link of an event.
+
+        201 for an event that was not seen before, 200 for one that was, 202 while there is no URL:
+        ask again with the same event.
+        """
+        event = data.event(caller_of(request).name)
+        answer = await issuing.issue(event, deadline_ms=data.deadline_ms)
+        return Response(shown(answer.link), status_code=_status(answer))
+
+    @get("/{link_id:uuid}", opt=needs(Scope.ISSUE, Scope.READ))
+    async def read(request: StrictRequest, link_id: UUID) -> Link:
+        """Look at one link: its state, and the rule that decided."""
+        caller = caller_of(request)
+        link = await store.links.find(link_id, asked_by=_own(caller.may(Scope.READ), caller.name))
+        if link is None:
+            raise UnknownLink
+        return link if caller.may(Scope.ISSUE) else masked(link)
+
+    @get("/", opt=needs(Scope.ISSUE, Scope.READ))
+    async def page(
+        request: StrictRequest,
+        *,
+        milestone: str | None = None,
+        registrant: str | None = None,
+        event_id: str | None = None,
+        link_state: Annotated[LinkState | None, Parameter(query="state")] = None,
+        cursor: UUID | None = None,
+        limit: Annotated[int, Parameter(ge=1, le=1_000)] = 100,
+    ) -> LinkPage:
+        """Look through the links, oldest first."""
+        caller = caller_of(request)
+        links = await store.links.page(
+            milestone=milestone,
+            ref=registrant,
+            event_id=event_id,
+            state=link_state,
+            asked_by=_own(caller.may(Scope.READ), caller.name),
+            after=cursor,
+            limit=limit,
+        )
+        return LinkPage(
+            links=links if caller.may(Scope.ISSUE) else [masked(link) for link in links],
+            next_cursor=links[-1].id if len(links) == limit else None,
+        )
+
+    return Router("/v1/links", route_handlers=[ask, read, page], tags=["links"])
+
+
+def shown(link: Link) -> Link:
+    """A link as the asker is told of it: what is claimed has, for them, no URL *yet*."""
+    if link.state is LinkState.CLAIMED:
+        return msgspec.structs.replace(link, state=LinkState.WAITING)
+    return link
+
+
+def masked(link: Link) -> Link:
+    """A link for eyes that may not use it: a URL is a credential."""
+    return msgspec.structs.replace(link, url=None)
+
+
+def _own(may_read_all: bool, name: str) -> str | None:  # noqa: FBT001  (one question, one answer)
+    return None if may_read_all else name
+
+
+def _status(answer: Answer) -> HTTPStatus:
+    if answer.link.unsettled:
+        return HTTPStatus.ACCEPTED
+    return HTTPStatus.CREATED if answer.is_new else HTTPStatus.OK
+
+
+def _storable(moment: datetime | None) -> datetime | None:
+    """The first and the last year of the calendar lose their day when they change their zone."""
+    if moment is not None and not MINYEAR < moment.year < MAXYEAR:
+        raise InvalidRequest(f"occurred_at is in the year {moment.year}.", field="occurred_at")
+    return moment

@@ -1,0 +1,132 @@
+"""Milestones: admins register surveys, pause them, and look at their pools."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from http import HTTPStatus
+from typing import Literal
+
+import msgspec
+from litestar import Response, Router, get, post, put
+from msgspec import Struct
+
+from milepost import policy
+from milepost.api.access import needs
+from milepost.api.requests import MAX_BODY_BYTES
+from milepost.errors import InvalidRequest, UnknownMilestone
+from milepost.model import Key, Milestone, MilestoneDefinition, Scope
+from milepost.store import Store
+from milepost.store.pools import PoolEntry
+
+
+class MilestoneView(MilestoneDefinition, frozen=True, kw_only=True):
+    """A milestone: its definition, and what is true of it."""
+
+    key: str
+    state: Literal["active", "paused"]
+    created_at: datetime
+    updated_at: datetime
+
+
+class Milestones(Struct, frozen=True):
+    """All milestones, by key."""
+
+    milestones: list[MilestoneView]
+
+
+class Pool(Struct, frozen=True, kw_only=True):
+    """A milestone's pool."""
+
+    milestone: str
+    survey_id: str
+    ready: int
+    """Distributions that take links now."""
+    distributions: list[PoolEntry]
+
+
+def router(store: Store) -> Router:
+    """The routes under `/v1/milestones`."""
+
+    @put("/{key:str}", opt=needs(Scope.ADMIN), request_max_body_size=MAX_BODY_BYTES)
+    async def define(key: str, data: MilestoneDefinition) -> Response[MilestoneView]:
+        """Register a milestone, or replace its definition. Its pool is made by job `replenish`."""
+        policy.check_definition(data)
+        milestone, is_new = await store.milestones.put(valid_key(key), data)
+        status = HTTPStatus.CREATED if is_new else HTTPStatus.OK
+        return Response(view(milestone), status_code=status)
+
+    @get("/{key:str}", opt=needs(Scope.READ))
+    async def read(key: str) -> MilestoneView:
+        """Look at one milestone."""
+        return view(await _known(store, key))
+
+    @get("/", opt=needs(Scope.READ))
+    async def every() -> Milestones:
+        """Look at all milestones."""
+        return Milestones([view(milestone) for milestone in await store.milestones.all()])
+
+    @post("/{key:str}/pause", opt=needs(Scope.ADMIN), status_code=HTTPStatus.OK)
+    async def pause(key: str) -> MilestoneView:
+        """Stop taking events; those seen before are answered as ever."""
+        await _known(store, key)
+        return view(await store.milestones.pause(key, paused=True))
+
+    @post("/{key:str}/resume", opt=needs(Scope.ADMIN), status_code=HTTPStatus.OK)
+    async def resume(key: str) -> MilestoneView:
+        """Take events again."""
+        await _known(store, key)
+        return view(await store.milestones.pause(key, paused=False))
+
+    @get("/{key:str}/pool", opt=needs(Scope.READ))
+    async def pool(key: str) -> Pool:
+        """Look at the distributions that links are made on."""
+        milestone = await _known(store, key)
+        survey_id = milestone.definition.survey_id
+        entries = await store.pools.entries(key, survey_id)
+        return Pool(
+            milestone=key,
+            survey_id=survey_id,
+            ready=sum(entry.state == "ready" for entry in entries),
+            distributions=list(entries),
+        )
+
+    return Router(
+        "/v1/milestones",
+        route_handlers=[define, read, every, pause, resume, pool],
+        tags=["milestones"],
+    )
+
+
+def valid_key(key: str) -> str:
+    """The key, if it is one.
+
+    Raises:
+        InvalidRequest: it is not.
+    """
+    try:
+        checked: str = msgspec.convert(key, Key)
+    except msgspec.ValidationError:
+        raise InvalidRequest(
+            "The key is not one.",
+            fix="Use 1 to 60 lower case letters, digits, - and _; begin and end without - and _.",
+            field="key",
+        ) from None
+    return checked
+
+
+def view(milestone: Milestone) -> MilestoneView:
+    """A milestone as the API shows it."""
+    return MilestoneView(
+        **msgspec.structs.asdict(milestone.definition),
+        key=milestone.key,
+        state=milestone.state,
+        created_at=milestone.created_at,
+        updated_at=milestone.updated_at,
+    )
+
+
+async def _known(store: Store, key: str) -> Milestone:
+    try:
+        return await store.milestones.get(valid_key(key))
+    except InvalidRequest:
+        raise UnknownMilestone(key) from None

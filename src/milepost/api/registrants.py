@@ -1,0 +1,74 @@
+"""Registrants: the app tells who they are."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+import msgspec
+from litestar import Response, Router, get, put
+
+from milepost.api.access import caller_of, needs
+from milepost.api.requests import MAX_BODY_BYTES, StrictRequest
+from milepost.errors import InvalidRequest, UnknownRegistrant
+from milepost.model import Ref, Registrant, RegistrantDetails, Scope
+from milepost.store import Store
+
+
+def router(store: Store) -> Router:
+    """The routes under `/v1/registrants`."""
+
+    @put("/{ref:str}", opt=needs(Scope.SYNC), request_max_body_size=MAX_BODY_BYTES)
+    async def upsert(ref: str, data: RegistrantDetails) -> Response[Registrant]:
+        """Tell of a registrant; what is left out is forgotten. Job `sync` makes the contact."""
+        deployment = await store.deployment.load()
+        criteria = deployment.dedup_criteria or frozenset()
+        counts = await store.registrants.put({_valid_ref(ref): data}, criteria)
+        registrant = await _known(store, ref)
+        status = HTTPStatus.CREATED if counts.created else HTTPStatus.OK
+        return Response(registrant, status_code=status)
+
+    @get("/{ref:str}", opt=needs(Scope.SYNC, Scope.READ))
+    async def read(request: StrictRequest, ref: str) -> Registrant:
+        """Look at one registrant."""
+        registrant = await _known(store, _valid_ref(ref))
+        return registrant if caller_of(request).may(Scope.SYNC) else masked(registrant)
+
+    return Router("/v1/registrants", route_handlers=[upsert, read], tags=["registrants"])
+
+
+def masked(registrant: Registrant) -> Registrant:
+    """A registrant for eyes that may not see personal data."""
+    details = registrant.details
+    return msgspec.structs.replace(
+        registrant,
+        details=RegistrantDetails(
+            email=_veil(details.email),
+            first_name=_veil(details.first_name),
+            last_name=_veil(details.last_name),
+            phone=_veil(details.phone),
+            language=details.language,
+            attributes=dict.fromkeys(details.attributes, "…"),
+        ),
+    )
+
+
+def _veil(text: str | None) -> str | None:
+    return f"{text[:1]}…" if text else text
+
+
+async def _known(store: Store, ref: str) -> Registrant:
+    registrant = await store.registrants.get(ref)
+    if registrant is None:
+        raise UnknownRegistrant(ref)
+    return registrant
+
+
+def _valid_ref(ref: str) -> str:
+    try:
+        return msgspec.convert(ref, Ref)
+    except msgspec.ValidationError:
+        raise InvalidRequest(
+            "The ref is not one.",
+            fix="Use 1 to 200 characters, none of them a control character.",
+            field="ref",
+        ) from None

@@ -1,0 +1,262 @@
+"""The path of an event, from what the app sent to the link that its customer gets.
+
+::
+
+    issue ─▶ claim ─▶ make ─▶ settle ─▶ answer
+            (tx 1)   (no tx)  (tx 2)
+
+`claim` writes the event down with its decision before any call goes out; `make` is the route's
+call; `settle` writes the outcome, fenced by the claim's attempt number. A request that finds an
+unfinished link goes in by the same door: it waits for whoever has the claim, and takes it over when
+they are gone. No transaction and no connection is held while a call is out.
+
+A call that is still out at the caller's deadline is not wasted: it settles behind the answer, and
+the next request for the event gets its URL.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping
+from typing import Final
+from uuid import UUID
+
+from msgspec import Struct
+
+from milepost import payload
+from milepost.errors import InvalidData, MilepostError, UnknownMilestone, UnknownRegistrant
+from milepost.model import (
+    Claim,
+    Event,
+    Lane,
+    Link,
+    LinkState,
+    Milestone,
+    Route,
+)
+from milepost.personal_link import MalformedId, NotAPersonalLink
+from milepost.routes import Made, Maker, StillUnknown
+from milepost.store import Store
+from milepost.store.links import Asked, LookupTaken, Settlement
+from milepost.upstream import (
+    Forbidden,
+    NotFound,
+    Refused,
+    Throttled,
+    Unauthorized,
+    UnknownOutcome,
+    counting,
+)
+
+log = logging.getLogger(__name__)
+
+REMEMBERED_SECONDS: Final = 5.0
+"""How long a milestone's definition is believed without asking: a change is in force after that."""
+
+FIRST_POLL_SECONDS: Final = 0.05
+LONGEST_POLL_SECONDS: Final = 0.4
+"""How often a request looks again for a link that another process has claimed. Postgres could tell
+(NOTIFY), but it would serialise every commit of the path for the sake of a rare wait."""
+
+PAUSE_SECONDS: Final = 1.0
+"""After a refusal or a failure that may pass, nobody tries the link again for this long."""
+
+PAUSE_AFTER_LOOK_SECONDS: Final = 20.0
+"""Between looks for a contact that a search may find late: three of them take a minute."""
+
+PAUSE_UNTIL_MENDED_SECONDS: Final = 30.0
+"""Where a person must mend something (a token, a list), trying sooner is a storm."""
+
+
+DEADLINE_MS: Final = 1_500
+"""For an event whose milestone cannot say."""
+
+WAITS_FOR_OTHERS: Final = frozenset({"registrant-unknown", "pool-empty", "no-slot", "no-lane"})
+"""Reasons to wait that no request can end by asking again: a job or a person must act."""
+
+
+class Answer(Struct, frozen=True, kw_only=True):
+    """What the caller gets for an event."""
+
+    link: Link
+    is_new: bool
+    """This request wrote the event down; otherwise it was seen before."""
+
+
+class Issuing:
+    """Turns events into links. One for each process; safe to share between tasks."""
+
+    def __init__(self, store: Store, makers: Mapping[Route, Maker]) -> None:
+        self._store = store
+        self._makers = makers
+        self._milestones: dict[str, tuple[float, Milestone]] = {}
+        self._under_way: dict[UUID, asyncio.Task[Link | None]] = {}
+
+    async def issue(self, event: Event, *, deadline_ms: int | None = None) -> Answer:
+        """Give an event its link, as far as that can be done inside the deadline.
+
+        Args:
+            event: what happened; a second call with the same event is answered as the first was.
+            deadline_ms: milliseconds until the caller needs an answer; None: the milestone's own.
+
+        Raises:
+            Refusal: the event is not taken, and says which field is wrong.
+            DatabaseBusy: nothing was promised.
+        """
+        loop = asyncio.get_running_loop()
+        arrived = loop.time()
+        usual_ms = await self._admit(event)
+        deadline = arrived + (deadline_ms or usual_ms) / 1000
+        is_new = False
+        pause = FIRST_POLL_SECONDS
+        while True:
+            asked = await self._claim(event)
+            is_new = is_new or asked.is_first
+            link = asked.link
+            call = self._start(asked.claim) if asked.claim else self._under_way.get(link.id)
+            if call is not None:
+                link = await _within(call, deadline) or link
+            left = deadline - loop.time()
+            if left <= pause or not _may_settle_within(left, link, asked):
+                return Answer(link=link, is_new=is_new)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_POLL_SECONDS)
+
+    async def finish(self) -> None:
+        """Wait until the calls that are out have settled; for the end of a process."""
+        while self._under_way:
+            await asyncio.wait(self._under_way.values())
+
+    async def _admit(self, event: Event) -> int:
+        """Hold an event against its milestone and return the milestone's deadline, in ms.
+
+        An event that was seen before passes, whatever became of its milestone since: the ledger
+        tells whether it is the same event.
+        """
+        try:
+            definition = (await self._milestone(event.milestone)).definition
+            payload.check(event.data, definition.fields)
+        except (InvalidData, UnknownMilestone):
+            if await self._store.links.find(event_id=event.event_id) is None:
+                raise
+            return DEADLINE_MS
+        return definition.deadline_ms
+
+    async def _milestone(self, key: str) -> Milestone:
+        now = time.monotonic()
+        known = self._milestones.get(key)
+        if known is not None and known[0] > now:
+            return known[1]
+        milestone = await self._store.milestones.get(key)
+        self._milestones[key] = (now + REMEMBERED_SECONDS, milestone)
+        return milestone
+
+    async def _claim(self, event: Event) -> Asked:
+        try:
+            return await self._store.links.claim(event)
+        except UnknownRegistrant:
+            if event.details is None:
+                raise
+            deployment = await self._store.deployment.load()
+            await self._store.registrants.put(
+                {event.ref: event.details}, deployment.dedup_criteria or frozenset(), change=False
+            )
+            return await self._store.links.claim(event)
+
+    def _start(self, claim: Claim) -> asyncio.Task[Link | None]:
+        call = asyncio.create_task(self._make(claim))
+        self._under_way[claim.link.id] = call
+        call.add_done_callback(lambda done: self._ended(claim, done))
+        return call
+
+    def _ended(self, claim: Claim, call: asyncio.Task[Link | None]) -> None:
+        self._under_way.pop(claim.link.id, None)
+        if not call.cancelled() and (error := call.exception()):
+            # The row is still claimed: whoever comes after the lease asks what became of the call.
+            log.error("link %s is left unsettled: %s", claim.link.id, type(error).__name__)
+
+    async def _make(self, claim: Claim) -> Link | None:
+        with counting() as calls:
+            try:
+                made = await self._makers[claim.route].make(claim)
+            except MilepostError as error:
+                log.warning("link %s: %s", claim.link.id, error)
+                return await self._store.links.settle(_setback(claim, error, calls.count))
+        try:
+            link = await self._store.links.settle(_success(claim, made, calls.count))
+        except LookupTaken as error:
+            log.error("link %s: %s", claim.link.id, error)  # noqa: TRY400  (a trace shows the URL)
+            return await self._store.links.settle(_setback(claim, error, calls.count))
+        if link is not None and claim.contact_id is None:
+            await self._store.registrants.note_contact(claim.ref, made.contact_id)
+        return link
+
+
+async def _within(call: asyncio.Task[Link | None], deadline: float) -> Link | None:
+    """What the call made, or None when it is still out at the deadline; it goes on by itself."""
+    left = max(0.0, deadline - asyncio.get_running_loop().time())
+    done, _ = await asyncio.wait({call}, timeout=left)
+    return call.result() if done else None
+
+
+def _may_settle_within(left: float, link: Link, asked: Asked) -> bool:
+    """Whether asking again in the `left` seconds can bring more than it brought now."""
+    if not link.unsettled:
+        return False
+    if link.reason is not None and link.reason.rule in WAITS_FOR_OTHERS:
+        return False
+    if asked.claim is not None or asked.pause_until is None or link.state is LinkState.CLAIMED:
+        return True
+    return (asked.pause_until - asked.at).total_seconds() < left
+
+
+def _success(claim: Claim, made: Made, calls: int) -> Settlement:
+    return Settlement(
+        id=claim.link.id,
+        attempt=claim.attempt,
+        state=LinkState.ISSUED,
+        route=claim.route,
+        lane=Lane.DIRECT,
+        lookup_id=made.lookup_id,
+        url=made.url,
+        expires_at=claim.place.expires_at,
+        calls=calls,
+    )
+
+
+def _setback(claim: Claim, error: MilepostError, calls: int) -> Settlement:
+    """What becomes of a claim whose call did not end well.
+
+    The order matters: an unknown outcome is never taken for a refusal. A claim that was in doubt
+    stays so until a call has told: a look that could not be made is no answer.
+    """
+    state, rule, pause = LinkState.WAITING, "upstream-away", PAUSE_SECONDS
+    match error:
+        case UnknownOutcome():
+            state, rule = LinkState.UNKNOWN, "outcome-unknown"
+        case StillUnknown():
+            state, rule, pause = LinkState.UNKNOWN, "outcome-unknown", PAUSE_AFTER_LOOK_SECONDS
+        case Throttled(retry_after=seconds):
+            rule, pause = "upstream-busy", seconds or PAUSE_SECONDS
+        case Unauthorized() | Forbidden():
+            rule, pause = "upstream-unauthorized", PAUSE_UNTIL_MENDED_SECONDS
+        case NotFound():
+            rule, pause = "list-missing", PAUSE_UNTIL_MENDED_SECONDS
+        case Refused():
+            state, rule, pause = LinkState.FAILED, "upstream-refused", 0
+        case LookupTaken() | MalformedId() | NotAPersonalLink():
+            state, rule, pause = LinkState.FAILED, "link-untrusted", 0
+    if claim.in_doubt and state is LinkState.WAITING:
+        state = LinkState.UNKNOWN
+    return Settlement(
+        id=claim.link.id,
+        attempt=claim.attempt,
+        state=state,
+        rule=rule,
+        detail=str(error),
+        calls=calls,
+        looked=isinstance(error, StillUnknown),
+        pause=pause,
+    )

@@ -1,0 +1,173 @@
+"""Job `replenish`: brings the pool of every milestone to its target.
+
+A slot takes four calls: its mailing list, our probe in it, an Individual-link distribution on it,
+and the list of that distribution's links, from which its template is learnt (*calibration*). The
+list holds only the probe then, so that listing its links touches no real person. What a call made
+is written down before the next one, and a later attempt looks for what an earlier one may have
+left behind before it makes anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from msgspec import Struct
+
+from milepost.errors import MilepostError
+from milepost.model import Deployment
+from milepost.personal_link import NotAPersonalLink, Template, parse
+from milepost.store import Store
+from milepost.store.pools import Making
+from milepost.upstream import CallFailed, ContactFields, Upstream
+
+log = logging.getLogger(__name__)
+
+AT_ONCE: Final = 8
+"""Slots made at the same time; live events have the greater share of the calls."""
+
+
+class NotListedYet(MilepostError):
+    """The platform does not list the probe's link yet; lists have been seen to lag (observed)."""
+
+
+class Untrusted(MilepostError):
+    """The listed link is not what was asked for: the distribution must not be used."""
+
+
+class Counts(Struct, kw_only=True):
+    """What a run did, in slots."""
+
+    planned: int = 0
+    ready: int = 0
+    stopped: int = 0
+    failed: int = 0
+    errors: list[str] = []
+
+
+class Replenish:
+    """Makes slots.
+
+    Args:
+        store: knows which are wanted, and what is there of each.
+        upstream: makes them.
+        deployment: bound to its directory.
+    """
+
+    def __init__(self, store: Store, upstream: Upstream, deployment: Deployment) -> None:
+        self._store = store
+        self._upstream = upstream
+        self._deployment = deployment
+        self._directory_id = deployment.directory_id or ""
+
+    async def run_once(self, progress: Callable[[int], None] = lambda _: None) -> Counts:
+        """Make every slot that a milestone lacks, as far as the platform lets us.
+
+        Args:
+            progress: is told after each slot how many were seen to.
+        """
+        counts = Counts()
+        for milestone in await self._store.milestones.all():
+            counts.planned += await self._store.pools.plan(milestone.key, self._deployment.id)
+        await asyncio.gather(*(self._work(counts, progress) for _ in range(AT_ONCE)))
+        return counts
+
+    async def _work(self, counts: Counts, progress: Callable[[int], None]) -> None:
+        while claimed := await self._store.pools.claim(1):
+            await self._finish(claimed[0], counts)
+            progress(1)
+
+    async def _finish(self, making: Making, counts: Counts) -> None:
+        try:
+            template = await self._make(making)
+        except (Untrusted, NotAPersonalLink) as error:
+            log.error("slot %s of %s is stopped: %s", making.number, making.milestone, error)  # noqa: TRY400  (a decision, not a crash)
+            await self._store.pools.stop(making, str(error))
+            counts.stopped += 1
+            counts.errors.append(str(error))
+        except (CallFailed, NotListedYet) as error:
+            log.warning("slot %s of %s: %s", making.number, making.milestone, error)
+            await self._store.pools.release(making, str(error))
+            counts.failed += 1
+            counts.errors.append(str(error))
+        else:
+            await self._store.pools.ready(making, str(template))
+            counts.ready += 1
+
+    async def _make(self, making: Making) -> Template:
+        again = making.attempt > 1
+        if making.list_id is None:
+            list_id = await self._find_list(making.list_name) if again else None
+            if list_id is None:
+                list_id = await self._upstream.create_mailing_list(
+                    self._directory_id, making.list_name
+                )
+            making = await self._store.pools.note_list(making, list_id)
+        list_id = making.list_id or ""
+        if making.probe_lookup_id is None:
+            probe = await self._find_probe(list_id) if again else None
+            if probe is None:
+                added = await self._upstream.add_list_contact(
+                    self._directory_id, list_id, self._probe()
+                )
+                probe = added.contact_id, added.lookup_id
+            making = await self._store.pools.note_probe(making, *probe)
+        if making.distribution_id is None:
+            distribution_id = await self._find_distribution(making, list_id) if again else None
+            if distribution_id is None:
+                distribution_id = await self._upstream.create_distribution(
+                    making.survey_id, list_id, making.description, making.expires_at
+                )
+            making = await self._store.pools.note_distribution(making, distribution_id)
+        return await self._calibrate(making)
+
+    async def _calibrate(self, making: Making) -> Template:
+        """Learn the template from the probe's link, as the platform itself lists it."""
+        distribution_id = making.distribution_id or ""
+        links = self._upstream.distribution_links(distribution_id, making.survey_id)
+        for listed in [link async for link in links]:
+            if listed.contact_id not in {making.probe_contact_id, making.probe_lookup_id}:
+                continue
+            link = parse(listed.link)
+            for what, found, made in (
+                ("survey", link.survey_id, making.survey_id),
+                ("distribution", link.distribution_id, distribution_id),
+                ("lookup id", link.lookup_id, making.probe_lookup_id),
+            ):
+                if found != made:
+                    raise Untrusted(f"the probe's link names {what} {found} and not {made}")
+            template = Template.of(link)
+            if template.url(link.lookup_id) != listed.link:
+                raise Untrusted("the probe's link cannot be rebuilt from its template")
+            return template
+        raise NotListedYet("the platform does not list the probe's link yet")
+
+    async def _find_list(self, name: str) -> str | None:
+        lists = self._upstream.mailing_lists(self._directory_id)
+        found = [known.list_id async for known in lists if known.name == name]
+        return found[0] if found else None
+
+    async def _find_probe(self, list_id: str) -> tuple[str, str] | None:
+        contacts = self._upstream.list_contacts(self._directory_id, list_id)
+        ours = self._probe().ref
+        found = [(c.contact_id, c.lookup_id) async for c in contacts if c.ref == ours]
+        return found[0] if found else None
+
+    async def _find_distribution(self, making: Making, list_id: str) -> str | None:
+        known = self._upstream.distributions(making.survey_id)
+        found = [d.distribution_id async for d in known if d.list_id == list_id]
+        return found[0] if found else None
+
+    def _probe(self) -> ContactFields:
+        """Our own contact in every list, with a value for whatever a directory may merge by."""
+        deployment = self._deployment.id
+        return ContactFields(
+            first_name="Milepost",
+            last_name=f"Probe {deployment}",
+            email=f"milepost-probe.{deployment}@example.com",
+            phone="+15550100" if "phone" in (self._deployment.dedup_criteria or ()) else None,
+            ref=f"milepost-probe-{deployment}",
+            language="EN",
+        )

@@ -1,0 +1,8 @@
+"""What the routes do differently: how a claim becomes a personal link at the platform."""
+
+from __future__ import annotations
+
+from milepost.routes.mailing_list import MailingListMaker
+from milepost.routes.making import Made, Maker, StillUnknown
+
+__all__ = ["Made", "MailingListMaker", "Maker", "StillUnknown"]
