@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
 from milepost.simulator import Config, Ready, running
@@ -106,7 +107,10 @@ def test_the_state_is_the_same_after_a_restart(start: Start, tmp_path: Path) -> 
     before = start(**files)
     path = before.mailing_list()
     gone = before.mailing_list()
-    contact, lookup = before.add(path, email="a@example.com", privateEmbeddedData={"o": "1"})
+    data = {"big": 10**30 + 1, "small": 1.5}
+    contact, lookup = before.add(
+        path, email="a@example.com", embeddedData=data, privateEmbeddedData={"o": "1"}
+    )
     before.add(gone)
     before.result("DELETE", gone)
     distribution = before.distribute(path)
@@ -173,7 +177,13 @@ async def test_what_was_not_written_is_not_answered(tmp_path: Path) -> None:
     """A disk that refuses is an error for this write and for all that follow."""
     journal = Journal(tmp_path / "journal", None)
     entry = Entry(
-        seq=1, at="2026-01-01T00:00:00Z", operation="x", method="", path="", ids={}, body={}
+        seq=1,
+        at="2026-01-01T00:00:00Z",
+        operation="x",
+        method="",
+        path="",
+        ids={},
+        body=msgspec.Raw(b"{}"),
     )
     await journal.append(entry)
     read_only = os.open(tmp_path / "journal", os.O_RDONLY)

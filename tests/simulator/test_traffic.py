@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import httpx
@@ -107,13 +107,13 @@ def test_limits_are_configured_and_set_while_it_runs(
         {"limits": {"links": 0}},
     ],
 )
-def test_a_wrong_configuration_is_refused(own: Customer, config: dict[str, Any]) -> None:
+def test_a_wrong_configuration_is_refused(shared: Customer, config: dict[str, Any]) -> None:
     """At the start and while it runs alike."""
     with pytest.raises(ValueError, match=r"limits|limit|class|latency|rate"):
         Config(**config)
-    before = own.control("GET", "settings")
-    assert own.web.put("/control/settings", json=config).status_code == 400
-    assert own.control("GET", "settings") == before
+    before = shared.control("GET", "settings")
+    assert shared.web.put("/control/settings", json=config).status_code == 400
+    assert shared.control("GET", "settings") == before
 
 
 @pytest.mark.parametrize(
@@ -137,9 +137,9 @@ def test_a_wrong_configuration_is_refused(own: Customer, config: dict[str, Any])
         ("GET", "nothing", None),
     ],
 )
-def test_the_control_api_is_strict(own: Customer, method: str, path: str, body: object) -> None:
+def test_the_control_api_is_strict(shared: Customer, method: str, path: str, body: object) -> None:
     """A switch that was not understood is not half turned."""
-    answer = own.web.request(method, f"/control/{path}", json=body)
+    answer = shared.web.request(method, f"/control/{path}", json=body)
     assert answer.status_code == (404 if path == "nothing" else 400)
     assert answer.json().keys() == {"error"}
 
@@ -166,19 +166,26 @@ def test_latency_is_waited_before_the_answer(own: Customer) -> None:
 # Faults -------------------------------------------------------------------------------------------
 
 
-def _count(own: Customer, path: str) -> int:
-    return len(own.elements(f"{path}/contacts"))
+@pytest.fixture
+def faulty(shared: Customer) -> Iterator[Customer]:
+    """The shared simulator, without faults when the test has ended."""
+    yield shared
+    shared.control("DELETE", "faults")
+
+
+def _count(faulty: Customer, path: str) -> int:
+    return len(faulty.elements(f"{path}/contacts"))
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
 @pytest.mark.parametrize("kind", ["status", "html", "without_result"])
-def test_an_answer_is_replaced(own: Customer, kind: str, moment: str) -> None:
+def test_an_answer_is_replaced(faulty: Customer, kind: str, moment: str) -> None:
     """Before acceptance nothing has changed, after it everything has; then the fault is gone."""
-    path = own.mailing_list()
+    path = faulty.mailing_list()
     fault = {"kind": kind, "moment": moment, "call_class": "list_contacts", "times": 1}
-    own.control("POST", "faults", fault)
-    own.result("GET", "/whoami")
-    answer = own.api.post(f"{path}/contacts", json={"email": "a@example.com"})
+    faulty.control("POST", "faults", fault)
+    faulty.result("GET", "/whoami")
+    answer = faulty.api.post(f"{path}/contacts", json={"email": "a@example.com"})
     if kind == "status":
         assert answer.status_code == 500
         assert answer.json()["meta"]["httpStatus"] == "500 - Internal Server Error"
@@ -186,8 +193,8 @@ def test_an_answer_is_replaced(own: Customer, kind: str, moment: str) -> None:
         assert (answer.status_code, answer.text[:6]) == (200, "<html>")
     else:
         assert (answer.status_code, "result" in answer.json()) == (200, False)
-    assert _count(own, path) == (1 if moment == "after" else 0)
-    assert own.control("GET", "faults") == []
+    assert _count(faulty, path) == (1 if moment == "after" else 0)
+    assert faulty.control("GET", "faults") == []
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
@@ -200,39 +207,43 @@ def test_an_answer_is_replaced(own: Customer, kind: str, moment: str) -> None:
     ],
 )
 def test_a_connection_is_cut(
-    own: Customer, kind: str, moment: str, error: type[Exception], caplog: pytest.LogCaptureFixture
+    faulty: Customer,
+    kind: str,
+    moment: str,
+    error: type[Exception],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """The client cannot tell whether it was accepted; the server has no complaint of its own."""
-    path = own.mailing_list()
-    own.control("POST", "faults", {"kind": kind, "moment": moment, "times": 1})
+    """The client cannot tell whether it was accepted; the server has no complaint of its faulty."""
+    path = faulty.mailing_list()
+    faulty.control("POST", "faults", {"kind": kind, "moment": moment, "times": 1})
     with pytest.raises(error):
-        own.api.post(f"{path}/contacts", json={"email": "a@example.com"}, timeout=0.3)
-    assert _count(own, path) == (1 if moment == "after" else 0)
+        faulty.api.post(f"{path}/contacts", json={"email": "a@example.com"}, timeout=0.3)
+    assert _count(faulty, path) == (1 if moment == "after" else 0)
     assert [record for record in caplog.records if record.levelname == "ERROR"] == []
 
 
-def test_a_reset_is_a_reset(own: Customer) -> None:
+def test_a_reset_is_a_reset(faulty: Customer) -> None:
     """Not a polite end: the next read fails."""
-    own.control("POST", "faults", {"kind": "reset", "times": 1})
-    host, port = own.ready.origin.removeprefix("http://").split(":")
+    faulty.control("POST", "faults", {"kind": "reset", "times": 1})
+    host, port = faulty.ready.origin.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=5) as raw:
         raw.sendall(b"GET /API/v3/whoami HTTP/1.1\r\nhost: x\r\nx-api-token: simulator\r\n\r\n")
         with pytest.raises(ConnectionResetError):
             raw.recv(1)
 
 
-def test_a_timeout_ends_after_its_seconds(own: Customer) -> None:
+def test_a_timeout_ends_after_its_seconds(faulty: Customer) -> None:
     """The connection is closed without an answer."""
-    own.control("POST", "faults", {"kind": "timeout", "times": 1, "seconds": 0.1})
+    faulty.control("POST", "faults", {"kind": "timeout", "times": 1, "seconds": 0.1})
     with pytest.raises(httpx.RemoteProtocolError):
-        own.result("GET", "/whoami")
+        faulty.result("GET", "/whoami")
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
-def test_a_status_is_answered_as_often_as_asked(own: Customer, status: int) -> None:
+def test_a_status_is_answered_as_often_as_asked(faulty: Customer, status: int) -> None:
     """So many calls of any class, then none."""
-    own.control("POST", "faults", {"kind": "status", "status": status, "times": 2})
-    answers = [own.api.get("/whoami").status_code for _ in range(3)]
+    faulty.control("POST", "faults", {"kind": "status", "status": status, "times": 2})
+    answers = [faulty.api.get("/whoami").status_code for _ in range(3)]
     assert answers == [status, status, 200]
 
 
@@ -248,11 +259,11 @@ def test_a_fault_strikes_by_chance_until_it_is_deleted(start: Start) -> None:
     assert own.api.get("/whoami").status_code == 200
 
 
-def test_a_refused_call_meets_no_fault_after_acceptance(own: Customer) -> None:
+def test_a_refused_call_meets_no_fault_after_acceptance(faulty: Customer) -> None:
     """It was not accepted; the fault waits for one that is."""
-    own.control("POST", "faults", {"kind": "html", "times": 1})
-    assert own.error("GET", f"{own.lists}/CG_000000000000000")[0] == 404
-    assert own.api.get("/whoami").text.startswith("<html>")
+    faulty.control("POST", "faults", {"kind": "html", "times": 1})
+    assert faulty.error("GET", f"{faulty.lists}/CG_000000000000000")[0] == 404
+    assert faulty.api.get("/whoami").text.startswith("<html>")
 
 
 def test_every_endpoint_has_a_known_class() -> None:

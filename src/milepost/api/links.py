@@ -9,7 +9,7 @@ from uuid import UUID
 
 import msgspec
 from litestar import Response, Router, get, post
-from litestar.params import Parameter
+from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 from msgspec import Meta, Struct
 
 from milepost import payload
@@ -84,7 +84,7 @@ def router(issuing: Issuing, store: Store) -> Router:
     """The routes under `/v1/links`."""
 
     @post("/", opt=needs(Scope.ISSUE), request_max_body_size=MAX_BODY_BYTES)
-    async def ask(request: StrictRequest, data: LinkRequest) -> Response[Link]:
+    async def ask(request: StrictRequest, data: JSONBody[LinkRequest]) -> Response[Link]:
         """Ask for the link of an event.
 
         201 for an event that was not seen before, 200 for one that was, 202 while there is no URL:
@@ -95,7 +95,7 @@ def router(issuing: Issuing, store: Store) -> Router:
         return Response(shown(answer.link), status_code=_status(answer))
 
     @get("/{link_id:uuid}", opt=needs(Scope.ISSUE, Scope.READ))
-    async def read(request: StrictRequest, link_id: UUID) -> Link:
+    async def read(request: StrictRequest, link_id: FromPath[UUID]) -> Link:
         """Look at one link: its state, and the rule that decided."""
         caller = caller_of(request)
         link = await store.links.find(link_id, asked_by=_own(caller.may(Scope.READ), caller.name))
@@ -107,12 +107,12 @@ def router(issuing: Issuing, store: Store) -> Router:
     async def page(
         request: StrictRequest,
         *,
-        milestone: str | None = None,
-        registrant: str | None = None,
-        event_id: str | None = None,
-        link_state: Annotated[LinkState | None, Parameter(query="state")] = None,
-        cursor: UUID | None = None,
-        limit: Annotated[int, Parameter(ge=1, le=1_000)] = 100,
+        milestone: FromQuery[str | None] = None,
+        registrant: FromQuery[str | None] = None,
+        event_id: FromQuery[str | None] = None,
+        link_state: Annotated[LinkState | None, QueryParameter(name="state")] = None,
+        cursor: FromQuery[UUID | None] = None,
+        limit: Annotated[int, QueryParameter(ge=1, le=1_000)] = 100,
     ) -> LinkPage:
         """Look through the links, oldest first."""
         caller = caller_of(request)

@@ -8,6 +8,7 @@ from typing import Literal
 
 import msgspec
 from litestar import Response, Router, get, post, put
+from litestar.params import FromPath, JSONBody
 from msgspec import Struct
 
 from milepost import policy
@@ -48,7 +49,9 @@ def router(store: Store) -> Router:
     """The routes under `/v1/milestones`."""
 
     @put("/{key:str}", opt=needs(Scope.ADMIN), request_max_body_size=MAX_BODY_BYTES)
-    async def define(key: str, data: MilestoneDefinition) -> Response[MilestoneView]:
+    async def define(
+        key: FromPath[str], data: JSONBody[MilestoneDefinition]
+    ) -> Response[MilestoneView]:
         """Register a milestone, or replace its definition. Its pool is made by job `replenish`."""
         policy.check_definition(data)
         milestone, is_new = await store.milestones.put(valid_key(key), data)
@@ -56,7 +59,7 @@ def router(store: Store) -> Router:
         return Response(view(milestone), status_code=status)
 
     @get("/{key:str}", opt=needs(Scope.READ))
-    async def read(key: str) -> MilestoneView:
+    async def read(key: FromPath[str]) -> MilestoneView:
         """Look at one milestone."""
         return view(await _known(store, key))
 
@@ -66,19 +69,19 @@ def router(store: Store) -> Router:
         return Milestones([view(milestone) for milestone in await store.milestones.all()])
 
     @post("/{key:str}/pause", opt=needs(Scope.ADMIN), status_code=HTTPStatus.OK)
-    async def pause(key: str) -> MilestoneView:
+    async def pause(key: FromPath[str]) -> MilestoneView:
         """Stop taking events; those seen before are answered as ever."""
         await _known(store, key)
         return view(await store.milestones.pause(key, paused=True))
 
     @post("/{key:str}/resume", opt=needs(Scope.ADMIN), status_code=HTTPStatus.OK)
-    async def resume(key: str) -> MilestoneView:
+    async def resume(key: FromPath[str]) -> MilestoneView:
         """Take events again."""
         await _known(store, key)
         return view(await store.milestones.pause(key, paused=False))
 
     @get("/{key:str}/pool", opt=needs(Scope.READ))
-    async def pool(key: str) -> Pool:
+    async def pool(key: FromPath[str]) -> Pool:
         """Look at the distributions that links are made on."""
         milestone = await _known(store, key)
         survey_id = milestone.definition.survey_id

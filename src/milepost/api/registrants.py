@@ -6,6 +6,7 @@ from http import HTTPStatus
 
 import msgspec
 from litestar import Response, Router, get, put
+from litestar.params import FromPath, JSONBody
 
 from milepost.api.access import caller_of, needs
 from milepost.api.requests import MAX_BODY_BYTES, StrictRequest
@@ -18,7 +19,7 @@ def router(store: Store) -> Router:
     """The routes under `/v1/registrants`."""
 
     @put("/{ref:str}", opt=needs(Scope.SYNC), request_max_body_size=MAX_BODY_BYTES)
-    async def upsert(ref: str, data: RegistrantDetails) -> Response[Registrant]:
+    async def upsert(ref: FromPath[str], data: JSONBody[RegistrantDetails]) -> Response[Registrant]:
         """Tell of a registrant; what is left out is forgotten. Job `sync` makes the contact."""
         deployment = await store.deployment.load()
         criteria = deployment.dedup_criteria or frozenset()
@@ -28,7 +29,7 @@ def router(store: Store) -> Router:
         return Response(registrant, status_code=status)
 
     @get("/{ref:str}", opt=needs(Scope.SYNC, Scope.READ))
-    async def read(request: StrictRequest, ref: str) -> Registrant:
+    async def read(request: StrictRequest, ref: FromPath[str]) -> Registrant:
         """Look at one registrant."""
         registrant = await _known(store, _valid_ref(ref))
         return registrant if caller_of(request).may(Scope.SYNC) else masked(registrant)

@@ -71,7 +71,7 @@ class Account:
         try:
             for entry in self.journal.history():
                 self._replay(entry)
-        except (msgspec.MsgspecError, Refusal, Closed, LookupError) as error:
+        except (msgspec.MsgspecError, Refusal, Closed, LookupError, StopIteration) as error:
             message = f"the state cannot be replayed after entry {self._seq}"
             raise ValueError(message) from error
         self._seq = max(self._seq, self.journal.last_seq())
@@ -87,7 +87,7 @@ class Account:
     def _replay(self, entry: Entry) -> None:
         operation = OPERATIONS[entry.operation]
         ids = iter(entry.minted)
-        body = msgspec.convert(entry.body, operation.shape)
+        body = msgspec.json.decode(entry.body, type=operation.shape)
         operation.verb(
             self.world, Act(moment(entry.at), entry.ids, body, lambda _prefix: next(ids))
         )
@@ -158,7 +158,7 @@ class Account:
             method=method,
             path=path,
             ids=ids | outcome.ids,
-            body=body,
+            body=msgspec.Raw(msgspec.json.encode(body)),
             effect=outcome.effect,
             minted=tuple(self._mint.drawn),
         )

@@ -17,7 +17,6 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -36,7 +35,7 @@ class Entry(Struct, frozen=True, omit_defaults=True):
         at: The account's time, ISO 8601 with milliseconds.
         operation: Such as `list_contact.add`.
         ids: What it was about and what it made, by kind.
-        body: As accepted.
+        body: As accepted. Kept as JSON, since only its own shape reads every number rightly.
         effect: What became of it where one operation can do several things.
         minted: The ids it drew, in the order in which it drew them.
     """
@@ -47,7 +46,7 @@ class Entry(Struct, frozen=True, omit_defaults=True):
     method: str
     path: str
     ids: dict[str, str]
-    body: Any
+    body: msgspec.Raw
     effect: str | None = None
     minted: tuple[str, ...] = ()
 

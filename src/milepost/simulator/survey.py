@@ -67,7 +67,14 @@ QUESTIONS = (
     ),
 )
 
-SURVEY_NAME = "How was it?"
+TITLE: Words = {
+    "EN": "How was it?",
+    "DE": "Wie war es?",
+    "FR": "Comment était-ce ?",
+    "ES": "¿Cómo fue?",
+}
+
+SURVEY_NAME = TITLE[DEFAULT_LANGUAGE]
 
 
 def language_of(tag: str | None) -> str:

@@ -136,7 +136,7 @@ def _notice(
     html = _NOTICE.render(
         state=state,
         language=language.lower(),
-        name=survey.SURVEY_NAME,
+        name=survey.TITLE[language],
         title=words[state],
         more=words[f"{state}_more"],
     )
@@ -154,7 +154,7 @@ def _form(
     html = _FORM.render(
         state="missing" if missing else "open",
         language=language.lower(),
-        name=survey.SURVEY_NAME,
+        name=survey.TITLE[language],
         words=WORDS[language],
         missing=missing,
         given=given or {},
