@@ -8,7 +8,7 @@ ARGS ?=
 # The versions that come with Python 3.11 and 3.12 do not know dependency groups.
 PIP = pip==26.3
 
-INSTALL = .venv/bin/python -m pip install --quiet --disable-pip-version-check
+INSTALL = .venv/bin/python -m pip install -qq --disable-pip-version-check
 
 # A virtual environment is for one version of Python and one place: a folder that was moved and a
 # Python that was upgraded away both make it useless.
@@ -20,7 +20,7 @@ define VIRTUAL_ENVIRONMENT
 @{ $(USABLE); } || $(PYTHON) -m venv --clear .venv
 endef
 
-.PHONY: help demo test check format clean unusable
+.PHONY: help demo test check bench format clean unusable
 
 help: ## list these commands
 	@sed -n 's/^\([a-z]*\): .*## /    make \1 - /p' Makefile
@@ -37,6 +37,9 @@ check: .venv/.dev ## lint, formatting, types, imports, docstrings of the tests
 	@.venv/bin/mypy --no-error-summary
 	@.venv/bin/lint-imports --no-logo
 	@.venv/bin/interrogate --quiet tests || .venv/bin/interrogate -vv tests
+
+bench: .venv/.dev ## measure (ARGS='--rounds 1 --seconds 2': quickly)
+	@.venv/bin/python -m benchmarks $(ARGS)
 
 format: .venv/.dev ## format the code, and repair what the linter can
 	@.venv/bin/ruff check --quiet --fix-only .

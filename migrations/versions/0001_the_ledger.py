@@ -54,7 +54,7 @@ CREATE TABLE milestones (
     membership         text NOT NULL CHECK (membership IN ('event', 'ahead')),
     lanes              text[] NOT NULL CHECK (
         lanes <@ ARRAY['ready', 'direct', 'deferred', 'queued']
-        AND lanes[cardinality(lanes)] IN ('deferred', 'queued')),
+        AND coalesce(lanes[cardinality(lanes)] IN ('deferred', 'queued'), false)),
     repeat             text NOT NULL CHECK (repeat IN ('once', 'every_event', 'cooldown')),
     cooldown_days      integer CHECK (cooldown_days > 0),
     sample_percent     double precision NOT NULL CHECK (sample_percent BETWEEN 0 AND 100),
@@ -76,12 +76,12 @@ CREATE TABLE milestones (
     CHECK ((quiet_links IS NULL) = (quiet_days IS NULL))
 );
 
--- contact_key: the values of the directory's dedup criteria, normalised; NULL when one is missing.
+-- contact_key: a hash of the directory's dedup criteria's values; NULL when one is missing.
 -- dedup_key:   the same, held by the one registrant whose contact it is; the others with the same
 --              contact_key share that contact and get no links under route `list`.
 CREATE TABLE registrants (
     id                  bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    ref                 text COLLATE "C" NOT NULL,
+    ref                 text COLLATE "C" NOT NULL CHECK (octet_length(ref) BETWEEN 1 AND 800),
     email               text,
     first_name          text,
     last_name           text,
@@ -101,7 +101,7 @@ CREATE TABLE registrants (
     updated_at          timestamptz NOT NULL,
     CONSTRAINT registrants_ref UNIQUE (ref),
     CONSTRAINT registrants_dedup_key UNIQUE (dedup_key),
-    CHECK (dedup_key = contact_key),
+    CHECK (dedup_key IS NULL OR dedup_key IS NOT DISTINCT FROM contact_key),
     CHECK ((home_lookup_id IS NULL) = (contact_at IS NULL)),
     CHECK (home_lookup_id IS NULL OR contact_id IS NOT NULL)
 );
@@ -158,7 +158,7 @@ CREATE TABLE links (
     event_id        text COLLATE "C" NOT NULL CHECK (octet_length(event_id) BETWEEN 1 AND 200),
     milestone       text COLLATE "C" NOT NULL REFERENCES milestones (key),
     survey_id       text NOT NULL,
-    ref             text COLLATE "C" NOT NULL,
+    ref             text COLLATE "C" NOT NULL CHECK (octet_length(ref) BETWEEN 1 AND 800),
     registrant_id   bigint REFERENCES registrants (id),
     occurred_at     timestamptz,
     data            jsonb NOT NULL,
@@ -204,7 +204,7 @@ CREATE TABLE links (
     CONSTRAINT links_reuse CHECK (reuses IS NULL OR state = 'issued'),
     CONSTRAINT links_published CHECK (state <> 'issued' OR published IS NOT NULL)
 );
-CREATE INDEX links_of_a_registrant ON links (registrant_id, created_at);
+CREATE INDEX links_of_a_registrant ON links (ref, created_at);
 CREATE INDEX links_in_a_slot ON links (registrant_id, slot_id) WHERE slot_id IS NOT NULL;
 CREATE INDEX links_of_a_milestone ON links (milestone, id);
 CREATE INDEX links_unsettled ON links (id) WHERE state IN ('claimed', 'waiting', 'unknown');

@@ -1,63 +1,98 @@
 """The commands. Errors are one line and an exit code; `--json` prints one object for programs."""
 
+# ruff: noqa: PLC0415 - a command imports what it needs: everything takes a second, `--help` a tenth
+
 from __future__ import annotations
 
-import asyncio
+import errno
 import json
 import logging
+import signal
 import sys
-import tomllib
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 import msgspec
 import uvloop
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from milepost import app, doctor, personal_link, policy, replay, settings, simulator
-from milepost.app import Milepost
-from milepost.demo import run_demo
+from milepost import settings
 from milepost.errors import MilepostError
-from milepost.jobs.registrants_file import Report, import_file
-from milepost.local import local_simulator
 from milepost.model import Key, MilestoneDefinition, Scope
 from milepost.settings import Settings
-from milepost.store import Store, migrate
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from milepost import simulator
+    from milepost.app import Milepost
+    from milepost.jobs.registrants_file import Report
+    from milepost.replay import Tally
+    from milepost.store import Store
 
 T = TypeVar("T")
 
-console = Console(stderr=True, highlight=False)
-
 DEFAULT_PORT = 8700
 
+INTERRUPTED = 128 + signal.SIGINT
+"""The exit code of a command that was ended by Ctrl-C, SIGTERM or a terminal that was closed."""
+
+MOST_LISTED = 20
+"""Bad rows that a person is shown; `--json` has more."""
+
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+a_file = click.Path(path_type=Path)
 
 
 class Commands(click.Group):
-    """Runs a command; an error of ours becomes one line and exit code 1."""
+    """Runs a command; whatever ends it early is one line on stderr and an exit code.
 
-    def invoke(self, ctx: click.Context) -> Any:
+    1 says that it could not be done, 2 that it was not asked for rightly, 130 that it was ended.
+    """
+
+    def main(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Run the command that was asked for."""
+        code: Any = 0
         try:
-            return super().invoke(ctx)
+            code = super().main(
+                *args, **kwargs | {"prog_name": "milepost", "standalone_mode": False}
+            )
+        except click.exceptions.NoArgsIsHelpError as error:
+            error.show()
+            code = error.exit_code
+        except click.UsageError as error:
+            where = f" (see: {error.ctx.command_path} --help)" if error.ctx else ""
+            _complain(f"{error.format_message()}{where}")
+            code = error.exit_code
+        except click.ClickException as error:
+            _fail(error.format_message())
         except MilepostError as error:
             _fail(str(error))
+        except (click.Abort, KeyboardInterrupt):
+            code = INTERRUPTED
+        raise SystemExit(code if isinstance(code, int) else 0)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="milepost", message="%(version)s")
-@click.option("-v", "--verbose", is_flag=True, help="Log more.")
+@click.option("-v", "--verbose", is_flag=True, help="Log more, on stderr.")
 def main(*, verbose: bool) -> None:
-    """Personal survey links at the moment a customer passes a milestone."""
+    """Personal survey links at the moment a customer passes a milestone.
+
+    Settings come from the environment (MILEPOST_UPSTREAM_URL and others); what is
+    missing is named. To see it all at work, without settings: milepost demo
+    """
     logging.basicConfig(
         level=logging.INFO if verbose else logging.WARNING,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         stream=sys.stderr,
     )
+    # What a command started must be ended however it ends itself, so these are as Ctrl-C is.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+            signal.signal(number, signal.default_int_handler)
 
 
 # --- processes ------------------------------------------------------------------------------------
@@ -66,30 +101,91 @@ def main(*, verbose: bool) -> None:
 @main.command()
 @click.option("--exit", "leave", is_flag=True, help="End after the checks instead of staying up.")
 def demo(*, leave: bool) -> None:
-    """Watch a day of real events turn into personal survey links."""
+    """Watch a day of real events turn into personal survey links.
+
+    Runs Postgres, a simulated survey platform and Milepost on this machine, and keeps what they
+    need under .milepost/ in this folder.
+    """
+    from milepost.demo import run_demo
+
     raise SystemExit(run_demo(stay=not leave))
 
 
 @main.command()
-@click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--port", default=DEFAULT_PORT, show_default=True, type=click.IntRange(0, 65535))
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option(
+    "--port",
+    default=DEFAULT_PORT,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    help="0 picks a free one.",
+)
 def serve(*, host: str, port: int) -> None:
-    """Answer the REST API."""
+    """Answer the REST API until Ctrl-C or SIGTERM."""
     given = settings.load()
-    with app.database(given) as url, local_simulator(given):
-        click.echo(f"Milepost on http://{host}:{port} (documentation: /schema/docs)", err=True)
-        uvloop.run(app.serve(given, url, host=host, port=port))
+    from milepost import app
+
+    with (
+        app.listening(host, port) as listener,
+        _simulator(given) as await_simulator,
+        app.database(given) as url,
+    ):
+        named = f"[{host}]" if ":" in host else host
+        address = f"http://{named}:{listener.getsockname()[1]}"
+        said = f"Milepost on {address} (documentation: {address}/schema/docs)"
+        await_simulator()
+        uvloop.run(app.serve(given, url, listener, lambda: click.echo(said, err=True)))
+
+
+@contextmanager
+def _simulator(given: Settings) -> Iterator[Callable[[], object]]:
+    """The simulator, where it is the platform; yields what waits until it answers."""
+    if not given.simulated:
+        yield lambda: None
+        return
+    from milepost.local import local_simulator
+
+    with local_simulator(given.home / "simulator.state") as ready:
+        yield ready
 
 
 @main.command()
-@click.option("--port", default=settings.SIMULATOR_PORT, show_default=True, type=int)
-@click.option("--journal", type=click.Path(path_type=Path), help="Append accepted writes here.")
-@click.option("--state", type=click.Path(path_type=Path), help="Keep the account here.")
-@click.option("--latency-ms", default=0, type=click.IntRange(min=0))
-@click.option("--rate-per-minute", default=None, type=click.IntRange(min=1))
-@click.option("--limits", default="published", help="published, none, or a JSON file.")
-@click.option("--dedup", default="on", type=click.Choice(["on", "off"]), show_default=True)
-@click.option("--seed", default=None, type=int)
+@click.option(
+    "--port",
+    default=settings.SIMULATOR_PORT,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    help="0 picks a free one.",
+)
+@click.option("--journal", type=a_file, help="Append each accepted write to this file.")
+@click.option("--state", type=a_file, help="Keep the account in this file; else: in memory.")
+@click.option(
+    "--latency-ms",
+    default=0,
+    show_default=True,
+    type=click.IntRange(min=0),
+    help="Wait before each answer.",
+)
+@click.option(
+    "--rate-per-minute",
+    type=click.IntRange(min=1),
+    help="Calls a minute of the whole brand; else: 3,000 with published limits.",
+)
+@click.option(
+    "--limits",
+    default="published",
+    show_default=True,
+    metavar="published|none|FILE",
+    help='Calls a minute of each call class; FILE is JSON: {"list_contacts": 500}.',
+)
+@click.option(
+    "--dedup",
+    default="on",
+    type=click.Choice(["on", "off"]),
+    show_default=True,
+    help="Whether contacts with the same e-mail address are merged.",
+)
+@click.option("--seed", type=int, help="Make every id predictable.")
 def simulate(
     *,
     port: int,
@@ -101,14 +197,20 @@ def simulate(
     dedup: str,
     seed: int | None,
 ) -> None:
-    """Stand in for the survey platform; the token is: simulator."""
+    """Stand in for the survey platform, until Ctrl-C or SIGTERM.
+
+    The token is: simulator. Prints a line of JSON when it is ready: url, directory_id, survey_id.
+    """
+    from milepost import simulator
+
+    chosen = _limits(limits)
     try:
         config = simulator.Config(
             journal=journal,
             state=state,
             latency_ms=latency_ms,
             rate_per_minute=rate_per_minute,
-            limits=_limits(limits),
+            limits=chosen,
             dedup=dedup == "on",
             seed=seed,
         )
@@ -117,9 +219,18 @@ def simulate(
 
     def ready(on: simulator.Ready) -> None:
         wanted = {"url": on.url, "directory_id": on.directory_id, "survey_id": on.survey_id}
-        click.echo(json.dumps(wanted))
+        click.echo(json.dumps(wanted))  # which also flushes
 
-    uvloop.run(simulator.serve(config, port=port, ready=ready))
+    try:
+        uvloop.run(simulator.serve(config, port=port, ready=ready))
+    except BlockingIOError:
+        _fail("another simulator uses the journal or the state: choose another file, or end it")
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            _fail(f"another program has port {port}: end it, or choose another with --port")
+        _fail(f"{error.filename or 'the simulator'}: {error.strerror or error}")
+    except ValueError as error:
+        _fail(str(error))
 
 
 def _limits(given: str) -> Any:
@@ -127,20 +238,31 @@ def _limits(given: str) -> Any:
         return given
     try:
         return msgspec.json.decode(Path(given).read_bytes(), type=dict[str, int])
-    except (OSError, msgspec.DecodeError) as error:
-        _fail(f"--limits: {given}: {error}")
+    except OSError as error:
+        _fail(
+            f"--limits: {given}: {error.strerror}; it is published, none, or a JSON file "
+            'such as {"list_contacts": 500}'
+        )
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        _fail(f'--limits: {given}: {error}; for example: {{"list_contacts": 500}}')
 
 
 # --- set-up ---------------------------------------------------------------------------------------
 
 
 @main.command("migrate")
-def migrate_() -> None:
+@as_json
+def migrate_(*, as_json: bool) -> None:
     """Bring the database to what this version needs."""
     given = settings.load()
+    from milepost.store import migrate
+
     with _any_database(given) as url:
         applied = migrate.upgrade(url)
-    click.echo(f"applied: {', '.join(applied)}" if applied else "nothing to do")
+    if as_json:
+        _print({"applied": applied})
+    else:
+        click.echo(f"applied: {', '.join(applied)}" if applied else "nothing to do")
 
 
 @contextmanager
@@ -149,7 +271,9 @@ def _any_database(given: Settings) -> Iterator[str]:
     if given.database_url is not None:
         yield given.database_url
         return
-    with app.database(given) as url:
+    from milepost.embedded import EmbeddedPostgres
+
+    with EmbeddedPostgres(given.home) as url:
         yield url
 
 
@@ -170,7 +294,11 @@ def keys() -> None:
 )
 @as_json
 def create_key(*, name: str, scopes: tuple[str, ...], as_json: bool) -> None:
-    """Make an API key and print it, this once."""
+    """Make an API key and print it, this once.
+
+    NAME says whose it is. A name may have several keys: make the next one, hand it over, and only
+    then revoke the last.
+    """
     if not name.strip():
         _fail("NAME is empty; for example: ticketing-app")
 
@@ -190,10 +318,13 @@ def milestones() -> None:
 
 
 @milestones.command("apply")
-@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.argument("file", type=a_file)
 @as_json
 def apply_milestones(*, file: Path, as_json: bool) -> None:
-    """Register the milestones of a TOML file; all of them, or none if one is wrong."""
+    """Register the milestones of a TOML file; none of them if one is wrong.
+
+    Each is a table [milestones.KEY] with the keys of PUT /v1/milestones/KEY.
+    """
     definitions = _milestones_in(file)
 
     async def apply(store: Store) -> dict[str, str]:
@@ -211,9 +342,16 @@ def apply_milestones(*, file: Path, as_json: bool) -> None:
 
 
 def _milestones_in(file: Path) -> dict[str, MilestoneDefinition]:
+    import tomllib
+
+    from milepost import policy
+
     try:
-        tables = tomllib.loads(file.read_text(encoding="utf-8")).get("milestones")
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        with file.open("rb") as opened:
+            tables = tomllib.load(opened).get("milestones")
+    except OSError as error:
+        _fail(f"{file}: {error.strerror}")
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         _fail(f"{file}: not TOML: {error}")
     if not isinstance(tables, dict) or not tables:
         _fail(f"{file}: there is no table [milestones.KEY]")
@@ -223,8 +361,14 @@ def _milestones_in(file: Path) -> dict[str, MilestoneDefinition]:
             checked = msgspec.convert(key, Key)
             definitions[checked] = msgspec.convert(table, MilestoneDefinition)
             policy.check_definition(definitions[checked])
-        except (msgspec.ValidationError, MilepostError) as error:
-            _fail(f"{file}: [milestones.{key}]: {error}")
+        except msgspec.ValidationError as error:
+            what, _, where = str(error).partition(" - at `$")
+            if "matching regex" in what:
+                what = "not of the form that it has, such as SV_0123456789abcde for a survey"
+            place = f"milestones.{key}{where.rstrip('`')}"
+            _fail(f"{file}: {place}: {what}")
+        except MilepostError as error:
+            _fail(f"{file}: milestones.{key}: {error}")
     return definitions
 
 
@@ -234,12 +378,21 @@ def registrants() -> None:
 
 
 @registrants.command("import")
-@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.argument("file", type=a_file)
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and change nothing.")
 @as_json
 def import_registrants(*, file: Path, dry_run: bool, as_json: bool) -> None:
-    """Write down the registrants of a CSV or NDJSON file; bad rows are listed."""
-    size = file.stat().st_size
+    """Write down the registrants of a CSV or NDJSON file; bad rows are listed.
+
+    CSV has commas and a header, NDJSON (.ndjson, .jsonl) an object a line; both are UTF-8. Columns:
+    ref, email, first_name, last_name, phone, language; any other becomes an attribute.
+    """
+    from milepost.jobs.registrants_file import UnreadableFile, import_file
+
+    try:
+        size = file.stat().st_size
+    except OSError as error:
+        raise UnreadableFile(f"{file}: {error.strerror}") from error
 
     async def run(milepost: Milepost) -> Report:
         with _bar("registrants", size, quiet=as_json) as advance:
@@ -250,12 +403,18 @@ def import_registrants(*, file: Path, dry_run: bool, as_json: bool) -> None:
         _print({**msgspec.to_builtins(report), "dry_run": dry_run})
         return
     would = "would be " if dry_run else ""
-    click.echo(
-        f"{report.rows} rows: {report.created} {would}created, {report.changed} {would}changed, "
-        f"{report.unchanged} unchanged, {report.bad} bad"
-    )
-    for row in report.bad_rows:
+    told = [
+        f"{report.created} {would}created",
+        f"{report.changed} {would}changed",
+        f"{report.unchanged} unchanged",
+        *([f"{report.repeated} repeated"] if report.repeated else []),
+        f"{report.bad} bad",
+    ]
+    click.echo(f"{report.rows} rows: {', '.join(told)}")
+    for row in report.bad_rows[:MOST_LISTED]:
         click.echo(f"  line {row.line}: {row.reason}", err=True)
+    if report.bad > MOST_LISTED:
+        click.echo(f"  and {report.bad - MOST_LISTED} more", err=True)
 
 
 # --- work -----------------------------------------------------------------------------------------
@@ -265,7 +424,10 @@ def import_registrants(*, file: Path, dry_run: bool, as_json: bool) -> None:
 @click.argument("job", type=click.Choice(["replenish", "sync"]))
 @as_json
 def run(*, job: str, as_json: bool) -> None:
-    """Run a job once, now."""
+    """Run a job once, now.
+
+    replenish makes the distributions that milestones lack, sync a contact for each registrant.
+    """
 
     async def work(milepost: Milepost) -> Any:
         with _bar(job, None, quiet=as_json) as advance:
@@ -277,7 +439,7 @@ def run(*, job: str, as_json: bool) -> None:
     if as_json:
         _print(counts)
     else:
-        told = {name: count for name, count in counts.items() if isinstance(count, int)}
+        told = {name: count for name, count in counts.items() if name != "errors"}
         click.echo(", ".join(f"{count} {name}" for name, count in told.items()))
         for error in counts["errors"]:
             click.echo(f"  {error}", err=True)
@@ -291,16 +453,18 @@ def events() -> None:
 
 
 @events.command("replay")
-@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.argument("file", type=a_file)
 @click.option("--url", default=f"http://127.0.0.1:{DEFAULT_PORT}", show_default=True)
 @click.option("--key", envvar="MILEPOST_KEY", required=True, help="An API key (or MILEPOST_KEY).")
 @click.option("--per-minute", type=click.IntRange(min=1), help="Events a minute; else: full speed.")
 @as_json
 def replay_events(*, file: Path, url: str, key: str, per_minute: int | None, as_json: bool) -> None:
-    """Send the events of an NDJSON file to a running Milepost."""
+    """Send the events of an NDJSON file to a running Milepost, and count what comes back."""
+    from milepost import replay
+
     total = sum(1 for _ in replay.read(file))
 
-    async def send() -> replay.Tally:
+    async def send() -> Tally:
         with _bar("events", total, quiet=as_json) as advance:
             return await replay.replay(
                 replay.read(file),
@@ -325,8 +489,9 @@ def replay_events(*, file: Path, url: str, key: str, per_minute: int | None, as_
     if as_json:
         _print(told)
     else:
-        for name, value in told.items():
-            click.echo(f"{name.replace('_', ' '):>15}  {value or 0}")
+        refused = ", ".join(f"{count} {code}" for code, count in tally.refused.items())
+        for name, value in (told | {"refused": refused or 0}).items():
+            click.echo(f"{name.replace('_', ' '):>15}  {value}")
     if tally.refused:
         raise SystemExit(1)
 
@@ -342,7 +507,9 @@ def link() -> None:
 @link.command("explain")
 @click.argument("url")
 def explain_link(*, url: str) -> None:
-    """Take a personal link apart, and show it rebuilt from its parts."""
+    """Take a personal link apart; prints its parts, and it rebuilt from them, as JSON."""
+    from milepost import personal_link
+
     _print(personal_link.explain(url))
 
 
@@ -350,16 +517,18 @@ def explain_link(*, url: str) -> None:
 @as_json
 def doctor_(*, as_json: bool) -> None:
     """See whether this installation can do its work."""
-    findings = asyncio.run(doctor.examine())
+    from milepost import doctor
+
+    findings = uvloop.run(doctor.examine())
     if as_json:
         _print({"findings": [msgspec.to_builtins(finding) for finding in findings]})
     else:
-        marks = {"ok": "[green]ok  [/]", "warn": "[yellow]warn[/]", "fail": "[red]fail[/]"}
-        out = Console(highlight=False, soft_wrap=True)
+        colours = {"ok": "green", "warn": "yellow", "fail": "red"}
         for finding in findings:
-            out.print(f"{marks[finding.verdict]}  {finding.what}: {finding.found}")
+            verdict = click.style(f"{finding.verdict:4}", fg=colours[finding.verdict])
+            click.echo(f"{verdict}  {finding.what}: {finding.found}")
             if finding.fix:
-                out.print(f"      [dim]{finding.fix}[/]")
+                click.echo(f"      {finding.fix}")
     if any(finding.verdict == "fail" for finding in findings):
         raise SystemExit(1)
 
@@ -370,6 +539,8 @@ def doctor_(*, as_json: bool) -> None:
 def _with_store(verb: Callable[[Store], Awaitable[T]]) -> T:
     """Run a verb on the store alone; the platform is not needed."""
     given = settings.load()
+    from milepost import app
+    from milepost.store import Store
 
     async def work(url: str) -> T:
         async with await Store.open(url) as store:
@@ -382,6 +553,14 @@ def _with_store(verb: Callable[[Store], Awaitable[T]]) -> T:
 def _with_milepost(verb: Callable[[Milepost], Awaitable[T]]) -> T:
     """Run a verb on everything; a simulator must be listening where it is the platform."""
     given = settings.load()
+    from milepost import app
+    from milepost.local import is_listening
+
+    if given.simulated and not is_listening(settings.SIMULATOR_PORT):
+        _fail(
+            f"no simulator listens on port {settings.SIMULATOR_PORT}; start one in another "
+            "terminal with `milepost serve` or `milepost simulate`"
+        )
 
     async def work(url: str) -> T:
         async with app.opened(given, url) as milepost:
@@ -409,8 +588,20 @@ class _Advance:
 
 @contextmanager
 def _bar(what: str, total: int | None, *, quiet: bool) -> Iterator[_Advance]:
+    """A progress bar on stderr, where that is a terminal."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(stderr=True)
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=quiet) as progress:
+    disable = quiet or not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=disable) as progress:
         yield _Advance(progress, total)
 
 
@@ -418,6 +609,10 @@ def _print(value: object) -> None:
     click.echo(msgspec.json.encode(value).decode())
 
 
+def _complain(sentence: str) -> None:
+    click.echo(f"milepost: {' '.join(sentence.split())}", err=True)
+
+
 def _fail(sentence: str) -> NoReturn:
-    click.echo(f"milepost: {sentence}", err=True)
+    _complain(sentence)
     raise SystemExit(1)

@@ -8,18 +8,19 @@ answered as a customer's browser would do it.
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
-import signal
 import subprocess
-import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from html.parser import HTMLParser
 from importlib.resources import as_file, files
 from importlib.resources.abc import Traversable
+from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import httpx
 import msgspec
@@ -31,14 +32,15 @@ from rich.live import Live
 from rich.table import Table
 
 from milepost import app, personal_link, settings
+from milepost.app import Milepost
 from milepost.embedded import EmbeddedPostgres
+from milepost.errors import ConfigurationError, MilepostError, UpstreamError
 from milepost.jobs.registrants_file import import_file
-from milepost.local import free_port, local_simulator
+from milepost.local import free_port, local_simulator, process
 from milepost.model import Scope
 from milepost.replay import Tally, replay
 from milepost.settings import Settings
 from milepost.store import migrate
-from milepost.upstream import Upstream
 
 MILESTONE: Final = "landed"
 SLOTS: Final = 5  # the busiest aircraft of the day landed five times
@@ -59,11 +61,31 @@ START_SECONDS: Final = 30
 console = Console(highlight=False)
 
 
+class Interrupted(MilepostError):
+    """A part of the demo stopped answering before everything was checked."""
+
+
 class Check(Struct, frozen=True):
     """Something the demo claims, and whether it is so."""
 
     claim: str
     holds: bool
+
+
+class Demo(Struct, frozen=True, kw_only=True):
+    """The demo while it is up."""
+
+    milepost: Milepost
+    """For its jobs; links are asked for at the service."""
+    service: httpx.AsyncClient
+    simulator: httpx.AsyncClient
+    key: str
+    admin_key: str
+
+    @property
+    def url(self) -> str:
+        """The address of the service."""
+        return str(self.service.base_url).rstrip("/")
 
 
 def run_demo(*, stay: bool) -> int:
@@ -74,154 +96,196 @@ def run_demo(*, stay: bool) -> int:
 
     Returns:
         The exit code: 0 only if every claim was checked and holds.
+
+    Raises:
+        MilepostError: it could not be run to its end.
     """
     begun = time.monotonic()
     home = settings.HOME.absolute()
-    port = free_port(PORT)
-    url = f"http://127.0.0.1:{port}"
-    with ExitStack() as running:
-        server = running.enter_context(EmbeddedPostgres(home))
-        database_url = _fresh_database(server)
-        given = settings.load(
-            {
-                "MILEPOST_DATABASE_URL": database_url,
-                "MILEPOST_UPSTREAM_URL": settings.SIMULATOR,
-                "MILEPOST_SECRET": os.urandom(32).hex(),
-            },
-            home,
-        )
-        migrate.upgrade(database_url)
+    with ExitStack() as parts:
+        log_path = parts.enter_context(_only_one(home))
+        state = home / "demo-simulator.state"
+        state.unlink(missing_ok=True)  # the database is made anew, and the account with it
+        await_simulator = parts.enter_context(local_simulator(state))
+        database_url = _fresh_database(parts.enter_context(EmbeddedPostgres(home)))
         _step("Postgres is up", begun)
-        running.enter_context(local_simulator(given))
+        await_simulator()
         _step("the simulator stands in for the survey platform", begun)
-        survey_id = uvloop.run(_survey_id(given))
-        key, admin_key = uvloop.run(_keys(given))
-        running.enter_context(_service(given, port, url))
-        _step(f"Milepost answers at {url}", begun)
-        uvloop.run(_set_up(given, url, admin_key, survey_id, begun))
+        environment = {
+            "MILEPOST_DATABASE_URL": database_url,
+            "MILEPOST_UPSTREAM_URL": settings.SIMULATOR,
+            "MILEPOST_SECRET": os.urandom(32).hex(),
+        }
+        port = free_port(PORT)
+        log = parts.enter_context(log_path.open("wb"))
+        service = parts.enter_context(
+            process("serve", "--port", str(port), environment=os.environ | environment, stderr=log)
+        )
+        given = settings.load(environment, home)
+        try:
+            holds = uvloop.run(_demo(given, service, port, begun, stay=stay))
+        except (httpx.HTTPError, UpstreamError) as error:
+            raise Interrupted(
+                f"a part of the demo went away ({type(error).__name__}); {log_path} may say why"
+            ) from error
+        if not holds:
+            raise Interrupted(f"not all of it holds; {log_path} may say why")
+    return 0
+
+
+async def _demo(
+    given: Settings, service: subprocess.Popen[bytes], port: int, begun: float, *, stay: bool
+) -> bool:
+    async with _up(given, service, port, begun) as demo:
         events = _events()
-        tally, adds = uvloop.run(_replay(given, events, url, key))
+        tally, adds = await _replay(demo, events)
         checks = _count_links(events, tally, adds)
-        checks.append(uvloop.run(_send_again(given, events, tally, url, key)))
+        checks.append(await _send_again(demo, events, tally))
         for event in _two_of_one(events):
-            checks.extend(uvloop.run(_answer(given, event, tally.urls[event["event_id"]])))
-        _tell(checks)
+            checks.extend(await _answer(demo, event, tally.urls.get(event["event_id"])))
+        console.print()
+        for check in checks:
+            mark = "[green]✓[/]" if check.holds else "[red]✗[/]"
+            console.print(f"{mark} {check.claim}", soft_wrap=True)
         holds = all(check.holds for check in checks)
-        if holds:
-            _invite(url, key, admin_key, events[0], tally)
-        if stay:
-            _wait_for_the_end()
-    return 0 if holds else 1
+        if stay and holds:
+            _invite(demo, events[0], tally)
+            await _wait_for_the_end()
+    return holds
 
 
 # --- what the demo starts -------------------------------------------------------------------------
+
+
+@contextmanager
+def _only_one(home: Path) -> Iterator[Path]:
+    """Keep others from making the database anew under a demo that runs; yields the log's path."""
+    path = home / "demo.log"
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        file = path.open("ab")
+    except OSError as error:
+        raise ConfigurationError(
+            f"the demo cannot write to {path} ({error.strerror}): run it in a folder of yours"
+        ) from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigurationError(
+                "a demo runs in this folder already: end it (Ctrl-C where it runs), or wait for it"
+            ) from error
+        yield path
 
 
 def _fresh_database(server_url: str) -> str:
     with psycopg.connect(server_url, autocommit=True) as connection:
         connection.execute(f"DROP DATABASE IF EXISTS {DATABASE} WITH (FORCE)".encode())
         connection.execute(f"CREATE DATABASE {DATABASE}".encode())
-    parts = psycopg.conninfo.conninfo_to_dict(server_url)
-    return f"postgresql://{parts['user']}:{parts['password']}@/{DATABASE}?host={parts['host']}" + (
-        f"&port={parts['port']}" if "port" in parts else ""
-    )
+    url = urlsplit(server_url)._replace(path=f"/{DATABASE}").geturl()
+    migrate.upgrade(url)
+    return url
 
 
-@contextmanager
-def _service(given: Settings, port: int, url: str) -> Iterator[None]:
-    environment = os.environ | {
-        "MILEPOST_DATABASE_URL": given.database_url or "",
-        "MILEPOST_UPSTREAM_URL": settings.SIMULATOR,
-        "MILEPOST_SECRET": given.secret.decode(),
-    }
-    process = subprocess.Popen(  # noqa: S603  (our own command)
-        [sys.executable, "-m", "milepost", "serve", "--port", str(port)],
-        env=environment,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
-        _await_health(process, url)
-        yield
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait()
+@asynccontextmanager
+async def _up(
+    given: Settings, process: subprocess.Popen[bytes], port: int, begun: float
+) -> AsyncIterator[Demo]:
+    """The demo with registrants, a milestone and its pool; the service starts meanwhile."""
+    async with (
+        app.opened(given, given.database_url or "") as milepost,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as service,
+        httpx.AsyncClient(
+            base_url=given.upstream_url.removesuffix("/API/v3"),
+            headers={"X-API-TOKEN": given.upstream_token},
+            trust_env=False,
+        ) as simulator,
+    ):
+        with as_file(_data("registrants.csv")) as path:
+            report = await import_file(milepost.store, path)
+        _step(f"{report.created} registrants are imported", begun)
+        made = await milepost.sync.run_once()
+        _step(f"{made.made} of them have a contact at the platform", begun)
+        _, key = await milepost.store.keys.create("demo-app", [Scope.ISSUE])
+        _, admin_key = await milepost.store.keys.create("demo-admin", [Scope.ADMIN])
+        demo = Demo(
+            milepost=milepost,
+            service=service,
+            simulator=simulator,
+            key=key,
+            admin_key=admin_key,
+        )
+        await _await_health(demo, process)
+        _step(f"Milepost answers at {demo.url}", begun)
+        survey_id = await _survey_id(demo)
+        answer = await service.put(
+            f"/v1/milestones/{MILESTONE}",
+            json={"survey_id": survey_id, "slots": SLOTS, "fields": FIELDS},
+            headers={"Authorization": f"Bearer {admin_key}"},
+        )
+        answer.raise_for_status()
+        _step(f"milestone {MILESTONE!r} is registered for survey {survey_id}", begun)
+        pool = await milepost.replenish.run_once()
+        _step(f"its pool has {pool.ready} slots, each calibrated", begun)
+        yield demo
 
 
-def _await_health(process: subprocess.Popen[bytes], url: str) -> None:
+async def _await_health(demo: Demo, process: subprocess.Popen[bytes]) -> None:
     until = time.monotonic() + START_SECONDS
     while process.poll() is None and time.monotonic() < until:
         try:
-            if httpx.get(f"{url}/health/ready", trust_env=False).is_success:
+            if (await demo.service.get("/health/ready")).is_success:
                 return
         except httpx.TransportError:
-            time.sleep(0.05)  # a process that is starting has nothing to be awaited by
-    raise RuntimeError(f"milepost serve does not answer at {url}")
+            await asyncio.sleep(0.05)  # a process that is starting has nothing to be awaited by
+    raise Interrupted(f"milepost serve does not start; see {settings.HOME.absolute()}/demo.log")
 
 
-async def _keys(given: Settings) -> tuple[str, str]:
-    async with app.opened(given, given.database_url or "") as milepost:
-        _, key = await milepost.store.keys.create("demo-app", [Scope.ISSUE])
-        _, admin_key = await milepost.store.keys.create("demo-admin", [Scope.ADMIN])
-    return key, admin_key
-
-
-async def _survey_id(given: Settings) -> str:
+async def _survey_id(demo: Demo) -> str:
     """The one active survey that the simulator has; a user reads it off the platform's pages."""
-    headers = {"X-API-TOKEN": given.upstream_token}
-    async with httpx.AsyncClient(headers=headers, trust_env=False) as client:
-        answer = (await client.get(f"{given.upstream_url}/surveys")).raise_for_status().json()
+    answer = (await demo.simulator.get("/API/v3/surveys")).raise_for_status().json()
     return str(next(s["id"] for s in answer["result"]["elements"] if s["isActive"]))
 
 
 # --- the main job ---------------------------------------------------------------------------------
 
 
-async def _set_up(given: Settings, url: str, key: str, survey_id: str, begun: float) -> None:
-    definition = {"survey_id": survey_id, "slots": SLOTS, "fields": FIELDS}
-    async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
-        answer = await client.put(
-            f"/v1/milestones/{MILESTONE}",
-            json=definition,
-            headers={"Authorization": f"Bearer {key}"},
-        )
-        answer.raise_for_status()
-    _step(f"milestone {MILESTONE!r} is registered for survey {survey_id}", begun)
-    async with app.opened(given, given.database_url or "") as milepost:
-        with as_file(_data("registrants.csv")) as path:
-            report = await import_file(milepost.store, path)
-        _step(f"{report.created} registrants are imported", begun)
-        made = await milepost.sync.run_once()
-        _step(f"{made.made} of them have a contact at the platform", begun)
-        pool = await milepost.replenish.run_once()
-        _step(f"the pool has {pool.ready} slots, each calibrated", begun)
-
-
-async def _replay(given: Settings, events: list[bytes], url: str, key: str) -> tuple[Tally, int]:
-    """Send the day's events; returns what came back and what the simulator's journal took down."""
+async def _replay(demo: Demo, events: list[bytes]) -> tuple[Tally, int]:
+    """Send the day's events; returns what came back, and the adds in the simulator's journal."""
     console.print()
-    _, last = await _journal(given, after=JOURNAL_END)
-    with Live(console=console, refresh_per_second=10) as live:
-        tally = await replay(
-            events, url=url, key=key, progress=lambda tally: live.update(_table(tally, len(events)))
-        )
-        live.update(_table(tally, len(events)), refresh=True)
-    taken_down, _ = await _journal(given, after=last)
-    return tally, taken_down[ADD]
+    before = await _journal_end(demo)
+    shown = Tally()
+
+    def show(tally: Tally) -> None:
+        nonlocal shown
+        shown = tally
+
+    with Live(console=console, get_renderable=lambda: _table(shown, len(events))):
+        tally = await replay(events, url=demo.url, key=demo.key, progress=show)
+    return tally, await _adds(demo, after=before)
 
 
-async def _journal(given: Settings, after: int) -> tuple[Counter[str], int]:
-    """What the simulator's journal took down behind an entry, by operation, and its last entry."""
-    origin = given.upstream_url.removesuffix("/API/v3")
-    operations: Counter[str] = Counter()
-    async with httpx.AsyncClient(base_url=origin, trust_env=False) as client:
-        while True:
-            answer = await client.get("/control/journal", params={"after": after})
-            page = answer.raise_for_status().json()
-            if not page["entries"]:
-                return operations, page["last"]
-            operations.update(entry["operation"] for entry in page["entries"])
-            after = page["entries"][-1]["seq"]
+async def _journal_end(demo: Demo) -> int:
+    answer = await demo.simulator.get("/control/journal", params={"after": JOURNAL_END})
+    return int(answer.raise_for_status().json()["last"])
+
+
+async def _adds(demo: Demo, after: int) -> int:
+    """Contacts added to the pool's lists behind an entry of the simulator's journal.
+
+    The simulator may serve others too, so only our lists count.
+    """
+    survey_id = (await demo.milepost.store.milestones.get(MILESTONE)).definition.survey_id
+    pool = await demo.milepost.store.pools.entries(MILESTONE, survey_id)
+    ours = {entry.list_id for entry in pool}
+    adds = 0
+    while True:
+        answer = await demo.simulator.get("/control/journal", params={"after": after})
+        entries = answer.raise_for_status().json()["entries"]
+        if not entries:
+            return adds
+        adds += sum(e["operation"] == ADD and e["ids"]["mailing_list"] in ours for e in entries)
+        after = entries[-1]["seq"]
 
 
 def _table(tally: Tally, total: int) -> Table:
@@ -234,7 +298,7 @@ def _table(tally: Tally, total: int) -> Table:
         "p99": f"{tally.p99_ms:.0f} ms",
     }
     for name in row:
-        table.add_column(name, justify="right", min_width=12)
+        table.add_column(name, justify="right", min_width=11)
     table.add_row(*row.values())
     return table
 
@@ -255,54 +319,49 @@ def _count_links(events: list[bytes], tally: Tally, adds: int) -> list[Check]:
     ]
 
 
-async def _send_again(
-    given: Settings, events: list[bytes], tally: Tally, url: str, key: str
-) -> Check:
-    _, last = await _journal(given, after=JOURNAL_END)
-    again = await replay(events[:REPLAYED_AGAIN], url=url, key=key)
-    unchanged = all(tally.urls[event_id] == link for event_id, link in again.urls.items())
-    taken_down, _ = await _journal(given, after=last)
+async def _send_again(demo: Demo, events: list[bytes], tally: Tally) -> Check:
+    before = await _journal_end(demo)
+    again = await replay(events[:REPLAYED_AGAIN], url=demo.url, key=demo.key)
+    unchanged = all(tally.urls.get(event_id) == link for event_id, link in again.urls.items())
+    adds = await _adds(demo, after=before)
     return Check(
         f"{REPLAYED_AGAIN} events sent again: the same links, and no call",
-        again.seen == REPLAYED_AGAIN and unchanged and not taken_down,
+        again.seen == REPLAYED_AGAIN and unchanged and adds == 0,
     )
 
 
-async def _answer(given: Settings, event: dict[str, Any], link: str) -> list[Check]:
+async def _answer(demo: Demo, event: dict[str, Any], link: str | None) -> list[Check]:
     """Open a link as the customer would, answer it, and look at the response of the platform."""
+    flight = f"{event['data']['carrier']} {event['data']['flight']}"
+    claim = f"{event['registrant']} answers the survey of flight {flight}, once"
+    if link is None:
+        return [Check(claim, holds=False)]
     async with httpx.AsyncClient(trust_env=False, follow_redirects=True) as browser:
         page = await browser.get(link)
         form = _Form.in_page(page.text)
-        sent = await browser.post(
-            str(page.url.join(form.action)) if form.action else link, data=form.answers
-        )
+        target = str(page.url.join(form.action)) if form.action else link
+        sent = await browser.post(target, data=form.answers)
         second = await browser.get(link)
-    values = await _response_values(given, link)
+    values = await _response_values(demo, link)
     expected = {name: str(value) for name, value in event["data"].items() if value is not None}
     recorded = {name: str(values.get(name)) for name in expected}
-    flight = f"{event['data']['carrier']} {event['data']['flight']}"
     return [
+        Check(claim, page.is_success and sent.is_success and not second.is_success),
         Check(
-            f"{event['registrant']} answers the survey of flight {flight}, once",
-            page.is_success and sent.is_success and not second.is_success,
+            f"  its response holds {' '.join(recorded.values())} and the link's reference",
+            recorded == expected and bool(values.get("milepost_ref")),
         ),
-        Check(
-            f"  the response carries that flight's data: {_in_words(recorded)}",
-            recorded == expected,
-        ),
-        Check("  and the reference of its link", str(values.get("milepost_ref", "")) != ""),
     ]
 
 
-async def _response_values(given: Settings, link: str) -> dict[str, object]:
+async def _response_values(demo: Demo, link: str) -> Mapping[str, object]:
     """The values of the response that a link was answered with, as the platform recorded them."""
     parts = personal_link.parse(link)
-    async with Upstream(given.upstream_url, given.upstream_token) as upstream:
-        history = [entry async for entry in upstream.history(parts.distribution_id)]
-        answered = [e.response_id for e in history if e.lookup_id == parts.lookup_id]
-        if answered != [answered[0]] or answered[0] is None:
-            return {}
-        return (await upstream.response(parts.survey_id, answered[0])).values
+    upstream = demo.milepost.upstream
+    async for entry in upstream.history(parts.distribution_id):
+        if entry.lookup_id == parts.lookup_id and entry.response_id is not None:
+            return (await upstream.response(parts.survey_id, entry.response_id)).values
+    return {}
 
 
 def _two_of_one(events: list[bytes]) -> list[dict[str, Any]]:
@@ -341,42 +400,34 @@ class _Form(HTMLParser):
 
 
 def _step(done: str, begun: float) -> None:
-    console.print(f"[green]✓[/] {done} [dim]{time.monotonic() - begun:5.1f} s[/]")
+    console.print(f"[green]✓[/] {done:64} [dim]{time.monotonic() - begun:5.1f} s[/]")
 
 
-def _tell(checks: list[Check]) -> None:
-    console.print()
-    for check in checks:
-        console.print(f"[green]✓[/] {check.claim}" if check.holds else f"[red]✗ {check.claim}[/]")
-
-
-def _invite(url: str, key: str, admin_key: str, event: bytes, tally: Tally) -> None:
+def _invite(demo: Demo, event: bytes, tally: Tally) -> None:
     asked = msgspec.json.decode(event, type=dict[str, Any])
     body = {"event_id": "my-first-event", "milestone": MILESTONE, "registrant": asked["registrant"]}
     body["data"] = {"carrier": "MP", "flight": 1, "origin": "JFK", "destination": "SFO"}
+    unanswered = next(reversed(tally.urls.values()))
     console.print(
-        f"\nOne of the links:      {next(reversed(tally.urls.values()))}"
-        f"\nThe API, documented:   {url}/schema/docs"
-        f"\nA key for an app:      {key}"
-        f"\nA key for an admin:    {admin_key}"
-        f"\n\nAsk for a link yourself:\n"
-        f"\n  curl {url}/v1/links -H 'Authorization: Bearer {key}' \\"
-        f"\n    -H 'Content-Type: application/json' \\"
-        f"\n    -d '{msgspec.json.encode(body).decode()}'\n",
-        soft_wrap=True,
+        "\nOpen one of the links in a browser:"
+        f"\n\n{unanswered}"
+        f"\n\nThe API's documentation: {demo.url}/schema/docs"
+        "\n\nA key for an app, and one for an admin:"
+        f"\n\n{demo.key}\n{demo.admin_key}"
+        "\n\nAsk for a link yourself:"
+        f"\n\ncurl {demo.url}/v1/links -H 'Content-Type: application/json' \\"
+        f"\n  -H 'Authorization: Bearer {demo.key}' \\"
+        f"\n  -d '{msgspec.json.encode(body).decode()}'\n",
+        soft_wrap=True,  # so that what is copied is whole
     )
 
 
-def _wait_for_the_end() -> None:
+async def _wait_for_the_end() -> None:
     console.print("Up until Ctrl-C.")
     try:
-        asyncio.run(asyncio.Event().wait())
-    except KeyboardInterrupt:
-        console.print("Ending.")
-
-
-def _in_words(values: dict[str, str]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in values.items())
+        await asyncio.Event().wait()
+    except asyncio.CancelledError:
+        console.print("\nEnding.")
 
 
 def _events() -> list[bytes]:

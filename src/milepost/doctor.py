@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Final, Literal
 
 from msgspec import Struct
 
@@ -14,7 +14,9 @@ from milepost.model import Milestone
 from milepost.payload import REFERENCE_FIELD
 from milepost.settings import Settings
 from milepost.store import Store
-from milepost.upstream import Upstream
+from milepost.upstream import Directory, Forbidden, NotFound, Unauthorized, Unreachable, Upstream
+
+OLDEST_POSTGRES: Final = 15
 
 
 class Finding(Struct, frozen=True, kw_only=True):
@@ -31,81 +33,105 @@ async def examine(environment: Mapping[str, str] = os.environ) -> list[Finding]:
     try:
         given = settings.load(environment)
     except MilepostError as error:
-        return [_failed("settings", error)]
-    findings = [_settled(given)]
+        return [Finding(what="settings", verdict="fail", found=str(error))]
+    where = "the simulator on this machine" if given.simulated else given.upstream_url
+    findings = [Finding(what="settings", verdict="ok", found=f"the platform is {where}")]
+    database, milestones = await _database(given)
+    return [*findings, database, *await _platform(given, milestones)]
+
+
+# --- database -------------------------------------------------------------------------------------
+
+
+async def _database(given: Settings) -> tuple[Finding, list[Milestone]]:
     try:
         with app.database(given) as url:
             async with await Store.open(url) as store:
-                findings.append(_database(given))
                 milestones = await store.milestones.all()
+                async with store.connections.transaction() as connection:
+                    version = connection.dialect.server_version_info or (0,)
     except MilepostError as error:
-        return [*findings, _failed("database", error)]
-    return findings + await _platform(given, milestones)
+        return _unusable_database(given, error), []
+    return _usable_database(given, version), milestones
 
 
-def _settled(given: Settings) -> Finding:
-    where = "the simulator on this machine" if given.simulated else given.upstream_url
-    return Finding(what="settings", verdict="ok", found=f"the platform is {where}")
-
-
-def _database(given: Settings) -> Finding:
+def _usable_database(given: Settings, version: tuple[Any, ...]) -> Finding:
+    named = ".".join(str(part) for part in version)
     if given.embedded:
         return Finding(
             what="database",
             verdict="warn",
-            found=f"the embedded Postgres under {given.home}",
-            fix="Good for trying out, tests and small installations. Otherwise set "
-            "MILEPOST_DATABASE_URL to a Postgres 15 or later that is backed up.",
+            found=f"the embedded Postgres {named}, for demos, tests and small installations",
+            fix="For anything larger, set MILEPOST_DATABASE_URL to a Postgres that is backed up.",
         )
-    return Finding(what="database", verdict="ok", found="reachable, and at this version's schema")
+    if version[0] < OLDEST_POSTGRES:
+        return Finding(
+            what="database",
+            verdict="fail",
+            found=f"Postgres {named}",
+            fix=f"Milepost needs Postgres {OLDEST_POSTGRES} or later: upgrade the server.",
+        )
+    return Finding(what="database", verdict="ok", found=f"Postgres {named}, all migrations applied")
+
+
+def _unusable_database(given: Settings, error: MilepostError) -> Finding:
+    fix = None
+    if not given.embedded and "milepost migrate" not in str(error):
+        fix = "Start Postgres, or mend MILEPOST_DATABASE_URL: postgresql://user:password@host/db"
+    return Finding(what="database", verdict="fail", found=str(error), fix=fix)
+
+
+# --- platform -------------------------------------------------------------------------------------
 
 
 async def _platform(given: Settings, milestones: list[Milestone]) -> list[Finding]:
-    async with Upstream(given.upstream_url, given.upstream_token) as upstream:
-        try:
+    try:
+        async with Upstream(given.upstream_url, given.upstream_token) as upstream:
             account = await upstream.whoami()
-            directories = await upstream.directories()
-        except MilepostError as error:
-            return [_failed("platform", error)]
-        findings = [
-            Finding(what="platform", verdict="ok", found=f"the token is {account.user_id}'s")
-        ]
-        directory = next(
-            (
-                d
-                for d in directories
-                if (
-                    d.is_default
-                    if given.directory_id is None
-                    else d.directory_id == given.directory_id
-                )
-            ),
-            None,
+            directory = _directory(given, await upstream.directories())
+            surveys = [await _survey(upstream, milestone) for milestone in milestones]
+    except MilepostError as error:
+        return [_unusable_platform(given, error)]
+    token = Finding(what="token", verdict="ok", found=f"it is user {account.user_id}'s")
+    return [token, directory, *surveys]
+
+
+def _unusable_platform(given: Settings, error: MilepostError) -> Finding:
+    fix = None
+    match error:
+        case Unauthorized():
+            fix = "Set MILEPOST_UPSTREAM_TOKEN to a token of the account that is not revoked."
+        case Unreachable() if given.simulated:
+            fix = "Start it: milepost simulate (`milepost serve` starts one too)."
+        case Unreachable():
+            fix = "See whether MILEPOST_UPSTREAM_URL names the account's data centre."
+    return Finding(what="platform", verdict="fail", found=str(error), fix=fix)
+
+
+def _directory(given: Settings, directories: list[Directory]) -> Finding:
+    known = {directory.directory_id: directory for directory in directories}
+    usual = next((d for d in directories if d.is_default), None)
+    directory = known.get(given.directory_id) if given.directory_id else usual
+    if directory is None:
+        return Finding(
+            what="directory",
+            verdict="fail",
+            found=f"the account has no directory {given.directory_id or 'by default'}",
+            fix=f"Set MILEPOST_DIRECTORY_ID to one of: {', '.join(known) or '(it has none)'}.",
         )
-        if directory is None:
-            findings.append(
-                Finding(
-                    what="directory",
-                    verdict="fail",
-                    found=f"the account has no directory {given.directory_id or 'by default'}",
-                    fix=f"Set MILEPOST_DIRECTORY_ID to one of: "
-                    f"{', '.join(d.directory_id for d in directories)}.",
-                )
-            )
-        else:
-            criteria = ", ".join(sorted(directory.dedup_criteria))
-            findings.append(
-                Finding(
-                    what="directory",
-                    verdict="ok" if criteria else "warn",
-                    found=f"{directory.directory_id} recognises contacts by "
-                    f"{criteria or 'nothing'}",
-                    fix=None
-                    if criteria
-                    else "Without dedup criteria every link makes another contact: set them.",
-                )
-            )
-        return findings + [await _survey(upstream, milestone) for milestone in milestones]
+    if not directory.dedup_criteria:
+        return Finding(
+            what="directory",
+            verdict="warn",
+            found=f"{directory.directory_id} does not merge contacts",
+            fix="Set criteria for merging at the platform, or every link makes another contact.",
+        )
+    criteria = ", ".join(sorted(directory.dedup_criteria))
+    return Finding(
+        what="directory",
+        verdict="ok",
+        found=f"{directory.directory_id} merges contacts that have the same {criteria}",
+    )
 
 
 async def _survey(upstream: Upstream, milestone: Milestone) -> Finding:
@@ -113,8 +139,13 @@ async def _survey(upstream: Upstream, milestone: Milestone) -> Finding:
     survey_id = milestone.definition.survey_id
     try:
         survey = await upstream.survey_definition(survey_id)
-    except MilepostError as error:
-        return _failed(what, error)
+    except (NotFound, Forbidden):
+        return Finding(
+            what=what,
+            verdict="fail",
+            found=f"the token's user sees no survey {survey_id}",
+            fix="Share the survey with that user, or give the milestone another survey_id.",
+        )
     if not survey.active:
         return Finding(
             what=what,
@@ -131,8 +162,8 @@ async def _survey(upstream: Upstream, milestone: Milestone) -> Finding:
             fix="Add them as embedded data at the start of the survey flow, or responses will "
             "not hold them.",
         )
-    return Finding(what=what, verdict="ok", found=f"survey {survey_id} is active and complete")
-
-
-def _failed(what: str, error: MilepostError) -> Finding:
-    return Finding(what=what, verdict="fail", found=str(error))
+    return Finding(
+        what=what,
+        verdict="ok",
+        found=f"survey {survey_id} is active, its flow declares {', '.join(sorted(wanted))}",
+    )

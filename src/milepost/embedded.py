@@ -23,8 +23,8 @@ are used again, are not trusted. Whoever gets the lock may start a server, and n
 
 **Root.** Postgres refuses to run as root, so an account without privileges runs it. What that
 account cannot reach is placed where it can: the folder becomes a link to one under `/var/lib` or
-`/var/tmp`, and the binaries are copied into it. Folders that were there before keep their owner
-and their mode.
+`/var/tmp`, and the binaries are copied into it. That folder holds the data: it stays when the
+project's folder is removed. Folders that were there before keep their owner and their mode.
 
 Every failure is a `DatabaseError` of one line that names the fix. The URL holds the password: it
 never goes into a log or an error.
@@ -210,7 +210,8 @@ class EmbeddedPostgres:
     def start(self) -> str:
         """Start the server, or join the one that runs, and make its database if there is none.
 
-        Takes about 0.3 s, the first time 2 s.
+        Takes 0.1 s on two cores, the first time 0.7 s. After the server was killed, a second call
+        on the same share brings it back, under the same URL.
 
         Returns:
             A libpq URL with the password in it, for the database and role `milepost`.

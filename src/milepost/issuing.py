@@ -20,26 +20,34 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Final
 from uuid import UUID
 
+import msgspec
 from msgspec import Struct
 
 from milepost import payload
-from milepost.errors import InvalidData, MilepostError, UnknownMilestone, UnknownRegistrant
+from milepost.errors import (
+    DatabaseBusy,
+    InvalidData,
+    MilepostError,
+    UnknownMilestone,
+    UnknownRegistrant,
+)
 from milepost.model import (
     Claim,
     Event,
     Lane,
     Link,
     LinkState,
-    Milestone,
+    MilestoneDefinition,
     Route,
 )
 from milepost.personal_link import MalformedId, NotAPersonalLink
 from milepost.routes import Made, Maker, StillUnknown
 from milepost.store import Store
-from milepost.store.links import Asked, LookupTaken, Settlement
+from milepost.store.links import LEASE_SECONDS, Asked, LookupTaken, Settlement
 from milepost.upstream import (
     Forbidden,
     NotFound,
@@ -53,7 +61,8 @@ from milepost.upstream import (
 log = logging.getLogger(__name__)
 
 REMEMBERED_SECONDS: Final = 5.0
-"""How long a milestone's definition is believed without asking: a change is in force after that."""
+"""How long a milestone's definition is believed without asking. A looser one is in force at once,
+since it is asked for again before an event is refused; a stricter one after this long."""
 
 FIRST_POLL_SECONDS: Final = 0.05
 LONGEST_POLL_SECONDS: Final = 0.4
@@ -69,6 +78,14 @@ PAUSE_AFTER_LOOK_SECONDS: Final = 20.0
 PAUSE_UNTIL_MENDED_SECONDS: Final = 30.0
 """Where a person must mend something (a token, a list), trying sooner is a storm."""
 
+LONGEST_PAUSE_SECONDS: Final = 60.0
+"""However long upstream asks for: its limits are by the minute (documented), and a mistaken answer
+must not put a link to sleep for days."""
+
+BEGIN_SECONDS: Final = 8.0
+"""From the claim on; later than that no call begins that changes something. It takes 10 s at the
+most, so it has ended when the lease of 20 s lets somebody else take the link up, who would not see
+what it does."""
 
 DEADLINE_MS: Final = 1_500
 """For an event whose milestone cannot say."""
@@ -91,7 +108,7 @@ class Issuing:
     def __init__(self, store: Store, makers: Mapping[Route, Maker]) -> None:
         self._store = store
         self._makers = makers
-        self._milestones: dict[str, tuple[float, Milestone]] = {}
+        self._definitions: dict[str, tuple[float, MilestoneDefinition]] = {}
         self._under_way: dict[UUID, asyncio.Task[Link | None]] = {}
 
     async def issue(self, event: Event, *, deadline_ms: int | None = None) -> Answer:
@@ -112,10 +129,13 @@ class Issuing:
         is_new = False
         pause = FIRST_POLL_SECONDS
         while True:
+            claimed_at = loop.time()
             asked = await self._claim(event)
             is_new = is_new or asked.is_first
             link = asked.link
-            call = self._start(asked.claim) if asked.claim else self._under_way.get(link.id)
+            call = self._under_way.get(link.id)
+            if asked.claim is not None:
+                call = self._start(asked.claim, claimed_at + BEGIN_SECONDS)
             if call is not None:
                 link = await _within(call, deadline) or link
             left = deadline - loop.time()
@@ -136,69 +156,105 @@ class Issuing:
         tells whether it is the same event.
         """
         try:
-            definition = (await self._milestone(event.milestone)).definition
-            payload.check(event.data, definition.fields)
+            definition = await self._definition(event.milestone)
+            try:
+                payload.check(event.data, definition.fields)
+            except InvalidData:
+                self._definitions.pop(event.milestone, None)
+                definition = await self._definition(event.milestone)
+                payload.check(event.data, definition.fields)
         except (InvalidData, UnknownMilestone):
             if await self._store.links.find(event_id=event.event_id) is None:
                 raise
             return DEADLINE_MS
         return definition.deadline_ms
 
-    async def _milestone(self, key: str) -> Milestone:
+    async def _definition(self, milestone: str) -> MilestoneDefinition:
         now = time.monotonic()
-        known = self._milestones.get(key)
+        known = self._definitions.get(milestone)
         if known is not None and known[0] > now:
             return known[1]
-        milestone = await self._store.milestones.get(key)
-        self._milestones[key] = (now + REMEMBERED_SECONDS, milestone)
-        return milestone
+        definition = (await self._store.milestones.get(milestone)).definition
+        self._definitions[milestone] = (now + REMEMBERED_SECONDS, definition)
+        return definition
 
     async def _claim(self, event: Event) -> Asked:
+        """Claim; where the registrant is missing and the event brings their details, with them."""
+        is_first = False
         try:
-            return await self._store.links.claim(event)
+            asked = await self._store.links.claim(event)
         except UnknownRegistrant:
             if event.details is None:
                 raise
-            deployment = await self._store.deployment.load()
-            await self._store.registrants.put(
-                {event.ref: event.details}, deployment.dedup_criteria or frozenset(), change=False
-            )
-            return await self._store.links.claim(event)
+        else:
+            if event.details is None or not _lacks_registrant(asked.link):
+                return asked
+            is_first = asked.is_first
+        deployment = await self._store.deployment.load()
+        await self._store.registrants.put(
+            {event.ref: event.details}, deployment.dedup_criteria or frozenset(), change=False
+        )
+        asked = await self._store.links.claim(event)
+        return msgspec.structs.replace(asked, is_first=is_first or asked.is_first)
 
-    def _start(self, claim: Claim) -> asyncio.Task[Link | None]:
-        call = asyncio.create_task(self._make(claim))
+    def _start(self, claim: Claim, begin_by: float) -> asyncio.Task[Link | None]:
+        call = asyncio.create_task(self._make(claim, begin_by))
         self._under_way[claim.link.id] = call
         call.add_done_callback(lambda done: self._ended(claim, done))
         return call
 
     def _ended(self, claim: Claim, call: asyncio.Task[Link | None]) -> None:
-        self._under_way.pop(claim.link.id, None)
+        if self._under_way.get(claim.link.id) is call:
+            del self._under_way[claim.link.id]
         if not call.cancelled() and (error := call.exception()):
             # The row is still claimed: whoever comes after the lease asks what became of the call.
             log.error("link %s is left unsettled: %s", claim.link.id, type(error).__name__)
 
-    async def _make(self, claim: Claim) -> Link | None:
+    async def _make(self, claim: Claim, begin_by: float) -> Link | None:
         with counting() as calls:
             try:
-                made = await self._makers[claim.route].make(claim)
+                made = await self._makers[claim.route].make(claim, begin_by=begin_by)
             except MilepostError as error:
                 log.warning("link %s: %s", claim.link.id, error)
-                return await self._store.links.settle(_setback(claim, error, calls.count))
+                return await self._settle(_setback(claim, error, calls.count))
         try:
-            link = await self._store.links.settle(_success(claim, made, calls.count))
+            link = await self._settle(_success(claim, made, calls.count))
         except LookupTaken as error:
             log.error("link %s: %s", claim.link.id, error)  # noqa: TRY400  (a trace shows the URL)
-            return await self._store.links.settle(_setback(claim, error, calls.count))
+            return await self._settle(_setback(claim, error, calls.count))
         if link is not None and claim.contact_id is None:
-            await self._store.registrants.note_contact(claim.ref, made.contact_id)
+            with suppress(DatabaseBusy):  # the next link of this registrant tells it again
+                await self._store.registrants.note_contact(claim.ref, made.contact_id)
         return link
+
+    async def _settle(self, settlement: Settlement) -> Link | None:
+        """Write an outcome down, also past a restart of Postgres: once lost, it must be asked for.
+
+        None: the claim is somebody else's by now, or an earlier try was written after all.
+        """
+        clock = asyncio.get_running_loop().time
+        give_up = clock() + LEASE_SECONDS
+        while True:
+            try:
+                return await self._store.links.settle(settlement)
+            except DatabaseBusy:
+                if clock() > give_up:
+                    raise
+            await asyncio.sleep(PAUSE_SECONDS)
 
 
 async def _within(call: asyncio.Task[Link | None], deadline: float) -> Link | None:
-    """What the call made, or None when it is still out at the deadline; it goes on by itself."""
+    """What the call made; None when it is still out at the deadline, and goes on by itself.
+
+    None as well when it broke off: the event is written down, so its answer is that it waits.
+    """
     left = max(0.0, deadline - asyncio.get_running_loop().time())
     done, _ = await asyncio.wait({call}, timeout=left)
-    return call.result() if done else None
+    return call.result() if done and not call.cancelled() and not call.exception() else None
+
+
+def _lacks_registrant(link: Link) -> bool:
+    return link.unsettled and link.reason is not None and link.reason.rule == "registrant-unknown"
 
 
 def _may_settle_within(left: float, link: Link, asked: Asked) -> bool:
@@ -239,7 +295,7 @@ def _setback(claim: Claim, error: MilepostError, calls: int) -> Settlement:
         case StillUnknown():
             state, rule, pause = LinkState.UNKNOWN, "outcome-unknown", PAUSE_AFTER_LOOK_SECONDS
         case Throttled(retry_after=seconds):
-            rule, pause = "upstream-busy", seconds or PAUSE_SECONDS
+            rule, pause = "upstream-busy", min(seconds or PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
         case Unauthorized() | Forbidden():
             rule, pause = "upstream-unauthorized", PAUSE_UNTIL_MENDED_SECONDS
         case NotFound():
@@ -257,6 +313,6 @@ def _setback(claim: Claim, error: MilepostError, calls: int) -> Settlement:
         rule=rule,
         detail=str(error),
         calls=calls,
-        looked=isinstance(error, StillUnknown),
+        looked=isinstance(error, StillUnknown) and error.looked,
         pause=pause,
     )

@@ -1,65 +1,100 @@
-"""Starts the simulator beside a process that was told `MILEPOST_UPSTREAM_URL=simulator`."""
+"""Milepost's own processes on this machine: the simulator beside `serve`, both beside the demo.
+
+A process that is started here never outlives the one that started it, however that one ended: it
+is told to stop at the end of the block, and it stops by itself when its standard input, a pipe that
+the kernel closes with the parent, comes to its end.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import runpy
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
 
 from milepost.errors import ConfigurationError
-from milepost.settings import SIMULATOR_PORT, Settings
+from milepost.settings import SIMULATOR_PORT, SIMULATOR_TOKEN, SIMULATOR_URL
 
-STOP_SECONDS = 10
+STOP_SECONDS = 40
+"""More than a `serve` needs to finish what is in flight: 15 s for requests, 10 s for calls."""
+
+ASK_SECONDS = 5
+"""How long whoever listens on the simulator's port may take to say whether it is one."""
 
 
 @contextmanager
-def local_simulator(settings: Settings) -> Iterator[None]:
+def local_simulator(state: Path) -> Iterator[Callable[[], object]]:
     """A simulator on its usual port while the block runs, unless one listens there already.
 
-    It is a process of its own, keeps its state under the installation's home, and has no limits:
-    it is there to try Milepost out.
+    It has no limits: it is there to try Milepost out. It starts while the block goes on.
+
+    Args:
+        state: the file in which it keeps the account.
+
+    Yields:
+        Waits until it answers; raises ConfigurationError when it does not start.
 
     Raises:
-        ConfigurationError: it does not start.
+        ConfigurationError: another program has the port.
     """
-    if not settings.simulated or is_listening(SIMULATOR_PORT):
-        yield
+    if is_listening(SIMULATOR_PORT):
+        _recognise_simulator()
+        yield lambda: None
         return
-    settings.home.mkdir(parents=True, exist_ok=True)
-    with started(SIMULATOR_PORT, "--state", str(settings.home / "simulator.state")):
-        yield
+    state.parent.mkdir(parents=True, exist_ok=True)
+    with simulator(SIMULATOR_PORT, "--state", str(state)) as ready:
+        yield ready
 
 
 @contextmanager
-def started(port: int, *options: str) -> Iterator[dict[str, str]]:
-    """A simulator process on a port, without limits; yields what it said when it was ready."""
-    command = [sys.executable, "-m", "milepost", "simulate", "--port", str(port)]
-    process = subprocess.Popen(  # noqa: S603  (our own command)
-        [*command, "--limits", "none", *options],
-        stdout=subprocess.PIPE,
-        text=True,
+def simulator(port: int, *options: str) -> Iterator[Callable[[], dict[str, str]]]:
+    """A simulator process without limits; yields what waits for its ready line and returns it."""
+    arguments = ("simulate", "--port", str(port), "--limits", "none", *options)
+    with process(*arguments, stdout=subprocess.PIPE) as started:
+
+        def ready() -> dict[str, str]:
+            said = started.stdout.readline() if started.stdout else b""
+            if not said:
+                raise ConfigurationError(f"the simulator does not start on port {port}")
+            known: dict[str, str] = json.loads(said)
+            return known
+
+        yield ready
+
+
+@contextmanager
+def process(
+    *arguments: str,
+    environment: Mapping[str, str] = os.environ,
+    stdout: int | None = None,
+    stderr: int | IO[bytes] | None = None,
+) -> Iterator[subprocess.Popen[bytes]]:
+    """`milepost` with these arguments, in a process that ends with the block."""
+    started = subprocess.Popen(  # noqa: S603  (our own command)
+        [sys.executable, "-m", "milepost.local", *arguments],
+        stdin=subprocess.PIPE,
+        stdout=stdout,
+        stderr=stderr,
+        env=environment,
         start_new_session=True,  # Ctrl-C in the terminal ends us first, and we end it
-        env=os.environ | {"PYTHONUNBUFFERED": "1"},
     )
-    try:
-        said = process.stdout.readline() if process.stdout else ""
-        if not said:
-            raise ConfigurationError(f"the simulator does not start on port {port}")
-        yield json.loads(said)
-    finally:
-        process.send_signal(signal.SIGTERM)
+    with started:  # closes the pipes, and waits
         try:
-            process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        if process.stdout:
-            process.stdout.close()
+            yield started
+        finally:
+            started.terminate()
+            try:
+                started.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                started.kill()
 
 
 def is_listening(port: int) -> bool:
@@ -70,7 +105,39 @@ def is_listening(port: int) -> bool:
 
 def free_port(wanted: int) -> int:
     """The wanted port, or any free one when it is taken."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0 if is_listening(wanted) else wanted))
-        port: int = probe.getsockname()[1]
-    return port
+    for port in (wanted, 0):
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)) as probe:
+            found: int = probe.getsockname()[1]
+            return found
+    raise ConfigurationError("no port of this machine is free")
+
+
+def _recognise_simulator() -> None:
+    """Raise when what listens on the simulator's port is another program."""
+    import httpx  # noqa: PLC0415  (a simulator that is to be started must not wait for it)
+
+    try:
+        answer = httpx.get(
+            f"{SIMULATOR_URL}/whoami",
+            headers={"X-API-TOKEN": SIMULATOR_TOKEN},
+            timeout=ASK_SECONDS,
+            trust_env=False,
+        )
+        if answer.is_success and "result" in answer.json():
+            return
+    except (httpx.HTTPError, ValueError):
+        pass
+    raise ConfigurationError(
+        f"another program has port {SIMULATOR_PORT}, which the simulator needs: end that program, "
+        "or start `milepost simulate` on another port and give its address as MILEPOST_UPSTREAM_URL"
+    )
+
+
+def _end_with_parent() -> None:
+    os.read(0, 1)  # comes back when nobody holds the other end any more
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    runpy.run_module("milepost", run_name="__main__", alter_sys=True)

@@ -1,15 +1,15 @@
-"""Pure decisions: whose contact it is, who is in the sample, how long a distribution takes links.
+"""Pure decisions: whose contact it is, who is in the sample, which milestones can work.
 
 What must be decided under a lock (repeat, quiet, which slot) is decided where the lock is, in
-`store/sql/claim.sql`; what it needs from here is handed to it as a number.
+`store/sql/claim.sql`; what it needs from here is handed to it as a number, and the words for what
+it decides stand here.
 """
 
 from __future__ import annotations
 
 import hashlib
 import unicodedata
-from collections.abc import Collection
-from datetime import datetime, timedelta
+from collections.abc import Collection, Mapping
 from typing import Final
 
 import msgspec
@@ -19,6 +19,28 @@ from milepost.model import Lane, MilestoneDefinition, RegistrantDetails, Route
 
 DEDUP_CRITERIA: Final = ("email", "first_name", "last_name", "ref", "phone")
 """The fields by which a directory can recognise a contact, in the order they stand in a key."""
+
+
+EXPLANATIONS: Final[Mapping[str, str]] = {
+    "waiting/registrant-unknown": "The registrant is not known yet; the link waits for them.",
+    "waiting/pool-empty": "No distribution of the milestone takes links now; the pool is refilled.",
+    "waiting/no-slot": "The registrant has a live link in every slot; one must end or be added.",
+    "waiting/no-lane": "The milestone's lanes make no personal link at the time of the event.",
+    "waiting/once": "An earlier event of the registrant is to get the one link, and still waits.",
+    "issued/once": "The registrant's one link of this milestone is alive, so it is given again.",
+    "suppressed/once": "The registrant has finished their one survey of this milestone.",
+    "suppressed/cooldown": "The registrant had a link of this milestone a short while ago.",
+    "suppressed/quiet": "The registrant had enough links, of all milestones, in the last days.",
+    "suppressed/no-slot": "The registrant has a live link in every slot of the milestone.",
+    "suppressed/sample": "The event is outside the milestone's sample.",
+    "suppressed/contact-incomplete": "The registrant lacks a value by which the directory tells "
+    "contacts apart.",
+    "suppressed/contact-shared": "Another registrant has the same values by which the directory "
+    "tells contacts apart, and so the same contact.",
+    "suppressed/opted-out": "The registrant has opted out.",
+    "suppressed/erased": "The registrant was erased.",
+}
+"""What a rule of `claim.sql` means to a person, by the link's state and the rule."""
 
 
 def contact_key(ref: str, details: RegistrantDetails, criteria: Collection[str]) -> str | None:
@@ -33,17 +55,18 @@ def contact_key(ref: str, details: RegistrantDetails, criteria: Collection[str])
         criteria: names out of `DEDUP_CRITERIA`; empty where the directory does not deduplicate.
 
     Returns:
-        The normalised values, or None when one of them is missing: such a registrant cannot be told
-        from others by the directory.
+        32 hexadecimal digits (a hash, since an index refuses values of some thousand bytes), or
+        None when a value is missing: the directory cannot tell such a registrant from others.
     """
-    if not criteria:
-        return msgspec.json.encode(["ref", ref]).decode()
-    values = [
-        _normalised(ref if name == "ref" else getattr(details, name))
+    values = {
+        name: _normalised(ref if name == "ref" else getattr(details, name))
         for name in DEDUP_CRITERIA
         if name in criteria
-    ]
-    return msgspec.json.encode(values).decode() if all(values) else None
+    }
+    if not all(values.values()):
+        return None
+    identity = msgspec.json.encode(values or {"registrant": ref})
+    return hashlib.blake2b(identity, digest_size=16, person=b"milepost-contact").hexdigest()
 
 
 def _normalised(value: str | None) -> str:
@@ -57,15 +80,6 @@ def sample_point(event_id: str) -> float:
     """
     digest = hashlib.blake2b(event_id.encode(), digest_size=6, person=b"milepost-sample").digest()
     return int.from_bytes(digest) * 100 / 2**48
-
-
-def lifetime(now: datetime, link_days: int, min_link_days: int) -> tuple[datetime, datetime]:
-    """When a distribution made now expires, and until when it takes links.
-
-    The last link that it takes is still good for `min_link_days`.
-    """
-    expires_at = (now + timedelta(days=link_days)).replace(microsecond=0)
-    return expires_at, expires_at - timedelta(days=min_link_days)
 
 
 def check_definition(definition: MilestoneDefinition) -> None:

@@ -22,7 +22,7 @@ _TIMEOUT_SECONDS: Final = 30.0
 
 
 class NotReplayable(MilepostError):
-    """The file is not one of events, or nobody answers at the address."""
+    """The file is not one of events, or no Milepost answers at the address, or not to this key."""
 
 
 class Tally(Struct, kw_only=True):
@@ -66,9 +66,9 @@ class Tally(Struct, kw_only=True):
 
     def add(self, event_id: str, response: httpx.Response, milliseconds: float) -> None:
         """Count one answer."""
+        answer = msgspec.json.decode(response.content, type=dict[str, Any])
         self.events += 1
         self.milliseconds.append(milliseconds)
-        answer = msgspec.json.decode(response.content, type=dict[str, Any])
         if not response.is_success:
             code = str(answer.get("code", response.status_code))
             self.refused[code] = self.refused.get(code, 0) + 1
@@ -116,50 +116,68 @@ async def replay(
         progress: is told after each answer.
 
     Raises:
-        NotReplayable: nobody answers at the address, or a line is not an event.
+        NotReplayable: no Milepost answers at the address, or not to this key; a line is no event.
     """
+    if not key.isascii() or not key.isprintable():
+        raise NotReplayable("the key is not one; for example: mp_0123abcd_…")
     tally = Tally()
     waiting = _paced(events, per_minute)
-    async with httpx.AsyncClient(
-        base_url=url,
-        headers={"Authorization": f"Bearer {key}", "Content-Type": "application/json"},
-        timeout=_TIMEOUT_SECONDS,
-        limits=httpx.Limits(max_connections=AT_ONCE, max_keepalive_connections=AT_ONCE),
-        trust_env=False,
-    ) as client:
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(AT_ONCE):
-                    group.create_task(_send(client, waiting, tally, progress))
-        except ExceptionGroup as errors:
-            first = errors.exceptions[0]
-            if isinstance(first, httpx.TransportError):
-                raise NotReplayable(f"nobody answers at {url}: {type(first).__name__}") from first
-            raise first from None
+    try:
+        async with (
+            httpx.AsyncClient(
+                base_url=url,
+                headers={"Authorization": f"Bearer {key}", "Content-Type": "application/json"},
+                timeout=_TIMEOUT_SECONDS,
+                limits=httpx.Limits(max_connections=AT_ONCE, max_keepalive_connections=AT_ONCE),
+                trust_env=False,
+            ) as client,
+            asyncio.TaskGroup() as group,
+        ):
+            for _ in range(AT_ONCE):
+                group.create_task(_send(client, waiting, tally, progress))
+    except httpx.InvalidURL as error:
+        raise NotReplayable(
+            f"{url} is not an address; for example: http://127.0.0.1:8700"
+        ) from error
+    except ExceptionGroup as errors:
+        first = errors.exceptions[0]
+        if isinstance(first, httpx.TransportError):
+            raise NotReplayable(f"nobody answers at {url}: {type(first).__name__}") from first
+        raise first from None
     return tally
 
 
 async def _send(
     client: httpx.AsyncClient,
-    waiting: Iterator[tuple[float, bytes]],
+    waiting: Iterator[tuple[int, float, bytes]],
     tally: Tally,
     progress: Callable[[Tally], None],
 ) -> None:
-    for due, event in waiting:
+    for number, due, event in waiting:
         if (ahead := due - time.monotonic()) > 0:
             await asyncio.sleep(ahead)
         try:
             event_id = str(msgspec.json.decode(event, type=dict[str, Any])["event_id"])
         except (msgspec.DecodeError, KeyError) as error:
-            raise NotReplayable(f"not an event: {event[:80]!r} ({error})") from error
+            raise NotReplayable(f"event {number} is not one: {_why(error)}") from error
         begun = time.perf_counter()
         response = await client.post("/v1/links", content=event)
-        tally.add(event_id, response, (time.perf_counter() - begun) * 1000)
+        milliseconds = (time.perf_counter() - begun) * 1000
+        if response.status_code in {httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN}:
+            raise NotReplayable("the key is not accepted; it needs the scope: issue")
+        try:
+            tally.add(event_id, response, milliseconds)
+        except (msgspec.DecodeError, KeyError) as error:
+            raise NotReplayable(f"what answers at {client.base_url} is no Milepost") from error
         progress(tally)
 
 
-def _paced(events: Iterable[bytes], per_minute: int | None) -> Iterator[tuple[float, bytes]]:
-    """Each event with the moment at which it is due."""
+def _why(error: Exception) -> str:
+    return "it has no event_id" if isinstance(error, KeyError) else str(error)
+
+
+def _paced(events: Iterable[bytes], per_minute: int | None) -> Iterator[tuple[int, float, bytes]]:
+    """Each event with its number, from 1, and the moment at which it is due."""
     start = time.monotonic()
-    for number, event in enumerate(events):
-        yield start + number * 60 / per_minute if per_minute else 0.0, event
+    for number, event in enumerate(events, 1):
+        yield number, start + (number - 1) * 60 / per_minute if per_minute else 0.0, event

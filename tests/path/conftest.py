@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
 
 from milepost import api, app
@@ -18,15 +22,67 @@ SECRET = "a secret of at least sixteen bytes"
 FIELDS = ({"name": "flight", "type": "integer"}, {"name": "gate"})
 
 
+@dataclass
+class Platform:
+    """The simulator as a test sees it: what goes wrong, and what it was told to write."""
+
+    ready: Ready
+    web: httpx.AsyncClient
+    seen: int = 0
+
+    async def fault(self, kind: str, **particulars: object) -> None:
+        """Let the next call go wrong, or those that the particulars say."""
+        body = {"kind": kind, "times": 1, **particulars}
+        (await self.web.post("/control/faults", json=body)).raise_for_status()
+
+    async def switch(self, **settings: object) -> None:
+        """Turn switches."""
+        (await self.web.put("/control/settings", json=settings)).raise_for_status()
+
+    async def entries(self) -> list[dict[str, Any]]:
+        """The journal from the last `forget` on."""
+        answer = await self.web.get("/control/journal", params={"after": self.seen})
+        entries: list[dict[str, Any]] = answer.json()["entries"]
+        return entries
+
+    async def writes(self) -> list[str]:
+        """The operations of those entries."""
+        return [entry["operation"] for entry in await self.entries()]
+
+    async def forget(self) -> None:
+        """Leave what was written so far out of `writes`."""
+        self.seen = (await self.web.get("/control/journal")).json()["last"]
+
+    async def calls(self) -> int:
+        """How many calls were made, reads and refused ones among them."""
+        stats = (await self.web.get("/control/stats")).json()
+        return int((stats["brand"] or {"calls": 0})["calls"])
+
+    async def answer(self, link: str) -> str:
+        """Open a link in a browser and send the survey off; returns the id of the response."""
+        page = await self.web.get(link)
+        session = re.search(r'name="session" value="(FS_\w{15})"', page.text)
+        assert session is not None, page.text
+        sent = await self.web.post(link, data={"session": session[1], "QID1": "5"})
+        assert 'data-state="thanks"' in sent.text
+        return str((await self.entries())[-1]["ids"]["response"])
+
+
 @pytest.fixture
-def simulator() -> Iterator[Ready]:
-    """A simulator on a real socket, without limits, with deduplication by e-mail."""
-    with running(Config(limits="none")) as ready:
+def simulator_config() -> Config:
+    """How the simulator starts: without limits, with deduplication by e-mail."""
+    return Config(limits="none")
+
+
+@pytest.fixture
+def simulator(simulator_config: Config) -> Iterator[Ready]:
+    """A simulator on a real socket."""
+    with running(simulator_config) as ready:
         yield ready
 
 
 @pytest.fixture
-def settings(database_url: str, simulator: Ready, tmp_path: Any) -> Settings:
+def settings(database_url: str, simulator: Ready, tmp_path: Path) -> Settings:
     """The settings of this test's Milepost."""
     return load(
         {
@@ -72,21 +128,55 @@ async def client(milepost: Milepost, keys: dict[Scope, str]) -> AsyncIterator[ht
 
 
 @pytest.fixture
-async def control(simulator: Ready) -> AsyncIterator[httpx.AsyncClient]:
-    """The simulator's control API (`docs/simulator.md`)."""
-    async with httpx.AsyncClient(base_url=simulator.origin, trust_env=False) as client:
-        yield client
+async def platform(simulator: Ready) -> AsyncIterator[Platform]:
+    """The simulator with its control API (`docs/simulator.md`)."""
+    async with httpx.AsyncClient(base_url=simulator.origin, trust_env=False) as web:
+        yield Platform(simulator, web)
 
 
 @pytest.fixture
 async def landed(
-    client: httpx.AsyncClient, milepost: Milepost, simulator: Ready
-) -> Callable[..., Any]:
+    client: httpx.AsyncClient, milepost: Milepost, platform: Platform
+) -> Callable[..., Awaitable[None]]:
     """Register milestone `landed` with these changes to its definition, and fill its pool."""
 
-    async def register(**changes: Any) -> None:
-        definition = {"survey_id": simulator.survey_id, "fields": FIELDS, **changes}
+    async def register(**changes: object) -> None:
+        definition = {"survey_id": platform.ready.survey_id, "fields": FIELDS, **changes}
         (await client.put("/v1/milestones/landed", json=definition)).raise_for_status()
         await milepost.replenish.run_once()
+        await platform.forget()
 
     return register
+
+
+@pytest.fixture
+def execute(database_url: str) -> Callable[..., Awaitable[list[tuple[Any, ...]]]]:
+    """Run a statement in the test's database, past the store."""
+
+    async def run(statement: str, *values: object) -> list[tuple[Any, ...]]:
+        async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as database:
+            cursor = await database.execute(statement.encode(), values)
+            return await cursor.fetchall() if cursor.description else []
+
+    return run
+
+
+@pytest.fixture
+def elapse(
+    execute: Callable[..., Awaitable[list[tuple[Any, ...]]]],
+) -> Callable[[float], Awaitable[None]]:
+    """Let seconds go by for what waits: every deadline of the ledger comes nearer by as much."""
+
+    async def pass_by(seconds: float) -> None:
+        for table, column in (
+            ("links", "lease_until"),
+            ("links", "first_look_at"),
+            ("distributions", "lease_until"),
+            ("registrants", "contact_lease_until"),
+            ("deployment", "home_lease_until"),
+        ):
+            await execute(
+                f"UPDATE {table} SET {column} = {column} - make_interval(secs => %s)", seconds
+            )
+
+    return pass_by

@@ -11,7 +11,7 @@ from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
 
 from milepost.api import health, links, milestones, problems, registrants
-from milepost.api.access import PUBLIC, Doorkeeper
+from milepost.api.access import PUBLIC, Doorkeeper, refuse_unguarded
 from milepost.api.requests import StrictRequest
 from milepost.api.schema import Reader
 from milepost.errors import DatabaseBusy, Refusal
@@ -23,7 +23,7 @@ __all__ = ["create"]
 
 def create(store: Store, issuing: Issuing) -> Litestar:
     """The REST application, on an open store."""
-    return Litestar(
+    application = Litestar(
         [
             links.router(issuing, store),
             milestones.router(store),
@@ -54,8 +54,14 @@ def create(store: Store, issuing: Issuing) -> Litestar:
             ),
             render_plugins=[JsonRenderPlugin(path=["/", "/openapi.json"]), Reader()],
             openapi_router=Router(
-                "/schema", route_handlers=[], opt=PUBLIC, include_in_schema=False
+                "/schema",
+                route_handlers=[],
+                opt=PUBLIC,
+                include_in_schema=False,
+                after_request=problems.instead_of_a_page,
             ),
         ),
         logging_config=None,
     )
+    refuse_unguarded(application)
+    return application

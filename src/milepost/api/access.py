@@ -1,7 +1,7 @@
 """Who may call what: API keys and their scopes.
 
-Every handler names the scopes that open it with `needs(…)`, or says `PUBLIC`; one that does neither
-does not start (`api.create` looks).
+Every handler names the scopes that open it with `needs(…)`, or says `PUBLIC`; an application with
+one that does neither is not made (`refuse_unguarded`).
 """
 
 from __future__ import annotations
@@ -9,9 +9,11 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Any, Final
 
+from litestar import Litestar
 from litestar.connection import ASGIConnection
 from litestar.exceptions import HTTPException
 from litestar.handlers import BaseRouteHandler
+from litestar.routes import HTTPRoute
 
 from milepost.model import Caller, Scope
 from milepost.store.keys import KeyStore
@@ -25,6 +27,19 @@ Connection = ASGIConnection[Any, Any, Any, Any]
 def needs(*scopes: Scope) -> dict[str, Any]:
     """The options of a handler that is open to keys with one of these scopes, and to `admin`."""
     return {SCOPES: scopes}
+
+
+def refuse_unguarded(application: Litestar) -> None:
+    """See that nobody forgot to say who may call a handler.
+
+    Raises:
+        TypeError: a handler has no scopes.
+    """
+    for route in application.routes:
+        for handler in route.route_handlers if isinstance(route, HTTPRoute) else ():
+            # Litestar answers OPTIONS itself; those have no scopes, so the doorkeeper refuses them.
+            if SCOPES not in handler.opt and handler.http_methods != {"OPTIONS"}:
+                raise TypeError(f"{handler} on {route.path} says neither needs(…) nor PUBLIC")
 
 
 class Doorkeeper:

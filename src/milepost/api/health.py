@@ -6,6 +6,7 @@ from litestar import Router, get
 from msgspec import Struct
 
 from milepost.api.access import PUBLIC
+from milepost.api.problems import documented
 from milepost.store import Store
 
 
@@ -23,7 +24,7 @@ def router(store: Store) -> Router:
         """The process answers."""
         return Health()
 
-    @get("/ready", opt=PUBLIC)
+    @get("/ready", opt=PUBLIC, responses={503: documented()[503]})
     async def ready() -> Health:
         """The process can do its work: Postgres answers. 503 otherwise."""
         await store.deployment.load()

@@ -9,12 +9,14 @@ from uuid import UUID
 
 import msgspec
 from litestar import Response, Router, get, post
+from litestar.openapi import ResponseSpec
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 from msgspec import Meta, Struct
 
 from milepost import payload
 from milepost.api.access import caller_of, needs
-from milepost.api.requests import MAX_BODY_BYTES, StrictRequest
+from milepost.api.problems import documented
+from milepost.api.requests import MAX_BODY_BYTES, StrictRequest, checked
 from milepost.errors import InvalidRequest, UnknownLink
 from milepost.issuing import Answer, Issuing
 from milepost.model import (
@@ -31,6 +33,9 @@ from milepost.model import (
 from milepost.store import Store
 
 MAX_EVENT_ID_BYTES = 200
+
+_SEEN = ResponseSpec(Link, description="The event was seen before.", generate_examples=False)
+_WAITING = ResponseSpec(Link, description="There is no URL yet.", generate_examples=False)
 
 
 class GivenRegistrant(RegistrantDetails, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -83,7 +88,13 @@ class LinkPage(Struct, frozen=True, kw_only=True):
 def router(issuing: Issuing, store: Store) -> Router:
     """The routes under `/v1/links`."""
 
-    @post("/", opt=needs(Scope.ISSUE), request_max_body_size=MAX_BODY_BYTES)
+    @post(
+        "/",
+        opt=needs(Scope.ISSUE),
+        request_max_body_size=MAX_BODY_BYTES,
+        responses={200: _SEEN, 202: _WAITING, **documented(404, 409, 422, body=True)},
+        response_description="The event was not seen before.",
+    )
     async def ask(request: StrictRequest, data: JSONBody[LinkRequest]) -> Response[Link]:
         """Ask for the link of an event.
 
@@ -94,16 +105,21 @@ def router(issuing: Issuing, store: Store) -> Router:
         answer = await issuing.issue(event, deadline_ms=data.deadline_ms)
         return Response(shown(answer.link), status_code=_status(answer))
 
-    @get("/{link_id:uuid}", opt=needs(Scope.ISSUE, Scope.READ))
+    @get("/{link_id:uuid}", opt=needs(Scope.ISSUE, Scope.READ), responses=documented(404))
     async def read(request: StrictRequest, link_id: FromPath[UUID]) -> Link:
-        """Look at one link: its state, and the rule that decided."""
-        caller = caller_of(request)
-        link = await store.links.find(link_id, asked_by=_own(caller.may(Scope.READ), caller.name))
-        if link is None:
-            raise UnknownLink
-        return link if caller.may(Scope.ISSUE) else masked(link)
+        """Look at one link: its state, and the rule that decided.
 
-    @get("/", opt=needs(Scope.ISSUE, Scope.READ))
+        The URL is shown to the key that asked for the link, and to admins.
+        """
+        caller = caller_of(request)
+        own = None if caller.may(Scope.ADMIN) else caller.name
+        if caller.may(Scope.ISSUE) and (link := await store.links.find(link_id, asked_by=own)):
+            return link
+        if caller.may(Scope.READ) and (link := await store.links.find(link_id)):
+            return masked(link)
+        raise UnknownLink
+
+    @get("/", opt=needs(Scope.ISSUE, Scope.READ), responses=documented())
     async def page(
         request: StrictRequest,
         *,
@@ -114,19 +130,24 @@ def router(issuing: Issuing, store: Store) -> Router:
         cursor: FromQuery[UUID | None] = None,
         limit: Annotated[int, QueryParameter(ge=1, le=1_000)] = 100,
     ) -> LinkPage:
-        """Look through the links, oldest first."""
+        """Look through the links, oldest first.
+
+        A key that may read sees all, without their URLs; one that may only ask for links sees those
+        that it asked for; an admin sees all of it.
+        """
         caller = caller_of(request)
         links = await store.links.page(
-            milestone=milestone,
-            ref=registrant,
-            event_id=event_id,
+            milestone=milestone and checked(milestone, Key, "milestone"),
+            ref=registrant and checked(registrant, Ref, "registrant"),
+            event_id=event_id and checked(event_id, EventId, "event_id"),
             state=link_state,
-            asked_by=_own(caller.may(Scope.READ), caller.name),
+            asked_by=None if caller.may(Scope.READ) else caller.name,
             after=cursor,
             limit=limit,
         )
+        in_full = caller.may(Scope.ADMIN) or not caller.may(Scope.READ)
         return LinkPage(
-            links=links if caller.may(Scope.ISSUE) else [masked(link) for link in links],
+            links=links if in_full else [masked(link) for link in links],
             next_cursor=links[-1].id if len(links) == limit else None,
         )
 
@@ -143,10 +164,6 @@ def shown(link: Link) -> Link:
 def masked(link: Link) -> Link:
     """A link for eyes that may not use it: a URL is a credential."""
     return msgspec.structs.replace(link, url=None)
-
-
-def _own(may_read_all: bool, name: str) -> str | None:  # noqa: FBT001  (one question, one answer)
-    return None if may_read_all else name
 
 
 def _status(answer: Answer) -> HTTPStatus:

@@ -8,12 +8,14 @@ from typing import Literal
 
 import msgspec
 from litestar import Response, Router, get, post, put
+from litestar.openapi import ResponseSpec
 from litestar.params import FromPath, JSONBody
 from msgspec import Struct
 
 from milepost import policy
 from milepost.api.access import needs
-from milepost.api.requests import MAX_BODY_BYTES
+from milepost.api.problems import documented
+from milepost.api.requests import MAX_BODY_BYTES, checked
 from milepost.errors import InvalidRequest, UnknownMilestone
 from milepost.model import Key, Milestone, MilestoneDefinition, Scope
 from milepost.store import Store
@@ -45,42 +47,62 @@ class Pool(Struct, frozen=True, kw_only=True):
     distributions: list[PoolEntry]
 
 
+_CREATED = ResponseSpec(
+    MilestoneView, description="There was no such milestone.", generate_examples=False
+)
+
+
 def router(store: Store) -> Router:
     """The routes under `/v1/milestones`."""
 
-    @put("/{key:str}", opt=needs(Scope.ADMIN), request_max_body_size=MAX_BODY_BYTES)
+    @put(
+        "/{key:str}",
+        opt=needs(Scope.ADMIN),
+        request_max_body_size=MAX_BODY_BYTES,
+        responses={201: _CREATED, **documented(422, body=True)},
+    )
     async def define(
         key: FromPath[str], data: JSONBody[MilestoneDefinition]
     ) -> Response[MilestoneView]:
         """Register a milestone, or replace its definition. Its pool is made by job `replenish`."""
         policy.check_definition(data)
-        milestone, is_new = await store.milestones.put(valid_key(key), data)
+        milestone, is_new = await store.milestones.put(checked(key, Key, "key"), data)
         status = HTTPStatus.CREATED if is_new else HTTPStatus.OK
         return Response(view(milestone), status_code=status)
 
-    @get("/{key:str}", opt=needs(Scope.READ))
+    @get("/{key:str}", opt=needs(Scope.READ), responses=documented(404))
     async def read(key: FromPath[str]) -> MilestoneView:
         """Look at one milestone."""
         return view(await _known(store, key))
 
-    @get("/", opt=needs(Scope.READ))
+    @get("/", opt=needs(Scope.READ), responses=documented())
     async def every() -> Milestones:
         """Look at all milestones."""
         return Milestones([view(milestone) for milestone in await store.milestones.all()])
 
-    @post("/{key:str}/pause", opt=needs(Scope.ADMIN), status_code=HTTPStatus.OK)
+    @post(
+        "/{key:str}/pause",
+        opt=needs(Scope.ADMIN),
+        status_code=HTTPStatus.OK,
+        responses=documented(404),
+    )
     async def pause(key: FromPath[str]) -> MilestoneView:
         """Stop taking events; those seen before are answered as ever."""
         await _known(store, key)
         return view(await store.milestones.pause(key, paused=True))
 
-    @post("/{key:str}/resume", opt=needs(Scope.ADMIN), status_code=HTTPStatus.OK)
+    @post(
+        "/{key:str}/resume",
+        opt=needs(Scope.ADMIN),
+        status_code=HTTPStatus.OK,
+        responses=documented(404),
+    )
     async def resume(key: FromPath[str]) -> MilestoneView:
         """Take events again."""
         await _known(store, key)
         return view(await store.milestones.pause(key, paused=False))
 
-    @get("/{key:str}/pool", opt=needs(Scope.READ))
+    @get("/{key:str}/pool", opt=needs(Scope.READ), responses=documented(404))
     async def pool(key: FromPath[str]) -> Pool:
         """Look at the distributions that links are made on."""
         milestone = await _known(store, key)
@@ -100,23 +122,6 @@ def router(store: Store) -> Router:
     )
 
 
-def valid_key(key: str) -> str:
-    """The key, if it is one.
-
-    Raises:
-        InvalidRequest: it is not.
-    """
-    try:
-        checked: str = msgspec.convert(key, Key)
-    except msgspec.ValidationError:
-        raise InvalidRequest(
-            "The key is not one.",
-            fix="Use 1 to 60 lower case letters, digits, - and _; begin and end without - and _.",
-            field="key",
-        ) from None
-    return checked
-
-
 def view(milestone: Milestone) -> MilestoneView:
     """A milestone as the API shows it."""
     return MilestoneView(
@@ -130,6 +135,6 @@ def view(milestone: Milestone) -> MilestoneView:
 
 async def _known(store: Store, key: str) -> Milestone:
     try:
-        return await store.milestones.get(valid_key(key))
+        return await store.milestones.get(checked(key, Key, "key"))
     except InvalidRequest:
         raise UnknownMilestone(key) from None

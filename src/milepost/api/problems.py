@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+import traceback
 from http import HTTPStatus
 from typing import Any, Final
 
 import msgspec
 from litestar import Request, Response
-from litestar.exceptions import HTTPException
+from litestar.exceptions import HTTPException, ValidationException
+from litestar.openapi import ResponseSpec
 from msgspec import Struct
 
+from milepost.api.requests import in_our_words
 from milepost.errors import (
     DatabaseBusy,
     EventMismatch,
@@ -38,6 +41,25 @@ _STATUS: Final[dict[type[Refusal], HTTPStatus]] = {
 }
 """Any other refusal is a 400."""
 
+_FRAMEWORK: Final[dict[int, tuple[str, str]]] = {
+    400: ("invalid-request", "The request is malformed, or holds a value that can never be right."),
+    401: ("unauthorized", "There is no API key, or it is not in force."),
+    403: ("forbidden", "The API key lacks the scope."),
+    404: ("not-found", "There is nothing here."),
+    405: ("method-not-allowed", "This is not done here."),
+    408: ("request-timeout", "The body did not arrive in time."),
+    409: ("conflict", "It contradicts what was said before, or the milestone is paused."),
+    413: ("body-too-large", "The body is larger than any that belongs here."),
+    415: ("unsupported-media-type", "The body is not sent as application/json."),
+    422: ("unprocessable", "It is well-formed, but it does not fit what Milepost knows."),
+    503: ("try-again", "The database is away for a moment; nothing was promised."),
+}
+"""Codes and sentences of our own: those of the language change from version to version."""
+
+
+_PARAMETERS: Final = {"link_state": "state"}
+"""Where a handler's parameter cannot have the name that callers use: Litestar keeps `state`."""
+
 
 class Problem(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An RFC 9457 problem document."""
@@ -55,11 +77,14 @@ class Problem(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the caller can do about it."""
 
 
-def refused(_: Request[Any, Any, Any], error: Refusal) -> Response[bytes]:
+def refused(request: Request[Any, Any, Any], error: Refusal) -> Response[bytes]:
     """Answer what Milepost itself refused."""
+    status = _STATUS.get(type(error), HTTPStatus.BAD_REQUEST)
+    if isinstance(error, UnknownRegistrant) and request.method == "GET":
+        status = HTTPStatus.NOT_FOUND  # they are what was asked for, and not a part of it
     return respond(
         problem(
-            _STATUS.get(type(error), HTTPStatus.BAD_REQUEST),
+            status,
             error.code,
             error.detail,
             field=error.field,
@@ -83,17 +108,38 @@ def busy(_: Request[Any, Any, Any], error: DatabaseBusy) -> Response[bytes]:
     )
 
 
-def framework(_: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
-    """Answer what the framework refused: no such route, wrong method, body too large."""
+def framework(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
+    """Answer what the framework refused: no such route, wrong method, wrong parameter."""
+    if error.status_code not in _FRAMEWORK:
+        return unexpected(request, error)
+    code, sentence = _FRAMEWORK[error.status_code]
     status = HTTPStatus(error.status_code)
-    code = status.phrase.lower().replace(" ", "-")
-    detail = error.detail if status is not HTTPStatus.NOT_FOUND else "There is nothing here."
-    return respond(problem(status, code, detail), dict(error.headers or {}))
+    if isinstance(error, ValidationException):
+        wrong = error.extra[0] if isinstance(error.extra, list) and error.extra else {}
+        detail = in_our_words(str(wrong.get("message", sentence)))
+        name = str(wrong.get("key", ""))
+        return respond(problem(status, code, detail, field=_PARAMETERS.get(name, name) or None))
+    spoken = error.status_code in {401, 403, 408, 415}
+    return respond(
+        problem(status, code, error.detail if spoken else sentence), dict(error.headers or {})
+    )
+
+
+def instead_of_a_page(response: Response[Any]) -> Response[Any]:
+    """Answer an unknown address under `/schema`, for which the framework has a page of its own."""
+    if response.status_code != HTTPStatus.NOT_FOUND:
+        return response
+    return respond(problem(HTTPStatus.NOT_FOUND, *_FRAMEWORK[404]))
 
 
 def unexpected(_: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
-    """Answer a mistake of ours, without its particulars: they may hold what nobody should see."""
-    log.error("answered 500", exc_info=error)
+    """Answer a mistake of ours, without its particulars: they may hold what nobody should see.
+
+    The log is told where it happened and not what was said: drivers put values into their errors.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    where = " ".join(f"{frame.filename}:{frame.lineno}" for frame in frames)
+    log.error("answered 500: %s at %s", type(error).__name__, where)
     return respond(
         problem(
             HTTPStatus.INTERNAL_SERVER_ERROR,
@@ -101,6 +147,23 @@ def unexpected(_: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
             "Something went wrong that should not have.",
             fix="Send the same request again; if it stays, tell the operator.",
         )
+    )
+
+
+def documented(*statuses: int, body: bool = False) -> dict[int, ResponseSpec]:
+    """The problems that an operation behind the doorkeeper may answer, for its documentation.
+
+    Args:
+        statuses: besides those of every operation.
+        body: whether it takes a body.
+    """
+    usual = {400, 401, 403, 503} | ({408, 413, 415} if body else set())
+    return {status: _documented(status) for status in sorted(usual.union(statuses))}
+
+
+def _documented(status: int) -> ResponseSpec:
+    return ResponseSpec(
+        Problem, description=_FRAMEWORK[status][1], media_type=MEDIA_TYPE, generate_examples=False
     )
 
 
@@ -115,7 +178,7 @@ def problem(  # noqa: D103  (the struct's own words hold)
 ) -> Problem:
     return Problem(
         type=f"urn:milepost:problem:{code}",
-        title=status.phrase,
+        title=code.replace("-", " ").capitalize(),
         status=status.value,
         detail=detail,
         code=code,

@@ -6,32 +6,41 @@ from http import HTTPStatus
 
 import msgspec
 from litestar import Response, Router, get, put
+from litestar.openapi import ResponseSpec
 from litestar.params import FromPath, JSONBody
 
 from milepost.api.access import caller_of, needs
-from milepost.api.requests import MAX_BODY_BYTES, StrictRequest
-from milepost.errors import InvalidRequest, UnknownRegistrant
+from milepost.api.problems import documented
+from milepost.api.requests import MAX_BODY_BYTES, StrictRequest, checked
+from milepost.errors import UnknownRegistrant
 from milepost.model import Ref, Registrant, RegistrantDetails, Scope
 from milepost.store import Store
+
+_CREATED = ResponseSpec(Registrant, description="They were not known.", generate_examples=False)
 
 
 def router(store: Store) -> Router:
     """The routes under `/v1/registrants`."""
 
-    @put("/{ref:str}", opt=needs(Scope.SYNC), request_max_body_size=MAX_BODY_BYTES)
+    @put(
+        "/{ref:str}",
+        opt=needs(Scope.SYNC),
+        request_max_body_size=MAX_BODY_BYTES,
+        responses={201: _CREATED, **documented(body=True)},
+    )
     async def upsert(ref: FromPath[str], data: JSONBody[RegistrantDetails]) -> Response[Registrant]:
         """Tell of a registrant; what is left out is forgotten. Job `sync` makes the contact."""
         deployment = await store.deployment.load()
         criteria = deployment.dedup_criteria or frozenset()
-        counts = await store.registrants.put({_valid_ref(ref): data}, criteria)
+        counts = await store.registrants.put({checked(ref, Ref, "ref"): data}, criteria)
         registrant = await _known(store, ref)
         status = HTTPStatus.CREATED if counts.created else HTTPStatus.OK
         return Response(registrant, status_code=status)
 
-    @get("/{ref:str}", opt=needs(Scope.SYNC, Scope.READ))
+    @get("/{ref:str}", opt=needs(Scope.SYNC, Scope.READ), responses=documented(404))
     async def read(request: StrictRequest, ref: FromPath[str]) -> Registrant:
         """Look at one registrant."""
-        registrant = await _known(store, _valid_ref(ref))
+        registrant = await _known(store, checked(ref, Ref, "ref"))
         return registrant if caller_of(request).may(Scope.SYNC) else masked(registrant)
 
     return Router("/v1/registrants", route_handlers=[upsert, read], tags=["registrants"])
@@ -62,14 +71,3 @@ async def _known(store: Store, ref: str) -> Registrant:
     if registrant is None:
         raise UnknownRegistrant(ref)
     return registrant
-
-
-def _valid_ref(ref: str) -> str:
-    try:
-        return msgspec.convert(ref, Ref)
-    except msgspec.ValidationError:
-        raise InvalidRequest(
-            "The ref is not one.",
-            fix="Use 1 to 200 characters, none of them a control character.",
-            field="ref",
-        ) from None

@@ -2,23 +2,27 @@
 
 A framework's defaults are too kind for a public door: they take JSON under any content type, turn
 deep nesting into a crash and texts into numbers. Here a body is refused unless it is JSON, UTF-8,
-at most 32 levels deep, without NUL (Postgres cannot store it), and of exactly the declared types.
+at most 32 levels deep, without NUL (Postgres cannot store it), without a name that stands twice in
+one object (who reads it otherwise would see another event), and of exactly the declared types.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from collections.abc import Iterable
 from functools import cache
-from typing import Any, Final
+from http import HTTPStatus
+from typing import Any, Final, get_args
 
 import msgspec
 from litestar import Request
 from litestar.datastructures import State
-from litestar.exceptions import HTTPException
+from litestar.exceptions import HTTPException, InternalServerException
 
 from milepost.errors import InvalidRequest
+from milepost.model import EventId, FieldName, Key, Ref, SurveyId
 
 MAX_DEPTH: Final = 32
 MAX_BODY_BYTES: Final = 64 * 1024
@@ -26,8 +30,33 @@ MAX_BODY_BYTES: Final = 64 * 1024
 BODY_SECONDS: Final = 5.0
 """From the head of a request to the end of its body."""
 
-_AT: Final = re.compile(r" - at `(?:key in )?\$\.?(?P<path>[^`]*)`\Z")
+_AT: Final = re.compile(r" - at (?:`key` in )?`\$\.?(?P<path>[^`]*)`\Z")
 _NAMED: Final = re.compile(r"field `(?P<name>[^`]*)`")
+_EXPECTED: Final = re.compile(r"Expected `(?P<wanted>[^`]+)`(?:, got `(?P<given>\w+)`)?")
+_LIMIT: Final = re.compile(r"(?P<length> of length)? (?P<sign><=|>=|<|>) (?P<limit>[\d.]+)\Z")
+_NOUNS: Final = {
+    "array": "a list",
+    "bool": "true or false",
+    "datetime": 'a moment such as "2026-11-23T21:10:00Z"',
+    "float": "a number",
+    "int": "a whole number",
+    "null": "null",
+    "object": "an object",
+    "str": "a text",
+    "uuid": "a UUID",
+}
+_SIGNS: Final = {"<=": "at most", ">=": "at least", "<": "less than", ">": "more than"}
+_PATTERNS: Final = {
+    get_args(kind)[1].pattern: words
+    for kind, words in (
+        (EventId, "1 to 200 characters, none of them a control character"),
+        (Ref, "1 to 200 characters, none of them a control character"),
+        (Key, "1 to 60 lower case letters, digits, - and _, not beginning or ending with - or _"),
+        (SurveyId, "SV_ and 15 letters or digits"),
+        (FieldName, "a letter, then up to 99 letters, digits, and . _ -"),
+    )
+}
+
 _QUOTE_OR_BRACKET: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
 
 
@@ -45,8 +74,11 @@ class StrictRequest(Request[Any, Any, State]):
                 return await super().body()
         except TimeoutError as error:
             raise HTTPException(
-                status_code=408, detail=f"The body did not arrive within {BODY_SECONDS:.0f} s."
+                status_code=HTTPStatus.REQUEST_TIMEOUT,
+                detail=f"The body did not arrive within {BODY_SECONDS:g} s.",
             ) from error
+        except InternalServerException as error:  # the framework's word for a caller who hung up
+            raise InvalidRequest("The connection ended before the body did.") from error
 
     async def json(self) -> Any:
         """Decode the body into what the handler takes.
@@ -58,7 +90,7 @@ class StrictRequest(Request[Any, Any, State]):
         content_type = self.content_type[0]
         if content_type != "application/json":
             raise HTTPException(
-                status_code=415,
+                status_code=HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
                 detail=f"The content type is {content_type or 'missing'}; "
                 "send JSON as application/json.",
             )
@@ -81,11 +113,26 @@ def decode(body: bytes, wanted: Any) -> Any:
     except msgspec.ValidationError as error:
         raise _refusal(str(error)) from None
     except msgspec.DecodeError as error:
-        raise InvalidRequest(f"The body is not JSON: {error}.") from None
+        flaw = str(error).removeprefix("JSON is malformed: ").removeprefix("Input data was ")
+        raise InvalidRequest(f"The body is not JSON: {flaw}.") from None
     except UnicodeDecodeError:
         raise InvalidRequest("The body is not UTF-8.") from None
+    _refuse_twins(body)
     if b"\\u0000" in body and (path := _path_of_nul(msgspec.to_builtins(value), ())) is not None:
         raise InvalidRequest("A text holds a NUL character.", fix="Leave it out.", field=path)
+    return value
+
+
+def checked(text: str, kind: Any, field: str) -> str:
+    """A text out of an address, if it is of a kind such as `Key`.
+
+    Raises:
+        InvalidRequest: says what it must be.
+    """
+    try:
+        value: str = msgspec.convert(text, kind)
+    except msgspec.ValidationError as error:
+        raise _refusal(str(error), field) from None
     return value
 
 
@@ -109,6 +156,16 @@ def _depth_exceeds(body: bytes, most: int) -> bool:
     return False
 
 
+def _refuse_twins(body: bytes) -> None:
+    def unique(pairs: list[tuple[str, object]]) -> None:
+        names = [name for name, _ in pairs]
+        if len(set(names)) < len(names):
+            twin = next(name for name in names if names.count(name) > 1)
+            raise InvalidRequest(f"The field {twin!r} stands twice in one object.", field=twin)
+
+    json.loads(body, object_pairs_hook=unique, parse_int=float)
+
+
 def _path_of_nul(value: object, path: tuple[str, ...]) -> str | None:
     if isinstance(value, str):
         return ".".join(path) if "\x00" in value else None
@@ -123,10 +180,10 @@ def _path_of_nul(value: object, path: tuple[str, ...]) -> str | None:
     return next((at for at in found if at is not None), None)
 
 
-def _refusal(message: str) -> InvalidRequest:
+def _refusal(message: str, field: str = "") -> InvalidRequest:
     """Turn msgspec's sentence into ours, with the path of the field in the field's own place."""
     at = _AT.search(message)
-    path = at["path"] if at else ""
+    path = at["path"] if at else field
     sentence = message[: at.start()] if at else message
     if (named := _NAMED.search(sentence)) and sentence.startswith("Object"):
         path = f"{path}.{named['name']}".lstrip(".")
@@ -135,4 +192,31 @@ def _refusal(message: str) -> InvalidRequest:
             if "unknown" in sentence
             else f"The field {named['name']!r} is missing"
         )
-    return InvalidRequest(f"{sentence}.", field=path or None)
+        return InvalidRequest(f"{sentence}.", field=path)
+    return InvalidRequest(in_our_words(sentence), field=path or None)
+
+
+def in_our_words(sentence: str) -> str:
+    """Say what msgspec says, in the words of JSON."""
+    if "RFC3339" in sentence or "timezone component" in sentence:
+        return f"It must be {_NOUNS['datetime']}, with its zone."
+    if sentence.startswith("Invalid UUID"):
+        return "It must be a UUID."
+    expected = _EXPECTED.match(sentence)
+    if expected is None:
+        return f"{sentence}."
+    wanted = " or ".join(_NOUNS.get(word, word) for word in expected["wanted"].split(" | "))
+    rest = sentence[expected.end() :]
+    if limit := _LIMIT.search(rest):
+        length = "have a length of" if limit["length"] else "be"
+        return f"It must {length} {_SIGNS[limit['sign']]} {limit['limit']}."
+    if "matching regex" in rest:
+        pattern = rest.partition("'")[2].removesuffix("'")
+        words = next((words for known, words in _PATTERNS.items() if known == pattern), wanted)
+        return f"It must be {words}."
+    given = expected["given"]
+    return (
+        f"It must be {wanted}, not {_NOUNS.get(given, given)}."
+        if given
+        else f"It must be {wanted}."
+    )

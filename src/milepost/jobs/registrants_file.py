@@ -6,10 +6,11 @@ memory does not grow with it. A `ref` that stands twice in a file counts with it
 
 from __future__ import annotations
 
+import codecs
 import csv
 import re
 from collections.abc import Callable, Iterable, Iterator
-from io import TextIOWrapper
+from io import BufferedReader, TextIOWrapper
 from pathlib import Path
 from typing import Any, Final, TextIO
 
@@ -27,6 +28,7 @@ COLUMNS: Final = ("ref", "email", "first_name", "last_name", "phone", "language"
 """Columns with a meaning; any other becomes an attribute."""
 
 _MOST_LISTED: Final = 1_000
+_LONGEST_LINE: Final = 1 << 20  # of NDJSON, in bytes; all columns and attributes fit many times
 _ATTRIBUTE: Final = re.compile("[A-Za-z][A-Za-z0-9_.-]{0,99}")
 
 
@@ -48,6 +50,9 @@ class Report(Struct, kw_only=True):
     created: int = 0
     changed: int = 0
     unchanged: int = 0
+    repeated: int = 0
+    """Rows left out because the same ref comes again within the next 500 rows; one that comes
+    again later than that counts as changed or unchanged, under `dry_run` as created."""
     bad: int = 0
     bad_rows: list[BadRow] = []
     """The first of them; `bad` counts them all."""
@@ -68,12 +73,13 @@ async def import_file(
 
     Args:
         store: takes them.
-        path: `.csv` (with a header) or `.ndjson`/`.jsonl`, in UTF-8.
+        path: `.csv` (commas, a header) or `.ndjson`/`.jsonl` (an object a line), in UTF-8.
         dry_run: only say what would be done.
         progress: is told after each chunk how many bytes of the file were read.
 
     Raises:
-        UnreadableFile: it cannot be opened, is not UTF-8, or has no column `ref`.
+        UnreadableFile: it cannot be opened, is empty, is neither CSV nor NDJSON in UTF-8, or has
+            no column `ref`.
     """
     deployment = await store.deployment.load()
     criteria = deployment.dedup_criteria or frozenset()
@@ -81,20 +87,34 @@ async def import_file(
     try:
         with (
             path.open("rb") as raw,
-            TextIOWrapper(raw, encoding="utf-8-sig", newline="") as file,
+            # What is not UTF-8 becomes lone surrogates, so that only its row is refused.
+            TextIOWrapper(raw, "utf-8-sig", errors="surrogateescape", newline="") as lines,
         ):
-            rows = _csv(file, path) if path.suffix.lower() == ".csv" else _ndjson(file)
-            for chunk in _chunks(rows, report):
+            for chunk in _chunks(_rows(raw, lines, path), report):
                 written = await store.registrants.put(chunk, criteria, dry_run=dry_run)
                 _count(report, written)
                 progress(raw.tell())
     except OSError as error:
         raise UnreadableFile(f"{path}: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise UnreadableFile(
-            f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8 and try again"
-        ) from error
     return report
+
+
+def _rows(
+    raw: BufferedReader, lines: TextIO, path: Path
+) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    """Each row with its line: its values, or what is wrong with it."""
+    start = raw.peek(len(codecs.BOM_UTF32_LE))
+    if not start:
+        raise UnreadableFile(f"{path}: it is empty")
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\x00" in start[:4]:
+        raise UnreadableFile(f"{path}: it is in UTF-16; save it as UTF-8 and try again")
+    match path.suffix.lower():
+        case ".csv":
+            return _csv(lines, path)
+        case ".ndjson" | ".jsonl":
+            return _ndjson(raw)
+        case _:
+            raise UnreadableFile(f"{path}: is it CSV or NDJSON? name it .csv or .ndjson")
 
 
 def _chunks(
@@ -110,7 +130,7 @@ def _chunks(
                 report.bad_rows.append(BadRow(line, known))
             continue
         if known.ref in chunk:
-            report.unchanged += 1
+            report.repeated += 1
         chunk[known.ref] = known
         if len(chunk) == CHUNK:
             yield chunk
@@ -121,18 +141,7 @@ def _chunks(
 
 def _csv(file: TextIO, path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
     reader = csv.reader(file, strict=True)
-    header = [name.strip() for name in next(reader, [])]
-    if "ref" not in header:
-        raise UnreadableFile(
-            f"{path}: there is no column ref; the first line must name the columns "
-            f"({', '.join(COLUMNS)}; others become attributes)"
-        )
-    if odd := next((name for name in header if not _ATTRIBUTE.fullmatch(name)), None):
-        raise UnreadableFile(
-            f"{path}: {odd!r} cannot name a column; use letters, digits, _, . and -"
-        )
-    if twice := next((name for name in header if header.count(name) > 1), None):
-        raise UnreadableFile(f"{path}: the column {twice!r} stands there twice")
+    header = _header(reader, path)
     while True:
         try:
             values = next(reader)
@@ -149,32 +158,80 @@ def _csv(file: TextIO, path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]
         yield reader.line_num, _row(dict(zip(header, values, strict=True)))
 
 
-def _ndjson(file: TextIO) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    for number, line in enumerate(file, 1):
+def _header(reader: Iterator[list[str]], path: Path) -> list[str]:
+    try:
+        header = [name.strip() for name in next(reader, [])]
+    except csv.Error as error:
+        raise UnreadableFile(f"{path}: its first line is not CSV: {error}") from error
+    if "ref" not in header:
+        for separator, name in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
+            if "ref" in "".join(header).replace('"', "").split(separator):
+                raise UnreadableFile(
+                    f"{path}: its columns are separated by {name}; save it with commas"
+                )
+        raise UnreadableFile(
+            f"{path}: there is no column ref; the first line must name the columns "
+            f"({', '.join(COLUMNS)}; others become attributes)"
+        )
+    if odd := next((name for name in header if not _ATTRIBUTE.fullmatch(name)), None):
+        raise UnreadableFile(
+            f"{path}: {odd!r} cannot name a column; "
+            "begin with a letter and use letters, digits, _, . and -"
+        )
+    if twice := next((name for name in header if header.count(name) > 1), None):
+        raise UnreadableFile(f"{path}: the column {twice!r} stands there twice")
+    return header
+
+
+def _ndjson(file: BufferedReader) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    number = 0
+    while line := file.readline(_LONGEST_LINE):
+        number += 1
+        if not line.endswith(b"\n") and len(line) == _LONGEST_LINE:
+            while line and not line.endswith(b"\n"):
+                line = file.readline(_LONGEST_LINE)
+            yield number, f"longer than {_LONGEST_LINE} bytes"
+            continue
+        if number == 1:
+            line = line.removeprefix(codecs.BOM_UTF8)
         if not line.strip():
             continue
         try:
             value = msgspec.json.decode(line)
-        except msgspec.DecodeError as error:
-            yield number, f"not JSON: {error}"
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            reason = "not UTF-8" if isinstance(error, UnicodeDecodeError) else f"not JSON: {error}"
+            yield number, reason
             continue
         yield number, _row(value) if isinstance(value, dict) else "not a JSON object"
 
 
 def _row(values: dict[str, Any]) -> dict[str, Any] | str:
     """A row in the shape of `_Row`; empty values are absent ones."""
-    known = {name: value for name, value in values.items() if value is not None and value != ""}
-    if any(isinstance(value, str) and "\x00" in value for value in known.values()):
-        return "a NUL character in it"
-    attributes = known.pop("attributes", {})
-    others = {
+    known = {name: values[name] for name in COLUMNS if values.get(name) not in (None, "")}
+    others = {name: value for name, value in values.items() if name not in COLUMNS}
+    attributes = others.pop("attributes", None) or {}
+    if not isinstance(attributes, dict):
+        return "attributes: not a JSON object"
+    attributes = {
         name: text(value) if isinstance(value, int | float) else value
-        for name, value in known.items()
-        if name not in COLUMNS
+        for name, value in (attributes | others).items()
+        if value is not None and value != ""
     }
-    if isinstance(attributes, dict):
-        attributes = {**attributes, **others}
-    return {name: known[name] for name in COLUMNS if name in known} | {"attributes": attributes}
+    for name, value in (known | attributes).items():
+        if isinstance(value, str) and (fault := _fault(name + value)):
+            return fault
+    return known | {"attributes": attributes}
+
+
+def _fault(value: str) -> str | None:
+    """What keeps Postgres and the platform from taking a text."""
+    if "\x00" in value:
+        return "a NUL character"
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return "not UTF-8"
+    return None
 
 
 def _checked(row: dict[str, Any] | str) -> _Row | str:

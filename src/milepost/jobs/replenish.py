@@ -71,15 +71,28 @@ class Replenish:
         counts = Counts()
         for milestone in await self._store.milestones.all():
             counts.planned += await self._store.pools.plan(milestone.key, self._deployment.id)
-        await asyncio.gather(*(self._work(counts, progress) for _ in range(AT_ONCE)))
+        failed: dict[int, str] = {}
+        try:
+            async with asyncio.TaskGroup() as workers:
+                for _ in range(AT_ONCE):
+                    workers.create_task(self._work(counts, failed, progress))
+        except BaseExceptionGroup as group:
+            raise group.exceptions[0] from None
         return counts
 
-    async def _work(self, counts: Counts, progress: Callable[[int], None]) -> None:
+    async def _work(
+        self, counts: Counts, failed: dict[int, str], progress: Callable[[int], None]
+    ) -> None:
         while claimed := await self._store.pools.claim(1):
-            await self._finish(claimed[0], counts)
+            (making,) = claimed
+            if making.id in failed:
+                # Each is tried once in a run, or one that never succeeds would never let it end.
+                await self._store.pools.release(making, failed[making.id])
+                continue
+            await self._finish(making, counts, failed)
             progress(1)
 
-    async def _finish(self, making: Making, counts: Counts) -> None:
+    async def _finish(self, making: Making, counts: Counts, failed: dict[int, str]) -> None:
         try:
             template = await self._make(making)
         except (Untrusted, NotAPersonalLink) as error:
@@ -90,6 +103,7 @@ class Replenish:
         except (CallFailed, NotListedYet) as error:
             log.warning("slot %s of %s: %s", making.number, making.milestone, error)
             await self._store.pools.release(making, str(error))
+            failed[making.id] = str(error)
             counts.failed += 1
             counts.errors.append(str(error))
         else:
@@ -138,6 +152,11 @@ class Replenish:
             ):
                 if found != made:
                     raise Untrusted(f"the probe's link names {what} {found} and not {made}")
+            if listed.expires_at is not None and listed.expires_at < making.expires_at:
+                raise Untrusted(
+                    f"the probe's link expires at {listed.expires_at:%Y-%m-%dT%H:%M:%SZ} "
+                    f"and not at {making.expires_at:%Y-%m-%dT%H:%M:%SZ}"
+                )
             template = Template.of(link)
             if template.url(link.lookup_id) != listed.link:
                 raise Untrusted("the probe's link cannot be rebuilt from its template")

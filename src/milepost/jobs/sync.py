@@ -17,15 +17,28 @@ from milepost.jobs.directory import bind
 from milepost.model import Deployment
 from milepost.store import Store
 from milepost.store.registrants import WithoutContact
-from milepost.upstream import CallFailed, ContactFields, NotFound, Throttled, Upstream
+from milepost.upstream import (
+    CallFailed,
+    ContactFields,
+    Forbidden,
+    NotFound,
+    Refused,
+    Throttled,
+    Unauthorized,
+    Upstream,
+)
 
 log = logging.getLogger(__name__)
 
-PAGE: Final = 200
-"""Registrants claimed at once: a page is done long before its lease of a minute ends."""
-
 AT_ONCE: Final = 16
 """Calls that are out at the same time."""
+
+PAGE: Final = 2 * AT_ONCE
+"""Registrants claimed at once: also a page whose calls all end at their deadline of 10 s, after two
+looks of as much each, is done when its lease of a minute ends."""
+
+MOST_ERRORS: Final = 10
+"""Errors that a run tells of; it counts them all."""
 
 
 class Counts(Struct, kw_only=True):
@@ -67,15 +80,21 @@ class Sync:
             return counts
         gate = asyncio.Semaphore(AT_ONCE)
         while page := await self._store.registrants.claim_without_contact(PAGE):
-            outcomes = await asyncio.gather(
-                *(self._make_contact(deployment, home, registrant, gate) for registrant in page)
-            )
-            errors = [error for error in outcomes if error is not None]
+            try:
+                async with asyncio.TaskGroup() as group:
+                    making = [
+                        group.create_task(self._make_contact(deployment, home, registrant, gate))
+                        for registrant in page
+                    ]
+            except BaseExceptionGroup as several:
+                raise several.exceptions[0] from None
+            errors = [error for task in making if (error := task.result()) is not None]
             counts.made += len(page) - len(errors)
             counts.failed += len(errors)
-            counts.errors.extend(str(error) for error in errors[: 10 - len(counts.errors)])
+            told = [str(error) for error in errors]
+            counts.errors = (counts.errors + told)[:MOST_ERRORS]
             progress(len(page))
-            if any(isinstance(error, Throttled) for error in errors):
+            if _is_hopeless(errors, len(page)):
                 break  # what is left keeps until the next run
         return counts
 
@@ -128,6 +147,13 @@ class Sync:
         list_id = list_id or await self._upstream.create_mailing_list(directory, name)
         await self._store.deployment.note_home_list(list_id, attempt)
         return list_id
+
+
+def _is_hopeless(errors: list[CallFailed], tried: int) -> bool:
+    """Whether more calls would end as these did: all failed, and not over one person's data."""
+    if any(isinstance(e, Throttled | Unauthorized | Forbidden | NotFound) for e in errors):
+        return True
+    return len(errors) == tried and not all(isinstance(error, Refused) for error in errors)
 
 
 def _fields(registrant: WithoutContact) -> ContactFields:

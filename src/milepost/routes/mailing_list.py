@@ -6,11 +6,13 @@ the registrant's lookup id; the rest of the URL is the distribution's template.
 
 from __future__ import annotations
 
+import asyncio
+
 from milepost import payload
 from milepost.model import Claim
 from milepost.personal_link import Template
-from milepost.routes.making import Made, StillUnknown
-from milepost.upstream import ContactFields, NotFound, Upstream
+from milepost.routes.making import Made, StillUnknown, TooLate
+from milepost.upstream import ContactFields, NotFound, Refused, Upstream
 
 
 class MailingListMaker:
@@ -31,37 +33,51 @@ class MailingListMaker:
         self._deduplicates = deduplicates
         self._secret = secret
 
-    async def make(self, claim: Claim) -> Made:
+    async def make(self, claim: Claim, *, begin_by: float) -> Made:
         """Add the registrant to the claim's list; in doubt, ask first. See `Maker`."""
-        if claim.in_doubt and (made := await self._resolve(claim)):
-            return made
-        added = await self._upstream.add_list_contact(
-            self._directory_id, claim.place.list_id, self._contact(claim)
-        )
-        return _made(claim, added.contact_id, added.lookup_id)
+        found = await self._ask(claim, begin_by) if claim.in_doubt else None
+        if found is None:
+            _refuse_after(begin_by)
+            added = await self._upstream.add_list_contact(
+                self._directory_id, claim.place.list_id, self._contact(claim)
+            )
+            found = added.contact_id, added.lookup_id
+        elif found[1] in claim.lookups_before:
+            # They were in the list before this event: that they are tells nothing of its data.
+            _refuse_after(begin_by)
+            await self._upstream.update_list_contact(
+                self._directory_id, claim.place.list_id, found[0], self._contact(claim)
+            )
+        contact_id, lookup_id = found
+        url = Template.parse(claim.place.template).url(lookup_id)
+        return Made(lookup_id=lookup_id, url=url, contact_id=contact_id)
 
-    async def _resolve(self, claim: Claim) -> Made | None:
-        """Find out what became of an earlier call; None: nothing did, so that it may be made."""
+    async def _ask(self, claim: Claim, until: float) -> tuple[str, str] | None:
+        """Find out what became of an earlier call; None: nothing, so that it may be made."""
+        try:
+            async with asyncio.timeout_at(until):
+                return await self._look(claim)
+        except TimeoutError:
+            raise StillUnknown("looking for an earlier call takes too long", looked=False) from None
+        except Refused as error:
+            if type(error) is not Refused:
+                raise  # throttled, unauthorized, …: those say by themselves what to do
+            raise StillUnknown(f"a look was refused: {error}", looked=False) from error
+
+    async def _look(self, claim: Claim) -> tuple[str, str] | None:
         if self._deduplicates:
             # An add that is repeated meets the same contact: nothing doubles. It is asked all the
             # same where the contact is known, for a call that was accepted needs no second one.
-            candidates = [claim.contact_id] if claim.contact_id else []
-        else:
-            hits = self._upstream.search_contacts(self._directory_id, ref=claim.ref)
-            candidates = [hit.contact_id async for hit in hits]
-        for contact_id in candidates:
-            lookup_id = await self._membership(contact_id, claim.place.list_id)
-            if lookup_id is None:
-                continue
-            if lookup_id not in claim.lookups_before:
-                return _made(claim, contact_id, lookup_id)
-            if self._deduplicates:
-                await self._upstream.update_list_contact(
-                    self._directory_id, claim.place.list_id, contact_id, self._contact(claim)
-                )
-                return _made(claim, contact_id, lookup_id)
-        if not self._deduplicates and not claim.looked_enough:
-            raise StillUnknown("the contact of an earlier call is not found yet")
+            if claim.contact_id is None:
+                return None
+            lookup_id = await self._membership(claim.contact_id, claim.place.list_id)
+            return (claim.contact_id, lookup_id) if lookup_id else None
+        async for hit in self._upstream.search_contacts(self._directory_id, ref=claim.ref):
+            lookup_id = await self._membership(hit.contact_id, claim.place.list_id)
+            if lookup_id and lookup_id not in claim.lookups_before:
+                return hit.contact_id, lookup_id
+        if not claim.looked_enough:
+            raise StillUnknown("the contact of an earlier call is not found yet", looked=True)
         return None
 
     async def _membership(self, contact_id: str, list_id: str) -> str | None:
@@ -89,6 +105,6 @@ class MailingListMaker:
         )
 
 
-def _made(claim: Claim, contact_id: str, lookup_id: str) -> Made:
-    url = Template.parse(claim.place.template).url(lookup_id)
-    return Made(lookup_id=lookup_id, url=url, contact_id=contact_id)
+def _refuse_after(moment: float) -> None:
+    if asyncio.get_running_loop().time() > moment:
+        raise TooLate("the claim is too old for a call")

@@ -19,19 +19,38 @@ class Made(Struct, frozen=True, kw_only=True):
 
 
 class StillUnknown(MilepostError):
-    """A look for the outcome of an earlier call found nothing, and may have come too early."""
+    """What became of an earlier call is not known yet: ask again later.
+
+    Attributes:
+        looked: The platform was asked and knew of nothing, which may have been too early; otherwise
+            it gave no answer to the question.
+    """
+
+    def __init__(self, detail: str, *, looked: bool) -> None:
+        super().__init__(detail)
+        self.looked = looked
+
+
+class TooLate(MilepostError):
+    """The claim is too old for a call that changes something; none was made."""
 
 
 class Maker(Protocol):
     """Makes the personal link of a claim."""
 
-    async def make(self, claim: Claim) -> Made:
+    async def make(self, claim: Claim, *, begin_by: float) -> Made:
         """Do what the route does, with as few calls as it can.
 
         Where the claim is in doubt, it asks what became of the earlier call before it adds.
 
+        Args:
+            claim: what to make.
+            begin_by: the moment of the event loop's clock after which no call begins that changes
+                something, so that none is still out when somebody else may take the claim over.
+
         Raises:
             UpstreamError: as the client's verbs; a write whose outcome is unknown stays unknown.
-            StillUnknown: the earlier call's outcome is not known yet: ask again later.
+            StillUnknown: the earlier call's outcome is not known yet.
+            TooLate: `begin_by` has passed.
         """
         ...

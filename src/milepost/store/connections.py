@@ -6,12 +6,14 @@ SQLAlchemy Core. The driver's errors become ours here, and nowhere else.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import wraps
 from importlib.resources import files
-from typing import Any, Final
+from typing import Any, Final, ParamSpec, TypeVar
 
 import psycopg
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 from sqlalchemy import RowMapping, make_url
@@ -24,7 +26,19 @@ from milepost.errors import DatabaseBusy, DatabaseError
 POOL_TIMEOUT_SECONDS: Final = 2.0
 """How long a statement waits for a connection before the caller is told to come back."""
 
-_SESSION: Final = {"application_name": "milepost", "options": "-c TimeZone=UTC"}
+TRIES: Final = 3
+"""How often a transaction is begun that Postgres gives up for the sake of another."""
+
+_OPTIONS: Final = (
+    "-c TimeZone=UTC "
+    # Compiling a statement takes longer than any of ours runs.
+    "-c jit=off "
+    # A process that is frozen amid an import must not keep events of the same people waiting.
+    "-c idle_in_transaction_session_timeout=10s"
+)
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 Row = dict[str, Any]
 """A row by the names of its columns."""
@@ -51,6 +65,10 @@ def unreachable(error: Exception) -> DatabaseError:
     return DatabaseError(f"Postgres cannot be reached: {first_line}")
 
 
+class Sacrificed(DatabaseBusy):
+    """Postgres gave the transaction up for the sake of another one: begin it again."""
+
+
 @contextmanager
 def translated() -> Iterator[None]:
     """Turn a lost or exhausted database into `DatabaseBusy`; other errors are our own mistakes."""
@@ -58,12 +76,46 @@ def translated() -> Iterator[None]:
         yield
     except (PoolTimeout, EngineTimeout) as error:
         raise DatabaseBusy("no connection to Postgres came free in time") from error
-    except psycopg.OperationalError as error:
-        raise DatabaseBusy("Postgres cannot be reached at the moment") from error
-    except DBAPIError as error:
-        if isinstance(error.orig, psycopg.OperationalError):
-            raise DatabaseBusy("Postgres cannot be reached at the moment") from error
+    except psycopg.Error as error:
+        if ours := _ours(error):
+            raise ours from error
         raise
+    except DBAPIError as error:
+        if ours := _ours(error.orig):
+            raise ours from error
+        raise
+
+
+def _ours(error: BaseException | None) -> DatabaseBusy | None:
+    match error:
+        case psycopg.errors.DeadlockDetected() | psycopg.errors.SerializationFailure():
+            return Sacrificed("Postgres gave the transaction up for another one")
+        case psycopg.errors.UniqueViolation(
+            diag=psycopg.errors.Diagnostic(constraint_name="links_one_per_distribution")
+        ):
+            # The registrant was written between a claim's lock and its decision, so nobody held
+            # them and two claims chose one place. Begun again, the claim finds them and waits.
+            return Sacrificed("two claims chose the same place")
+        case psycopg.errors.ProgramLimitExceeded():
+            return None  # a value too large for an index: to come back would not help
+        case psycopg.OperationalError():
+            return DatabaseBusy("Postgres cannot be reached at the moment")
+    return None
+
+
+def begun_again(verb: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
+    """Run a verb, which is one transaction, again when it was sacrificed; `TRIES` times in all."""
+
+    @wraps(verb)
+    async def persistent(*args: P.args, **kwargs: P.kwargs) -> T:
+        for _ in range(TRIES - 1):
+            try:
+                return await verb(*args, **kwargs)
+            except Sacrificed:
+                continue
+        return await verb(*args, **kwargs)
+
+    return persistent
 
 
 class Connections:
@@ -75,13 +127,16 @@ class Connections:
     """
 
     def __init__(self, url: str, *, size: int = 4) -> None:
+        given = conninfo_to_dict(url).get("options")
+        options = f"{given} {_OPTIONS}" if given else _OPTIONS
+        session = {"application_name": "milepost", "options": options}
         self._pool = AsyncConnectionPool[psycopg.AsyncConnection[DictRow]](
             url,
             min_size=1,
             max_size=size,
             timeout=POOL_TIMEOUT_SECONDS,
             open=False,
-            kwargs={"row_factory": dict_row, "autocommit": True, **_SESSION},
+            kwargs={"row_factory": dict_row, "autocommit": True, **session},
         )
         self._engine: AsyncEngine = create_async_engine(
             sqlalchemy_url(url),
@@ -89,7 +144,7 @@ class Connections:
             max_overflow=2,
             pool_timeout=POOL_TIMEOUT_SECONDS,
             pool_pre_ping=True,
-            connect_args=_SESSION,
+            connect_args=session,
         )
 
     async def open(self) -> None:

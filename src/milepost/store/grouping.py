@@ -4,11 +4,34 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Hashable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Hashable, Sequence
 from typing import Generic, TypeVar
+
+from milepost.errors import DatabaseError
 
 Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")
+
+
+class _Entry(Generic[Item, Outcome]):
+    """An item in the queue, and everybody who submitted it."""
+
+    def __init__(self, item: Item) -> None:
+        self.item = item
+        self.waiters: list[asyncio.Future[tuple[Outcome, bool]]] = []
+
+    def end(self, outcome: Outcome) -> None:
+        """Tell everybody; the first who is still there gets it as their own."""
+        own = True
+        for waiter in self.waiters:
+            if not waiter.done():
+                waiter.set_result((outcome, own))
+                own = False
+
+    def fail(self, error: Exception) -> None:
+        for waiter in self.waiters:
+            if not waiter.done():
+                waiter.set_exception(error)
 
 
 class GroupCommit(Generic[Item, Outcome]):
@@ -19,7 +42,8 @@ class GroupCommit(Generic[Item, Outcome]):
 
     Args:
         write: writes a batch in one transaction and returns one outcome for each item, in order.
-        apart: items with the same value go into different batches.
+        apart: items that have one of these values in common go into different batches.
+        same: items with the same value, while they queue, are written once.
         most: items in a batch at the most.
     """
 
@@ -27,22 +51,38 @@ class GroupCommit(Generic[Item, Outcome]):
         self,
         write: Callable[[Sequence[Item]], Awaitable[Sequence[Outcome]]],
         *,
-        apart: Callable[[Item], Hashable],
+        apart: Callable[[Item], Collection[Hashable]],
+        same: Callable[[Item], Hashable],
         most: int = 100,
     ) -> None:
         self._write = write
         self._apart = apart
+        self._same = same
         self._most = most
-        self._queue: deque[tuple[Item, asyncio.Future[Outcome]]] = deque()
+        self._queue: deque[_Entry[Item, Outcome]] = deque()
+        self._queued: dict[Hashable, _Entry[Item, Outcome]] = {}
         self._writer: asyncio.Task[None] | None = None
 
-    async def submit(self, item: Item) -> Outcome:
-        """Have an item written and return its outcome, or raise what its batch raised."""
-        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self._queue.append((item, future))
+    async def submit(self, item: Item) -> tuple[Outcome, bool]:
+        """Have an item written.
+
+        Returns:
+            Its outcome, and whether that is this caller's own: of all who share it, one caller's.
+
+        Raises:
+            DatabaseError: the database is away; everything in the queue fails with it.
+            Exception: whatever `write` raises for this item alone.
+        """
+        waiter: asyncio.Future[tuple[Outcome, bool]] = asyncio.get_running_loop().create_future()
+        key = self._same(item)
+        entry = self._queued.get(key)
+        if entry is None:
+            entry = self._queued[key] = _Entry(item)
+            self._queue.append(entry)
+        entry.waiters.append(waiter)
         if self._writer is None:
             self._writer = asyncio.create_task(self._run())
-        return await future
+        return await waiter
 
     async def _run(self) -> None:
         try:
@@ -51,34 +91,41 @@ class GroupCommit(Generic[Item, Outcome]):
         finally:
             self._writer = None
 
-    def _next_batch(self) -> list[tuple[Item, asyncio.Future[Outcome]]]:
-        batch: list[tuple[Item, asyncio.Future[Outcome]]] = []
+    def _next_batch(self) -> list[_Entry[Item, Outcome]]:
+        batch: list[_Entry[Item, Outcome]] = []
         taken: set[Hashable] = set()
-        left: list[tuple[Item, asyncio.Future[Outcome]]] = []
-        while self._queue and len(batch) < self._most:
+        left: list[_Entry[Item, Outcome]] = []
+        # What is left out is first in the next batch. It is bounded, or a thousand events of one
+        # registrant would be walked through a thousand times.
+        while self._queue and len(batch) < self._most and len(left) < 10 * self._most:
             entry = self._queue.popleft()
-            key = self._apart(entry[0])
-            if key in taken:
-                left.append(entry)
-            else:
-                taken.add(key)
+            keys = self._apart(entry.item)
+            if taken.isdisjoint(keys):
+                taken.update(keys)
                 batch.append(entry)
+                del self._queued[self._same(entry.item)]
+            else:
+                left.append(entry)
         self._queue.extendleft(reversed(left))
         return batch
 
-    async def _settle(self, batch: list[tuple[Item, asyncio.Future[Outcome]]]) -> None:
+    async def _settle(self, batch: Sequence[_Entry[Item, Outcome]]) -> None:
         try:
-            outcomes = await self._write([item for item, _ in batch])
+            outcomes = await self._write([entry.item for entry in batch])
+        except DatabaseError as error:
+            # Nobody's fault: to try each again would keep all of them waiting for nothing.
+            for entry in (*batch, *self._queue):
+                entry.fail(error)
+            self._queue.clear()
+            self._queued.clear()
         except Exception as error:  # noqa: BLE001  (every waiter is told, whatever it is)
-            if len(batch) > 1 and not isinstance(error, ConnectionError | OSError):
-                # One bad item must not fail its neighbours: each is written again by itself.
-                for entry in batch:
-                    await self._settle([entry])
+            if len(batch) == 1:
+                batch[0].fail(error)
                 return
-            for _, future in batch:
-                if not future.done():
-                    future.set_exception(error)
-            return
-        for (_, future), outcome in zip(batch, outcomes, strict=True):
-            if not future.done():
-                future.set_result(outcome)
+            # One bad item must not fail its neighbours: it is found by halving.
+            half = len(batch) // 2
+            await self._settle(batch[:half])
+            await self._settle(batch[half:])
+        else:
+            for entry, outcome in zip(batch, outcomes, strict=True):
+                entry.end(outcome)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 import secrets
 import time
 from collections.abc import Collection
@@ -22,6 +23,7 @@ statement."""
 MOST_REMEMBERED: Final = 1_000
 """Wrong keys are remembered too, and must not fill the memory."""
 
+_SHAPE: Final = re.compile(r"mp_([0-9a-f]{8})_[0-9a-f]{64}")
 _UNKNOWN: Final = hashlib.sha256(b"no such key").digest()
 
 
@@ -54,20 +56,22 @@ class KeyStore:
 
         Unknown ids cost the same work as known ones with a wrong secret.
         """
+        shape = _SHAPE.fullmatch(key)
+        if shape is None:
+            return None
         digest = _digest(key)
         now = time.monotonic()
         known = self._remembered.get(digest)
         if known is not None and known[0] > now:
             return known[1]
-        caller = await self._look_up(key, digest)
+        caller = await self._look_up(shape[1], digest)
         if len(self._remembered) >= MOST_REMEMBERED:
-            self._remembered.clear()
+            del self._remembered[next(iter(self._remembered))]
         self._remembered[digest] = (now + REMEMBERED_SECONDS, caller)
         return caller
 
-    async def _look_up(self, key: str, digest: bytes) -> Caller | None:
+    async def _look_up(self, key_id: str, digest: bytes) -> Caller | None:
         keys = tables.api_keys
-        key_id = key.removeprefix("mp_").partition("_")[0]
         async with self._connections.transaction() as connection:
             row = (
                 await connection.execute(

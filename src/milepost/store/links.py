@@ -26,7 +26,7 @@ cannot be a constraint, since links expire without anybody writing: there the lo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final
 from uuid import UUID
@@ -56,9 +56,9 @@ from milepost.model import (
     Route,
 )
 from milepost.payload import differing, fingerprint
-from milepost.policy import sample_point
+from milepost.policy import EXPLANATIONS, sample_point
 from milepost.store import tables
-from milepost.store.connections import Connections, Row, plain, statement
+from milepost.store.connections import Connections, Row, begun_again, plain, statement
 from milepost.store.grouping import GroupCommit
 
 LEASE_SECONDS: Final = 20
@@ -108,14 +108,29 @@ class Asked(Struct, frozen=True, kw_only=True):
     """The database's time of this answer."""
 
 
+class _Asking(Struct, frozen=True):
+    """An event, and what identifies its payload."""
+
+    event: Event
+    fingerprint: Mapping[str, str]
+
+
 class LinkStore:
     """The verbs of the ledger; each is one transaction."""
 
     def __init__(self, connections: Connections, fingerprint_key: bytes) -> None:
         self._connections = connections
         self._fingerprint_key = fingerprint_key
-        self._claims = GroupCommit(self._write_claims, apart=lambda event: event.ref)
-        self._settlements = GroupCommit(self._write_settlements, apart=lambda item: item.id)
+        self._claims = GroupCommit(
+            self._write_claims,
+            apart=lambda asking: (("ref", asking.event.ref), ("event", asking.event.event_id)),
+            same=lambda asking: (asking.event.event_id, frozenset(asking.fingerprint.items())),
+        )
+        self._settlements = GroupCommit(
+            self._write_settlements,
+            apart=lambda settlement: (settlement.id,),
+            same=lambda settlement: (settlement.id, settlement.attempt),
+        )
 
     async def claim(self, event: Event) -> Asked:
         """Write the event down and decide it, or say what an earlier request made of it.
@@ -124,8 +139,9 @@ class LinkStore:
             EventMismatch: the event was seen with another payload.
             MilestonePaused, UnknownMilestone, UnknownRegistrant: it is refused, nothing is written.
         """
+        asking = _Asking(event, fingerprint(event, self._fingerprint_key))
         while True:
-            row = await self._claims.submit(event)
+            row, own = await self._claims.submit(asking)
             match row["course"]:
                 case "unknown-milestone":
                     raise UnknownMilestone(event.milestone)
@@ -135,8 +151,10 @@ class LinkStore:
                     raise UnknownRegistrant(event.ref)
             if row["id"] is None:
                 continue  # another request wrote or settled the row meanwhile: ask again
-            self._refuse_mismatch(event, row)
-            return _asked(row)
+            if asking.fingerprint != row["fingerprint"]:
+                fields = differing(asking.fingerprint, row["fingerprint"])
+                raise EventMismatch(event.event_id, fields)
+            return _asked(row, own=own)
 
     async def settle(self, settlement: Settlement) -> Link | None:
         """Finish a claim; None when it is not its taker's any more, and nothing was changed.
@@ -145,7 +163,7 @@ class LinkStore:
             LookupTaken: another link has the same URL; nothing was changed.
         """
         try:
-            row = await self._settlements.submit(settlement)
+            row, _ = await self._settlements.submit(settlement)
         except psycopg.errors.UniqueViolation as error:
             if error.diag.constraint_name != "links_one_url":
                 raise
@@ -209,12 +227,8 @@ class LinkStore:
         async with self._connections.transaction() as connection:
             return [_link(plain(row)) for row in (await connection.execute(query)).mappings()]
 
-    def _refuse_mismatch(self, event: Event, row: Row) -> None:
-        asked = fingerprint(event, self._fingerprint_key)
-        if asked != row["fingerprint"]:
-            raise EventMismatch(event.event_id, differing(asked, row["fingerprint"]))
-
-    async def _write_claims(self, events: Sequence[Event]) -> Sequence[Row]:
+    @begun_again
+    async def _write_claims(self, askings: Sequence[_Asking]) -> Sequence[Row]:
         batch = [
             {
                 "link_id": uuid_utils.uuid7(),
@@ -223,11 +237,12 @@ class LinkStore:
                 "ref": event.ref,
                 "occurred_at": event.occurred_at,
                 "data": event.data,
-                "fingerprint": fingerprint(event, self._fingerprint_key),
+                "fingerprint": asking.fingerprint,
                 "sample_point": sample_point(event.event_id),
                 "asked_by": event.asked_by,
             }
-            for event in events
+            for asking in askings
+            for event in (asking.event,)
         ]
         async with (
             self._connections.path() as connection,
@@ -235,7 +250,7 @@ class LinkStore:
             connection.transaction(),
         ):
             await connection.execute(
-                _CLAIM_LOCK, {"refs": [event.ref for event in events]}, prepare=True
+                _CLAIM_LOCK, {"refs": [asking.event.ref for asking in askings]}, prepare=True
             )
             cursor = await connection.execute(
                 _CLAIM,
@@ -243,21 +258,22 @@ class LinkStore:
                 prepare=True,
             )
         rows = {row["asked"]: row for row in await cursor.fetchall()}
-        return [rows[event.event_id] for event in events]
+        return [rows[asking.event.event_id] for asking in askings]
 
+    @begun_again
     async def _write_settlements(self, settlements: Sequence[Settlement]) -> Sequence[Row | None]:
+        # What upstream said may hold a NUL, which Postgres cannot store; nothing else here can.
+        given = msgspec.json.encode(settlements).replace(rb"\u0000", rb"\ufffd").decode()
         async with self._connections.path() as connection:
-            cursor = await connection.execute(
-                _SETTLE, {"settlements": msgspec.json.encode(settlements).decode()}, prepare=True
-            )
+            cursor = await connection.execute(_SETTLE, {"settlements": given}, prepare=True)
             rows = {row["id"]: row for row in await cursor.fetchall()}
         return [rows.get(settlement.id) for settlement in settlements]
 
 
-def _asked(row: Row) -> Asked:
+def _asked(row: Row, *, own: bool) -> Asked:
     link = _link(row)
     claim = None
-    if row["is_written"] and link.state is LinkState.CLAIMED:
+    if own and row["is_written"] and link.state is LinkState.CLAIMED:
         claim = Claim(
             link=link,
             attempt=row["attempt"],
@@ -287,7 +303,7 @@ def _asked(row: Row) -> Asked:
         )
     return Asked(
         link=link,
-        is_first=row["is_first"],
+        is_first=own and row["is_first"],
         claim=claim,
         at=row["at"],
         pause_until=row["lease_until"] if link.unsettled else None,
@@ -301,9 +317,15 @@ def _link(row: Row) -> Link:
             "registrant": row["ref"],
             "url": (row["url"] or row["reused_url"]) if row["published"] == "personal" else None,
             "reused": row["reuses"] is not None,
-            "reason": None
-            if row["rule"] is None
-            else {"rule": row["rule"], "until": row["rule_until"], "detail": row["rule_detail"]},
+            "reason": _reason(row) if row["rule"] else None,
         },
         Link,
     )
+
+
+def _reason(row: Row) -> Row:
+    return {
+        "rule": row["rule"],
+        "until": row["rule_until"],
+        "detail": row["rule_detail"] or EXPLANATIONS.get(f"{row['state']}/{row['rule']}"),
+    }

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 from msgspec import UNSET
-from sqlalchemy import RowMapping, func, select, update
+from sqlalchemy import RowMapping, func, literal_column, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from milepost.errors import UnknownMilestone
@@ -33,14 +33,11 @@ class MilestoneStore:
             insert(milestones)
             .values(key=key, **values, state="active", created_at=now, updated_at=now)
             .on_conflict_do_update(index_elements=["key"], set_={**values, "updated_at": now})
-            .returning(milestones)
+            .returning(milestones, literal_column("xmax = 0").label("is_first"))
         )
         async with self._connections.transaction() as connection:
-            known = await connection.scalar(
-                select(func.count()).select_from(milestones).where(milestones.c.key == key)
-            )
             row = (await connection.execute(statement)).mappings().one()
-        return _milestone(row), not known
+        return _milestone(row), row["is_first"]
 
     async def get(self, key: str) -> Milestone:
         """The milestone with this key.

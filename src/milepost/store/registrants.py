@@ -4,12 +4,13 @@ Under route `list` a contact belongs to one registrant. `contact_key` is what th
 recognise a contact by; the one registrant who holds it as `dedup_key` (unique) owns the contact,
 the others with the same values share it and get no links of their own. Keys are given out by one
 transaction at a time (an advisory lock that claims never touch), and rows are locked in `ref`
-order, as claims do.
+order, as claims do. A registrant whose key changes has another contact from then on, so the old
+one's ids are forgotten, and a key that they leave goes to the next who has the values.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
@@ -21,7 +22,7 @@ from sqlalchemy import RowMapping, select
 from milepost.model import Registrant, RegistrantDetails
 from milepost.policy import contact_key
 from milepost.store import tables
-from milepost.store.connections import Connections, Row, statement
+from milepost.store.connections import Connections, Row, begun_again, statement
 
 CHUNK: Final = 500
 """Rows written in one transaction at the most: a claim waits for one chunk, not for a file."""
@@ -31,7 +32,7 @@ LEASE_SECONDS: Final = 60
 
 _KEYS_LOCK: Final = 0x6B657973  # "keys"
 
-_LOCK: Final = statement("claim_lock")
+_LOCK: Final = statement("registrants_lock")
 _PUT: Final = statement("registrants_put")
 _KEY: Final = statement("registrants_key")
 _WITHOUT_CONTACT: Final = statement("registrants_without_contact")
@@ -67,6 +68,7 @@ class RegistrantStore:
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
 
+    @begun_again
     async def put(
         self,
         given: Mapping[str, RegistrantDetails],
@@ -83,35 +85,12 @@ class RegistrantStore:
             change: whether those who are known already may be changed.
             dry_run: only count, and change nothing.
         """
-        rows = [
-            {
-                "ref": ref,
-                **msgspec.to_builtins(details),
-                "contact_key": contact_key(ref, details, criteria),
-            }
-            for ref, details in given.items()
-        ]
-        refs = list(given)
         async with (
             self._connections.path() as connection,
             connection.transaction(force_rollback=dry_run),
         ):
-            await _serialise(connection, refs)
-            held = await _keys(connection, refs)
-            cursor = await connection.execute(
-                _PUT, {"given": msgspec.json.encode(rows).decode(), "change": change}
-            )
-            written = await cursor.fetchall()
-            await connection.execute(_KEY, {"refs": refs})
-            released = sorted(held - await _keys(connection, refs))
-        if released and not dry_run:
-            await self._pass_on(released)
-        created = sum(row["is_first"] for row in written)
-        return Counts(
-            created=created,
-            changed=len(written) - created,
-            unchanged=len(rows) - len(written),
-        )
+            await _be_the_key_giver(connection)
+            return await _write(connection, given, criteria, change=change)
 
     async def get(self, ref: str) -> Registrant | None:
         """The registrant with this ref."""
@@ -166,47 +145,58 @@ class RegistrantStore:
     async def rekey(self, criteria: frozenset[str]) -> int:
         """Compute every contact key anew, under other criteria; returns how many changed."""
         changed = 0
-        after = ""
-        while page := await self._page(after):
-            counts = await self.put({row.ref: row.details for row in page}, criteria, change=True)
-            changed += counts.changed
-            after = page[-1].ref
+        after: str | None = ""
+        while after is not None:
+            count, after = await self._rekey_chunk(after, criteria)
+            changed += count
         return changed
 
-    async def _page(self, after: str) -> Sequence[Registrant]:
-        registrants = tables.registrants
-        async with self._connections.transaction() as connection:
-            result = await connection.execute(
-                select(registrants)
-                .where(registrants.c.ref > after)
-                .order_by(registrants.c.ref)
-                .limit(CHUNK)
-            )
-            return [_registrant(row) for row in result.mappings()]
-
-    async def _pass_on(self, released: list[str]) -> None:
-        """Give keys that their owners no longer have to whoever shares the values."""
+    @begun_again
+    async def _rekey_chunk(self, after: str, criteria: frozenset[str]) -> tuple[int, str | None]:
         async with self._connections.path() as connection, connection.transaction():
+            # Read behind the lock that all who change details take, or a change would be undone.
+            await _be_the_key_giver(connection)
             cursor = await connection.execute(
-                b"SELECT ref FROM registrants WHERE contact_key = ANY (%(keys)s) ORDER BY ref",
-                {"keys": released},
+                b"SELECT * FROM registrants WHERE ref > %(after)s ORDER BY ref LIMIT %(limit)s",
+                {"after": after, "limit": CHUNK},
             )
-            refs = [row["ref"] for row in await cursor.fetchall()]
-            await _serialise(connection, refs)
-            await connection.execute(_KEY, {"refs": refs})
+            given = {row["ref"]: _details(row) for row in await cursor.fetchall()}
+            if not given:
+                return 0, None
+            counts = await _write(connection, given, criteria, change=True)
+            return counts.changed, max(given)
 
 
-async def _serialise(connection: psycopg.AsyncConnection[DictRow], refs: Sequence[str]) -> None:
+async def _be_the_key_giver(connection: psycopg.AsyncConnection[DictRow]) -> None:
     await connection.execute(b"SELECT pg_advisory_xact_lock(%(key)s)", {"key": _KEYS_LOCK})
-    await connection.execute(_LOCK, {"refs": list(refs)})
 
 
-async def _keys(connection: psycopg.AsyncConnection[DictRow], refs: Sequence[str]) -> set[str]:
+async def _write(
+    connection: psycopg.AsyncConnection[DictRow],
+    given: Mapping[str, RegistrantDetails],
+    criteria: frozenset[str],
+    *,
+    change: bool,
+) -> Counts:
+    rows = [
+        {
+            "ref": ref,
+            **msgspec.to_builtins(details),
+            "contact_key": contact_key(ref, details, criteria),
+        }
+        for ref, details in given.items()
+    ]
+    cursor = await connection.execute(_LOCK, {"refs": list(given)})
+    locked = {row["ref"] for row in await cursor.fetchall()}
     cursor = await connection.execute(
-        b"SELECT dedup_key FROM registrants WHERE ref = ANY (%(refs)s) AND dedup_key IS NOT NULL",
-        {"refs": list(refs)},
+        _PUT, {"given": msgspec.json.encode(rows).decode(), "change": change}
     )
-    return {row["dedup_key"] for row in await cursor.fetchall()}
+    written = await cursor.fetchall()
+    await connection.execute(_KEY, {"refs": sorted(locked | given.keys())})
+    created = sum(row["is_first"] for row in written)
+    return Counts(
+        created=created, changed=len(written) - created, unchanged=len(rows) - len(written)
+    )
 
 
 def _details(row: Row | RowMapping) -> RegistrantDetails:

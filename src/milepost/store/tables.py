@@ -201,7 +201,7 @@ links = Table(
     UniqueConstraint("event_id", name="links_event_id"),
     UniqueConstraint("distribution_id", "lookup_id", name="links_one_url"),
     UniqueConstraint("distribution_id", "registrant_id", name="links_one_per_distribution"),
-    Index("links_of_a_registrant", "registrant_id", "created_at"),
+    Index("links_of_a_registrant", "ref", "created_at"),
     Index(
         "links_in_a_slot",
         "registrant_id",

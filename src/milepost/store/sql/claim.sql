@@ -1,7 +1,7 @@
 -- Decide the events of a batch whose registrants are locked, and write one row for each.
 --
 -- %(events)s  JSON array of {link_id, event_id, milestone, ref, occurred_at, data, fingerprint,
---             sample_point, asked_by}, at most one event for each registrant
+--             sample_point, asked_by}, no event_id and no registrant twice
 -- %(lease)s   seconds for which a claim is its taker's alone
 --
 -- The snapshot of this statement is newer than the locks of the one before it, so that it sees all
@@ -20,9 +20,9 @@ candidate AS MATERIALIZED (
     SELECT
         e.*,
         seen.id AS seen_id,
-        seen.created_at AS seen_at,
-        seen.slot_id AS held_slot_id,
-        seen.distribution_id AS held_distribution_id,
+        coalesce(seen.created_at, e.at) AS created_at,
+        held.id AS held_slot_id,
+        CASE WHEN held.id IS NOT NULL THEN seen.distribution_id END AS held_distribution_id,
         coalesce(seen.state IN ('claimed', 'unknown'), false) AS in_doubt,
         coalesce(seen.looks >= 3 AND seen.first_look_at <= e.at - interval '60 seconds', false)
             AS looked_enough,
@@ -45,6 +45,9 @@ candidate AS MATERIALIZED (
     FROM event AS e
     LEFT JOIN LATERAL (SELECT l.* FROM links AS l WHERE l.event_id = e.event_id) AS seen ON true
     LEFT JOIN milestones AS m ON m.key = e.milestone
+    -- A place on another survey's list is given up, unless a call for it may have been accepted.
+    LEFT JOIN slots AS held
+        ON held.id = seen.slot_id AND (seen.state <> 'waiting' OR held.survey_id = m.survey_id)
     LEFT JOIN LATERAL (SELECT r.* FROM registrants AS r WHERE r.ref = e.ref) AS r ON true
 ),
 
@@ -53,6 +56,8 @@ decided AS MATERIALIZED (
         c.*,
         place.slot_id,
         place.distribution_id,
+        CASE verdict.text WHEN 'issued/once' THEN earlier.survey_id
+            ELSE coalesce(place.survey_id, c.survey_id) END AS link_survey_id,
         split_part(verdict.text, '/', 1) AS state,
         nullif(split_part(verdict.text, '/', 2), '') AS rule,
         CASE verdict.text
@@ -64,17 +69,20 @@ decided AS MATERIALIZED (
         CASE verdict.text WHEN 'issued/once' THEN earlier.expires_at END AS expires_at
     FROM candidate AS c
 
-    -- The registrant's last link of this milestone, which `once` and `cooldown` look at. An event
-    -- that waited looks at those before it only, or two of them would wait for each other.
+    -- The registrant's last link of this milestone, which `once` and `cooldown` look at. Of those
+    -- that wait without a place, an event that waited itself counts only the ones before it, or two
+    -- of them would wait for each other. By `ref`: what waits for its registrant has no id of them.
     LEFT JOIN LATERAL (
-        SELECT l.id, l.state, l.created_at, l.expires_at, l.finished_at
+        SELECT l.id, l.survey_id, l.state, l.created_at, l.expires_at, l.finished_at
         FROM links AS l
         WHERE c.repeat <> 'every_event'
-            AND l.registrant_id = c.registrant_id
+            AND l.ref = c.ref
             AND l.milestone = c.milestone
             AND l.state IN ('claimed', 'waiting', 'unknown', 'issued')
             AND l.reuses IS NULL
-            AND (c.seen_id IS NULL OR (l.created_at, l.id) < (c.seen_at, c.seen_id))
+            AND l.id IS DISTINCT FROM c.seen_id
+            AND (c.seen_id IS NULL OR l.state <> 'waiting' OR l.slot_id IS NOT NULL
+                OR (l.created_at, l.id) < (c.created_at, c.seen_id))
         ORDER BY l.created_at DESC, l.id DESC
         LIMIT 1
     ) AS earlier ON true
@@ -84,11 +92,13 @@ decided AS MATERIALIZED (
         SELECT l.created_at + make_interval(days => c.quiet_days) AS until
         FROM links AS l
         WHERE c.quiet_links IS NOT NULL
-            AND l.registrant_id = c.registrant_id
-            AND l.created_at > c.at - make_interval(days => c.quiet_days)
+            AND l.ref = c.ref
+            AND l.created_at > c.created_at - make_interval(days => c.quiet_days)
             AND l.state IN ('claimed', 'waiting', 'unknown', 'issued')
             AND l.reuses IS NULL
-            AND (c.seen_id IS NULL OR (l.created_at, l.id) < (c.seen_at, c.seen_id))
+            AND l.id IS DISTINCT FROM c.seen_id
+            AND (c.seen_id IS NULL OR l.state <> 'waiting' OR l.slot_id IS NOT NULL
+                OR (l.created_at, l.id) < (c.created_at, c.seen_id))
         ORDER BY l.created_at DESC, l.id DESC
         OFFSET c.quiet_links - 1
         LIMIT 1
@@ -97,7 +107,7 @@ decided AS MATERIALIZED (
     -- The first slot whose list holds no live link of the registrant, with a distribution that they
     -- have no link of. A link in doubt keeps its place: its call may have been accepted there.
     LEFT JOIN LATERAL (
-        SELECT s.id AS slot_id, d.id AS distribution_id
+        SELECT s.id AS slot_id, s.survey_id, d.id AS distribution_id
         FROM slots AS s
         JOIN distributions AS d ON d.slot_id = s.id
         WHERE s.milestone = c.milestone
@@ -123,23 +133,27 @@ decided AS MATERIALIZED (
         LIMIT 1
     ) AS place ON c.registrant_id IS NOT NULL
 
+    -- State and rule, the first that holds. `policy.EXPLANATIONS` has a sentence for each. Without a
+    -- verdict the row stays as it is: a link in doubt whose distribution must not be touched now.
     CROSS JOIN LATERAL (
         SELECT CASE
-            WHEN c.in_doubt THEN 'claimed'
-            WHEN c.registrant_id IS NULL THEN 'waiting/registrant-unknown'
             WHEN c.erased_at IS NOT NULL THEN 'suppressed/erased'
             WHEN c.opted_out_at IS NOT NULL THEN 'suppressed/opted-out'
-            WHEN c.held_slot_id IS NOT NULL AND place.slot_id IS NULL THEN 'waiting/pool-empty'
-            WHEN c.held_slot_id IS NOT NULL THEN 'claimed'
-            WHEN c.sample_point >= c.sample_percent THEN 'suppressed/sample'
+            WHEN c.in_doubt AND place.slot_id IS NULL THEN NULL
+            WHEN c.in_doubt THEN 'claimed'
+            WHEN c.registrant_id IS NULL THEN 'waiting/registrant-unknown'
+            WHEN c.held_slot_id IS NULL AND c.sample_point >= c.sample_percent
+                THEN 'suppressed/sample'
             WHEN c.contact_key IS NULL THEN 'suppressed/contact-incomplete'
             WHEN c.dedup_key IS NULL THEN 'suppressed/contact-shared'
+            WHEN c.held_slot_id IS NOT NULL AND place.slot_id IS NULL THEN 'waiting/pool-empty'
+            WHEN c.held_slot_id IS NOT NULL THEN 'claimed'
             WHEN c.repeat = 'once' AND earlier.state IN ('claimed', 'waiting', 'unknown')
                 THEN 'waiting/once'
             WHEN c.repeat = 'once' AND earlier.finished_at IS NOT NULL THEN 'suppressed/once'
             WHEN c.repeat = 'once' AND earlier.expires_at > c.at THEN 'issued/once'
             WHEN c.repeat = 'cooldown'
-                AND earlier.created_at > c.at - make_interval(days => c.cooldown_days)
+                AND earlier.created_at > c.created_at - make_interval(days => c.cooldown_days)
                 THEN 'suppressed/cooldown'
             WHEN quiet.until IS NOT NULL THEN 'suppressed/quiet'
             WHEN place.slot_id IS NOT NULL AND 'direct' = ANY (c.lanes) THEN 'claimed'
@@ -155,17 +169,19 @@ decided AS MATERIALIZED (
             ELSE 'waiting/no-slot'
         END AS text
     ) AS verdict
-    WHERE c.course = 'decide' AND NOT (c.in_doubt AND place.slot_id IS NULL)
+    WHERE c.course = 'decide' AND verdict.text IS NOT NULL
 ),
 
--- An event that was decided before is taken up again in place: same row, next attempt.
+-- An event that was decided before is taken up again in place: same row, next attempt. One that goes
+-- on waiting for the same reason is not written again. The order keeps two batches that share
+-- event_ids from waiting for each other in a circle.
 written AS (
     INSERT INTO links AS l (
         id, event_id, milestone, survey_id, ref, registrant_id, occurred_at, data, fingerprint,
         state, rule, rule_until, published, attempt, lease_until, waiting_until,
         slot_id, distribution_id, reuses, expires_at, created_at, asked_by)
     SELECT
-        d.link_id, d.event_id, d.milestone, d.survey_id, d.ref, d.registrant_id, d.occurred_at,
+        d.link_id, d.event_id, d.milestone, d.link_survey_id, d.ref, d.registrant_id, d.occurred_at,
         d.data, d.fingerprint, d.state, d.rule, d.rule_until,
         CASE d.state WHEN 'issued' THEN 'personal' END,
         (d.state = 'claimed')::integer,
@@ -176,6 +192,7 @@ written AS (
             WHEN 'waiting' THEN d.held_distribution_id END,
         d.reuses, d.expires_at, d.at, d.asked_by
     FROM decided AS d
+    ORDER BY d.event_id
     ON CONFLICT (event_id) DO UPDATE SET
         survey_id = excluded.survey_id,
         registrant_id = excluded.registrant_id,
@@ -193,6 +210,7 @@ written AS (
     WHERE l.fingerprint = excluded.fingerprint
         AND l.state IN ('claimed', 'waiting', 'unknown')
         AND coalesce(l.lease_until <= milepost_now(), true)
+        AND (excluded.state <> 'waiting' OR excluded.rule IS DISTINCT FROM l.rule)
     RETURNING l.*
 ),
 
@@ -208,9 +226,8 @@ outcome AS (
 SELECT
     c.event_id AS asked,
     c.course,
-    coalesce(o.is_written, false) AS is_written,
-    c.seen_id IS NULL AS is_first,
     o.*,
+    o.id = c.link_id AS is_first,
     original.url AS reused_url,
     c.at,
     c.in_doubt,

@@ -1,4 +1,5 @@
--- Write registrants down, a row each; a row that says nothing else is left alone.
+-- Write registrants down, a row each; a row that says nothing else is left alone. Who gets another
+-- contact key has another contact: the ids of the old one go, and so does the claim to make it.
 --
 -- %(given)s   JSON array of {ref, email, first_name, last_name, phone, language, attributes,
 --             contact_key}, each ref once
@@ -21,6 +22,13 @@ ON CONFLICT (ref) DO UPDATE SET
     attributes = excluded.attributes,
     contact_key = excluded.contact_key,
     dedup_key = CASE WHEN r.dedup_key = excluded.contact_key THEN r.dedup_key END,
+    contact_id = CASE WHEN r.contact_key = excluded.contact_key THEN r.contact_id END,
+    home_lookup_id = CASE WHEN r.contact_key = excluded.contact_key THEN r.home_lookup_id END,
+    contact_at = CASE WHEN r.contact_key = excluded.contact_key THEN r.contact_at END,
+    contact_attempt = r.contact_attempt
+        + (r.contact_key IS DISTINCT FROM excluded.contact_key)::integer,
+    contact_lease_until = CASE WHEN r.contact_key = excluded.contact_key
+        THEN r.contact_lease_until END,
     updated_at = excluded.updated_at
 WHERE %(change)s
     AND (r.email, r.first_name, r.last_name, r.phone, r.language, r.attributes, r.contact_key)

@@ -12,7 +12,8 @@ UPDATE links AS l SET
     lane = s.lane,
     published = CASE WHEN s.url IS NULL THEN l.published ELSE coalesce(l.published, 'personal') END,
     lease_until = CASE WHEN s.pause > 0 THEN milepost_now() + make_interval(secs => s.pause) END,
-    looks = l.looks + s.looked::integer,
+    -- Looks in a row: a call that went out since then is to be looked for anew.
+    looks = CASE WHEN s.looked THEN l.looks + 1 ELSE 0 END,
     first_look_at = CASE WHEN s.looked THEN coalesce(l.first_look_at, milepost_now()) END,
     slot_id = CASE WHEN s.state <> 'failed' THEN l.slot_id END,
     distribution_id = CASE WHEN s.state <> 'failed' THEN l.distribution_id END,

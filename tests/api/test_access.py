@@ -1,0 +1,174 @@
+"""Who may call what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from litestar import Litestar, get
+from litestar.routes import HTTPRoute
+
+from milepost.api.access import refuse_unguarded
+from milepost.model import Scope
+from milepost.store import Store
+
+PUBLIC = {
+    "GET /health/live",
+    "GET /health/ready",
+    "GET /schema",
+    "GET /schema/docs",
+    "GET /schema/openapi.json",
+    "GET /schema/{path:str}",
+}
+OPEN_TO = {
+    "POST /v1/links": {Scope.ISSUE},
+    "GET /v1/links": {Scope.ISSUE, Scope.READ},
+    "GET /v1/links/{link_id:uuid}": {Scope.ISSUE, Scope.READ},
+    "PUT /v1/milestones/{key:str}": set[Scope](),
+    "GET /v1/milestones/{key:str}": {Scope.READ},
+    "GET /v1/milestones": {Scope.READ},
+    "POST /v1/milestones/{key:str}/pause": set[Scope](),
+    "POST /v1/milestones/{key:str}/resume": set[Scope](),
+    "GET /v1/milestones/{key:str}/pool": {Scope.READ},
+    "PUT /v1/registrants/{ref:str}": {Scope.SYNC},
+    "GET /v1/registrants/{ref:str}": {Scope.SYNC, Scope.READ},
+}
+"""The scopes besides `admin` that open each operation."""
+
+
+def operations(application: Litestar) -> Iterator[tuple[str, str]]:
+    """Every operation that the application itself knows, as method and path."""
+    for route in application.routes:
+        if isinstance(route, HTTPRoute):
+            for method in sorted({m for h in route.route_handlers for m in h.http_methods}):
+                yield method, route.path_format if ":" not in route.path else route.path
+
+
+async def test_every_operation_opens_to_its_scopes_alone(
+    application: Litestar, anybody: httpx.AsyncClient, keys: dict[Scope, str]
+) -> None:
+    """Each is asked without a key and with one of each scope; none is missing from the table."""
+    known = {f"{method} {path}" for method, path in operations(application) if method != "OPTIONS"}
+    assert PUBLIC | OPEN_TO.keys() == known
+    for method, path in operations(application):
+        place = (
+            path.replace("{link_id:uuid}", "00000000-0000-0000-0000-000000000000")
+            .replace("{key:str}", "landed")
+            .replace("{ref:str}", "ann")
+            .replace("{path:str}", "nothing")
+        )
+        operation = f"{method} {path}"
+        if method == "OPTIONS" and f"GET {path}" in PUBLIC:
+            continue
+        without = await anybody.request(method, place)
+        assert (operation, operation in PUBLIC) == (operation, without.status_code in {200, 404})
+        if operation in PUBLIC:
+            continue
+        assert (operation, 401) == (operation, without.status_code)
+        for scope in Scope:
+            headers = {"Authorization": f"Bearer {keys[scope]}"}
+            answer = await anybody.request(method, place, headers=headers)
+            may = scope is Scope.ADMIN or scope in OPEN_TO.get(operation, set())
+            may = may and method != "OPTIONS"
+            assert (operation, scope, may) == (operation, scope, answer.status_code != 403)
+            assert (operation, scope, False) == (operation, scope, answer.status_code >= 500)
+
+
+def test_a_handler_that_names_no_scopes_is_refused() -> None:
+    """The application is not made then."""
+
+    @get("/forgotten")
+    async def forgotten() -> None:
+        """Say nothing of scopes."""
+
+    with pytest.raises(TypeError, match="neither needs"):
+        refuse_unguarded(Litestar([forgotten], openapi_config=None))
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        None,
+        "",
+        "Bearer",
+        "Bearer ",
+        "Bearer mp_",
+        "Bearer mp_00000000",
+        "Bearer mp_00000000_" + "0" * 64,
+        "Basic bXA6bXA=",
+        "Bearer mp_0000\x000_0",
+        "Bearer mp_" + "0" * 10_000 + "_0",
+        "Bearer \xe4\xf6",
+    ],
+    ids=repr,
+)
+async def test_a_key_that_is_none_is_answered_401(
+    anybody: httpx.AsyncClient, header: str | None
+) -> None:
+    """Missing, malformed and unknown keys get the same problem, and are told how to send one."""
+    headers = {} if header is None else {"Authorization": header.encode("latin-1")}
+    answer = await anybody.get("/v1/milestones", headers=headers)
+    assert (401, "Bearer") == (answer.status_code, answer.headers["WWW-Authenticate"])
+    assert "application/problem+json" == answer.headers["Content-Type"]
+    assert "unauthorized" == answer.json()["code"]
+
+
+async def test_a_wrong_secret_is_answered_401(
+    anybody: httpx.AsyncClient, keys: dict[Scope, str]
+) -> None:
+    """The id of a key opens nothing."""
+    wrong = keys[Scope.ADMIN][:-1] + ("0" if keys[Scope.ADMIN][-1] != "0" else "1")
+    answer = await anybody.get("/v1/milestones", headers={"Authorization": f"Bearer {wrong}"})
+    assert 401 == answer.status_code
+
+
+async def test_whoever_reads_sees_no_personal_data(
+    anybody: httpx.AsyncClient, keys: dict[Scope, str]
+) -> None:
+    """Names, addresses and attributes are masked for `read`, and whole for `sync`."""
+    whole = await anybody.get(
+        "/v1/registrants/ann", headers={"Authorization": f"Bearer {keys[Scope.SYNC]}"}
+    )
+    assert "ann@example.com" == whole.json()["details"]["email"]
+    masked = await anybody.get(
+        "/v1/registrants/ann", headers={"Authorization": f"Bearer {keys[Scope.READ]}"}
+    )
+    details = masked.json()["details"]
+    assert ("a…", "A…", {"tier": "…"}) == tuple(
+        details[name] for name in ("email", "first_name", "attributes")
+    )
+    assert "ann@" not in masked.text
+
+
+async def test_urls_are_for_whoever_asked_for_them(
+    anybody: httpx.AsyncClient, store: Store, keys: dict[Scope, str]
+) -> None:
+    """`issue` sees its own links, `read` all without URLs, both together not more, `admin` all."""
+    both = (await store.keys.create("both", [Scope.ISSUE, Scope.READ]))[1]
+    everybody = {**{scope.value: key for scope, key in keys.items()}, "both": both}
+    ids = {}
+    for name in ("issue", "both"):
+        event = {"event_id": name, "milestone": "landed", "registrant": "ann"}
+        headers = {"Authorization": f"Bearer {everybody[name]}"}
+        ids[name] = (await anybody.post("/v1/links", json=event, headers=headers)).json()["id"]
+    async with store.connections.path() as database:
+        await database.execute(
+            b"UPDATE links SET state = 'issued', url = 'https://l/' || event_id, lookup_id = 'x',"
+            b" expires_at = now(), issued_at = now(), published = 'personal'"
+        )
+    mine, theirs = ("https://l/issue", "https://l/both")
+    for name, urls, page in (
+        ("issue", [mine, "404"], [mine]),
+        ("both", [None, theirs], [None, None]),
+        ("read", [None, None], [None, None]),
+        ("admin", [mine, theirs], [mine, theirs]),
+    ):
+        headers = {"Authorization": f"Bearer {everybody[name]}"}
+        seen = []
+        for which in ("issue", "both"):
+            answer = await anybody.get(f"/v1/links/{ids[which]}", headers=headers)
+            seen.append("404" if answer.status_code == 404 else answer.json()["url"])
+        assert (name, urls) == (name, seen)
+        listed = (await anybody.get("/v1/links", headers=headers)).json()["links"]
+        assert (name, page) == (name, [link["url"] for link in listed])

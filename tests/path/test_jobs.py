@@ -1,0 +1,321 @@
+"""The work ahead of time: pools are filled, contacts made, and crashes leave nothing double."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from milepost.app import Milepost
+from milepost.errors import DatabaseBusy
+from milepost.model import RegistrantDetails
+from milepost.simulator import Config
+from milepost.store.pools import PoolStore
+from milepost.upstream import ContactFields, UnknownOutcome
+
+Landed = Callable[..., Awaitable[None]]
+Elapse = Callable[[float], Awaitable[None]]
+Execute = Callable[..., Awaitable[list[tuple[Any, ...]]]]
+
+ONE_SLOT = Counter({"mailing_list.create": 1, "list_contact.add": 1, "distribution.create": 1})
+
+
+@pytest.fixture
+def dedup(request: pytest.FixtureRequest) -> bool:
+    """Whether the directory knows a person again."""
+    return bool(request.param)
+
+
+@pytest.fixture
+def simulator_config(request: pytest.FixtureRequest) -> Config:
+    """A simulator without limits, with deduplication unless the test says otherwise."""
+    with_dedup = "dedup" not in request.fixturenames or request.getfixturevalue("dedup")
+    return Config(limits="none", dedup=bool(with_dedup))
+
+
+async def pool(client: httpx.AsyncClient) -> dict[str, Any]:
+    """The pool of milestone `landed`."""
+    entries: dict[str, Any] = (await client.get("/v1/milestones/landed/pool")).json()
+    return entries
+
+
+async def define(client: httpx.AsyncClient, platform: Any, **changes: object) -> None:
+    """Register milestone `landed` with one slot, without filling its pool."""
+    definition = {"survey_id": platform.ready.survey_id, "slots": 1, **changes}
+    (await client.put("/v1/milestones/landed", json=definition)).raise_for_status()
+    await platform.forget()
+
+
+async def test_replenish_makes_each_slot_and_learns_its_template(
+    client: httpx.AsyncClient, milepost: Milepost, platform: Any
+) -> None:
+    """A list, a probe and a distribution each; the template gives the very link that is listed."""
+    await define(client, platform, slots=2, link_days=30, min_link_days=7)
+    counts = await milepost.replenish.run_once()
+    assert (2, 2, 0, 0) == (counts.planned, counts.ready, counts.stopped, counts.failed)
+    assert ONE_SLOT + ONE_SLOT == Counter(await platform.writes())
+    made = await pool(client)
+    assert 2 == made["ready"]
+    for entry in made["distributions"]:
+        links = milepost.upstream.distribution_links(entry["distribution_id"], made["survey_id"])
+        (listed,) = [link async for link in links]
+        assert entry["template"] == re.sub(r"(CGC_)\w{15}", r"\1{}", listed.link)
+        assert milepost.deployment.id in entry["list_name"]
+    before = await platform.calls()
+    assert 0 == (await milepost.replenish.run_once()).ready
+    assert before == await platform.calls()
+
+
+@pytest.mark.parametrize("step", ["note_list", "note_probe", "note_distribution", "ready"])
+async def test_replenish_goes_on_with_what_a_crash_left(
+    client: httpx.AsyncClient,
+    *,
+    milepost: Milepost,
+    platform: Any,
+    elapse: Elapse,
+    monkeypatch: pytest.MonkeyPatch,
+    step: str,
+) -> None:
+    """A step whose id was never written down is found again, and not made twice."""
+    await define(client, platform)
+
+    async def die(*_: object) -> None:
+        raise DatabaseBusy("the process is gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PoolStore, step, die)
+        with pytest.raises(DatabaseBusy):
+            await milepost.replenish.run_once()
+    await elapse(121)
+    assert 1 == (await milepost.replenish.run_once()).ready
+    assert ONE_SLOT == Counter(await platform.writes())
+
+
+@pytest.mark.parametrize("call_class", ["mailing_lists", "list_contacts", "distributions"])
+@pytest.mark.parametrize("kind", ["reset", "html"])
+@pytest.mark.parametrize("dedup", [True, False], indirect=["dedup"])
+async def test_replenish_asks_what_became_of_a_lost_answer(
+    client: httpx.AsyncClient,
+    *,
+    milepost: Milepost,
+    platform: Any,
+    elapse: Elapse,
+    call_class: str,
+    kind: str,
+    dedup: bool,
+) -> None:
+    """After each write with an unknown outcome there is still one list, probe and distribution."""
+    assert dedup == bool(milepost.deployment.dedup_criteria)
+    await define(client, platform)
+    await platform.fault(kind, call_class=call_class)
+    counts = await milepost.replenish.run_once()
+    assert (0, 1) == (counts.ready, counts.failed)
+    (entry,) = (await pool(client))["distributions"]
+    assert ("making", counts.errors[0]) == (entry["state"], entry["last_error"])
+    await elapse(6)
+    assert 1 == (await milepost.replenish.run_once()).ready
+    assert ONE_SLOT == Counter(await platform.writes())
+
+
+async def test_a_link_that_does_not_fit_stops_its_distribution_alone(
+    client: httpx.AsyncClient,
+    milepost: Milepost,
+    platform: Any,
+    execute: Execute,
+) -> None:
+    """It takes no links, the reason stands in the pool, and the others are made."""
+    await define(client, platform, slots=2)
+    for milestone in await milepost.store.milestones.all():
+        await milepost.store.pools.plan(milestone.key, milepost.deployment.id)
+    directory = milepost.deployment.directory_id or ""
+    foreign = await milepost.upstream.create_mailing_list(directory, "foreign")
+    # What the first slot believes of itself is not what the platform lists.
+    (probe,) = await execute(
+        "UPDATE slots SET list_id = %s, probe_contact_id = 'CID_000000000000001',"
+        " probe_lookup_id = 'CGC_000000000000001' WHERE number = 1 RETURNING number",
+        foreign,
+    )
+    counts = await milepost.replenish.run_once()
+    assert (1, 0, 1) == (counts.ready, counts.stopped, counts.failed)
+    contact = (
+        await milepost.upstream.add_list_contact(
+            directory, foreign, ContactFields(email="somebody@example.com")
+        )
+    ).contact_id
+    await execute("UPDATE slots SET probe_contact_id = %s WHERE number = 1", contact)
+    await execute("UPDATE distributions SET lease_until = NULL")
+    counts = await milepost.replenish.run_once()
+    assert (0, 1, 0) == (counts.ready, counts.stopped, counts.failed)
+    made = await pool(client)
+    stopped, ready = made["distributions"]
+    assert (1, "stopped", "ready") == (made["ready"], stopped["state"], ready["state"])
+    assert "lookup id" in stopped["stopped_because"]
+    assert 1 == probe[0]
+
+
+async def test_a_link_that_expires_too_early_is_not_trusted(
+    client: httpx.AsyncClient, milepost: Milepost, platform: Any, execute: Execute
+) -> None:
+    """A platform that shortens a distribution's life would make links die that we call alive."""
+    await define(client, platform)
+    (milestone,) = await milepost.store.milestones.all()
+    await milepost.store.pools.plan(milestone.key, milepost.deployment.id)
+    (making,) = await milepost.store.pools.claim(1)
+    await milepost.store.pools.release(making, "waits")
+    await platform.fault("reset", call_class="links", times=3)
+    await execute("UPDATE distributions SET lease_until = NULL")
+    await milepost.replenish.run_once()
+    await execute(
+        "UPDATE distributions SET lease_until = NULL, expires_at = expires_at + interval '1 day'"
+    )
+    assert 1 == (await milepost.replenish.run_once()).stopped
+    (entry,) = (await pool(client))["distributions"]
+    assert "expires" in entry["stopped_because"]
+
+
+async def test_a_run_ends_while_the_platform_is_away(
+    client: httpx.AsyncClient, milepost: Milepost, platform: Any, elapse: Elapse
+) -> None:
+    """Each slot is tried once, what failed is told, and a later run makes all."""
+    await define(client, platform, slots=10)
+    await platform.fault("status", status=503, times=None)
+    counts = await milepost.replenish.run_once()
+    assert (0, 10) == (counts.ready, counts.failed)
+    await platform.web.delete("/control/faults")
+    await elapse(6)
+    assert 10 == (await milepost.replenish.run_once()).ready
+
+
+async def test_sync_gives_everybody_one_contact(milepost: Milepost, platform: Any) -> None:
+    """The home list and one add each; a second run does nothing; a newcomer is one more add."""
+    await platform.forget()
+    assert 3 == (await milepost.sync.run_once()).made
+    assert Counter({"mailing_list.create": 1, "list_contact.add": 3}) == Counter(
+        await platform.writes()
+    )
+    ann = await milepost.store.registrants.get("ann")
+    assert ann is not None
+    assert ann.contact_id is not None
+    await platform.forget()
+    assert 0 == (await milepost.sync.run_once()).made
+    await _put(milepost, "dora", email="dora@example.com")
+    assert 1 == (await milepost.sync.run_once()).made
+    assert ["list_contact.add"] == await platform.writes()
+
+
+async def _put(milepost: Milepost, ref: str, **details: str) -> None:
+    deployment = await milepost.store.deployment.load()
+    await milepost.store.registrants.put(
+        {ref: RegistrantDetails(**details)}, deployment.dedup_criteria or frozenset()
+    )
+
+
+async def test_sync_leaves_out_whoever_has_no_contact_of_their_own(
+    milepost: Milepost, platform: Any
+) -> None:
+    """A shared and an incomplete one are no add, in this run and the next."""
+    await _put(milepost, "twin", email="Ann@example.com")
+    await _put(milepost, "nobody", first_name="Nobody")
+    assert 3 == (await milepost.sync.run_once()).made
+    assert 0 == (await milepost.sync.run_once()).made
+    emails = [entry["body"].get("email") for entry in await platform.entries()]
+    assert ["ann@example.com", "ben@example.com", "cleo@example.com"] == sorted(
+        filter(None, emails)
+    )
+
+
+@pytest.mark.parametrize("dedup", [True, False], indirect=["dedup"])
+@pytest.mark.parametrize("call_class", ["mailing_lists", "list_contacts"])
+async def test_sync_makes_nothing_twice_after_a_lost_answer(
+    *, milepost: Milepost, platform: Any, elapse: Elapse, dedup: bool, call_class: str
+) -> None:
+    """Neither a second home list nor a second contact."""
+    await platform.forget()
+    await platform.fault("reset", call_class=call_class)
+    if call_class == "mailing_lists":
+        with pytest.raises(UnknownOutcome):
+            await milepost.sync.run_once()
+    else:
+        assert (2, 1) == ((counts := await milepost.sync.run_once()).made, counts.failed)
+    await elapse(61)
+    assert 0 == (await milepost.sync.run_once()).failed
+    writes = await platform.entries()
+    made = [entry for entry in writes if entry.get("effect") != "list_contact_modified"]
+    assert Counter({"mailing_list.create": 1, "list_contact.add": 3}) == Counter(
+        entry["operation"] for entry in made
+    )
+    assert len(made) == len(writes) or dedup
+
+
+async def test_sync_stops_where_more_calls_would_end_the_same(
+    milepost: Milepost, platform: Any
+) -> None:
+    """A revoked token costs one page of calls; one person's bad data stop nobody else."""
+    await milepost.sync.run_once()
+    for number in range(80):
+        await _put(milepost, f"p{number}", email=f"p{number}@example.com")
+    await platform.fault("status", status=400, call_class="list_contacts")
+    counts = await milepost.sync.run_once()
+    assert (79, 1) == (counts.made, counts.failed)
+    for number in range(80, 160):
+        await _put(milepost, f"p{number}", email=f"p{number}@example.com")
+    await platform.fault("status", status=401, call_class="list_contacts", times=None)
+    counts = await milepost.sync.run_once()
+    assert (0, 32, 10) == (counts.made, counts.failed, len(counts.errors))
+
+
+async def test_changed_criteria_compute_all_keys_anew(milepost: Milepost, platform: Any) -> None:
+    """Who shared a contact under the old ones may own one under the others, and the other way."""
+    await _put(milepost, "twin", email="ann@example.com", first_name="Twin")
+    await _put(milepost, "phone", phone="+1")
+    await platform.switch(deduplication_criteria={"email": True, "firstName": True})
+    await milepost.sync.run_once()
+
+    async def contact(ref: str) -> str:
+        registrant = await milepost.store.registrants.get(ref)
+        return registrant.contact if registrant else "none"
+
+    assert ("own", "own", "incomplete") == (
+        await contact("ann"),
+        await contact("twin"),
+        await contact("phone"),
+    )
+    await platform.switch(deduplication_criteria={"phone": True})
+    await milepost.sync.run_once()
+    assert ("incomplete", "own") == (await contact("ann"), await contact("phone"))
+
+
+async def test_keys_half_computed_are_computed_again(
+    milepost: Milepost, platform: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A crash between the keys and the criteria leaves the change to be seen by the next run."""
+    await _put(milepost, "twin", email="ann@example.com", first_name="Twin")
+    await platform.switch(deduplication_criteria={"email": True, "firstName": True})
+
+    async def die(*_: object) -> None:
+        raise DatabaseBusy("the process is gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(milepost.store.registrants), "rekey", die)
+        with pytest.raises(DatabaseBusy):
+            await milepost.sync.run_once()
+    await milepost.sync.run_once()
+    twin = await milepost.store.registrants.get("twin")
+    assert "own" == (twin and twin.contact)
+
+
+async def test_a_deleted_home_list_is_told(milepost: Milepost) -> None:
+    """The run ends with the platform's answer."""
+    await milepost.sync.run_once()
+    deployment = await milepost.store.deployment.load()
+    await milepost.upstream.delete_mailing_list(
+        deployment.directory_id or "", deployment.home_list_id or ""
+    )
+    await _put(milepost, "dora", email="dora@example.com")
+    counts = await milepost.sync.run_once()
+    assert (0, 1) == (counts.made, counts.failed)
+    assert "not found" in counts.errors[0]

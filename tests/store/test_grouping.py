@@ -1,0 +1,107 @@
+"""Group commit, without a database."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from milepost.errors import DatabaseBusy
+from milepost.store.grouping import GroupCommit
+
+
+class Ledger:
+    """Remembers the batches it was given; holds each until `open` is set."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[str]] = []
+        self.open = asyncio.Event()
+        self.open.set()
+        self.busy = False
+
+    async def write(self, items: Sequence[str]) -> list[str]:
+        """Write items, unless one of them is `bad` or the database is away."""
+        self.batches.append(list(items))
+        await self.open.wait()
+        if self.busy:
+            raise DatabaseBusy("away")
+        if "bad" in items:
+            raise ValueError("bad")
+        return [item.upper() for item in items]
+
+    def group(self, most: int = 100) -> GroupCommit[str, str]:
+        """A group in which items that begin alike go into different batches."""
+        return GroupCommit(
+            self.write, apart=lambda item: (item[0],), same=lambda item: item, most=most
+        )
+
+
+async def test_what_arrives_together_is_written_together() -> None:
+    """The first goes at once; the others share the next batch, up to its size."""
+    ledger = Ledger()
+    group = ledger.group(most=2)
+    outcomes = await asyncio.gather(*(group.submit(item) for item in "abcd"))
+    assert [("A", True), ("B", True), ("C", True), ("D", True)] == outcomes
+    assert [["a", "b"], ["c", "d"]] == ledger.batches
+
+
+async def test_what_must_be_apart_waits_its_turn() -> None:
+    """An item that was left out is first in the next batch: later ones do not overtake it."""
+    ledger = Ledger()
+    group = ledger.group()
+    await asyncio.gather(*(group.submit(item) for item in ("a1", "a2", "b1", "a3", "b2")))
+    assert [["a1", "b1"], ["a2", "b2"], ["a3"]] == ledger.batches
+
+
+async def test_equal_items_are_written_once() -> None:
+    """All who submitted it get the outcome, one of them as their own."""
+    ledger = Ledger()
+    group = ledger.group()
+    ledger.open.clear()
+    first = asyncio.create_task(group.submit("z"))
+    equal = [asyncio.create_task(group.submit("a")) for _ in range(3)]
+    await asyncio.sleep(0)
+    ledger.open.set()
+    await first
+    assert [("A", True), ("A", False), ("A", False)] == await asyncio.gather(*equal)
+    assert 1 == sum(batch.count("a") for batch in ledger.batches)
+
+
+async def test_a_bad_item_fails_alone() -> None:
+    """Its neighbours are written, in few more batches."""
+    ledger = Ledger()
+    group = ledger.group()
+    items = [*"acdefghi", "bad"]
+    outcomes = await asyncio.gather(*map(group.submit, items), return_exceptions=True)
+    assert [(item.upper(), True) for item in "acdefghi"] == outcomes[:-1]
+    assert isinstance(outcomes[-1], ValueError)
+    assert len(ledger.batches) <= 9
+
+
+async def test_a_lost_database_fails_everybody_at_once() -> None:
+    """One try for all who wait, in the batch and in the queue; the next one is tried again."""
+    ledger = Ledger()
+    group = ledger.group(most=3)
+    ledger.busy = True
+    outcomes = await asyncio.gather(*map(group.submit, "abcdefgh"), return_exceptions=True)
+    assert [DatabaseBusy] * 8 == [type(outcome) for outcome in outcomes]
+    assert 1 == len(ledger.batches)
+    ledger.busy = False
+    assert ("A", True) == await group.submit("a")
+
+
+async def test_one_who_gives_up_takes_nobody_along() -> None:
+    """The outcome goes to those who are still there, the next of them has it as their own."""
+    ledger = Ledger()
+    group = ledger.group()
+    ledger.open.clear()
+    tasks = [asyncio.create_task(group.submit(item)) for item in ("a", "b", "b", "c")]
+    await asyncio.sleep(0)
+    tasks[1].cancel()
+    ledger.open.set()
+    assert [("A", True), ("B", True), ("C", True)] == await asyncio.gather(
+        tasks[0], tasks[2], tasks[3]
+    )
+    with pytest.raises(asyncio.CancelledError):
+        await tasks[1]

@@ -1,0 +1,101 @@
+"""The schema: made, taken away, made again, the same as `tables.py`, and strict."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import create_engine
+
+from milepost.store import migrate
+from milepost.store.connections import sqlalchemy_url
+from milepost.store.tables import metadata
+
+OBJECTS = (
+    "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace"
+    " AND relname NOT LIKE 'alembic%'"
+)
+MILESTONE = (
+    "INSERT INTO milestones VALUES ('m', 's', 'n', 'list', 'event', '{direct,deferred}', 'once',"
+    " NULL, 100, 1, 1, 'deferred', 60, 14, '[]', NULL, NULL, 'reject', false, 1500, 'active',"
+    " now(), now())"
+)
+REGISTRANT = (
+    "INSERT INTO registrants (ref, created_at, updated_at, dedup_key, home_lookup_id, contact_at)"
+    " VALUES ('r', now(), now(), "
+)
+LINK = (
+    "INSERT INTO links (id, event_id, milestone, survey_id, ref, data, fingerprint, asked_by,"
+    " attempt, created_at, state, rule, lease_until, lookup_id, url, expires_at, issued_at,"
+    " published, reuses) VALUES (gen_random_uuid(), 'e', 'm', 's', 'r', '{}', '{}', 'a', 0, now(), "
+)
+
+
+def test_up_down_and_up_again(database_url: str) -> None:
+    """Everything is taken back, and comes back."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        there = connection.execute(OBJECTS).fetchone()
+        migrate.downgrade(database_url, "base")
+        assert (0,) == connection.execute(OBJECTS).fetchone()
+        pending = migrate.pending(database_url)
+        assert pending == migrate.upgrade(database_url)
+        assert [] == migrate.pending(database_url)
+        assert there == connection.execute(OBJECTS).fetchone()
+
+
+def test_the_tables_are_what_the_migrations_made(database_url: str) -> None:
+    """Alembic finds no difference between `tables.py` and the migrated database."""
+    engine = create_engine(sqlalchemy_url(database_url))
+    with engine.connect() as connection:
+        context = MigrationContext.configure(
+            connection, opts={"compare_type": True, "compare_server_default": True}
+        )
+        differences = compare_metadata(context, metadata)
+    engine.dispose()
+    assert [] == differences
+
+
+def test_the_clock_can_be_set(database_url: str) -> None:
+    """`milepost_now()` is each statement's own time, unless the connection sets another."""
+    with psycopg.connect(database_url) as connection:
+        one, two = [connection.execute("SELECT milepost_now(), now()").fetchone() for _ in range(2)]
+        assert one is not None
+        assert two is not None
+        assert one[0] < two[0]
+        assert one[1] == two[1]
+        connection.execute("SET milepost.now = '2030-01-01T00:00:00Z'")
+        row = connection.execute("SELECT milepost_now()").fetchone()
+    assert row is not None
+    assert 2030 == row[0].year
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        LINK + "'issued', NULL, NULL, 'c', NULL, now(), NULL, 'personal', NULL)",
+        LINK + "'issued', NULL, NULL, NULL, 'u', now(), now(), 'personal', NULL)",
+        LINK + "'issued', NULL, NULL, 'c', 'u', now(), now(), NULL, NULL)",
+        LINK + "'waiting', NULL, NULL, 'c', 'u', now(), now(), NULL, NULL)",
+        LINK + "'claimed', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)",
+        LINK + "'waiting', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)",
+        LINK + "'suppressed', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)",
+        LINK + "'lost', 'r', NULL, NULL, NULL, NULL, NULL, NULL, NULL)",
+        LINK.replace("'e'", "repeat('é', 101)")
+        + "'unknown', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)",
+        MILESTONE.replace("'m'", "'n'").replace("{direct,deferred}", "{}"),
+        MILESTONE.replace("'m'", "'n'").replace("{direct,deferred}", "{deferred,direct}"),
+        MILESTONE.replace("'m'", "'n'").replace("'once'", "'cooldown'"),
+        REGISTRANT + "'k', NULL, NULL)",
+        REGISTRANT + "NULL, 'l', now())",
+        REGISTRANT.replace("'r'", "repeat('x', 801)") + "NULL, NULL, NULL)",
+        "INSERT INTO api_keys VALUES ('i', 'n', sha256(''), '{}', now())",
+        "INSERT INTO api_keys VALUES ('i', 'n', sha256(''), '{root}', now())",
+    ],
+)
+def test_the_tables_hold_what_a_promise_rests_on(database_url: str, statement: str) -> None:
+    """A row that would break a promise is refused by Postgres itself."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute(MILESTONE)
+        with pytest.raises(psycopg.errors.CheckViolation):
+            connection.execute(statement)  # type: ignore[call-overload]
