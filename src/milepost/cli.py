@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from io import SEEK_END
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -19,7 +20,7 @@ import msgspec
 import uvloop
 
 from milepost import settings
-from milepost.errors import MilepostError
+from milepost.errors import MilepostError, UpstreamError
 from milepost.model import Key, MilestoneDefinition, Scope
 from milepost.settings import Settings
 
@@ -390,7 +391,8 @@ def import_registrants(*, file: Path, dry_run: bool, as_json: bool) -> None:
     from milepost.jobs.registrants_file import UnreadableFile, import_file
 
     try:
-        size = file.stat().st_size
+        with file.open("rb") as opened:
+            size = opened.seek(0, SEEK_END)
     except OSError as error:
         raise UnreadableFile(f"{file}: {error.strerror}") from error
 
@@ -563,8 +565,11 @@ def _with_milepost(verb: Callable[[Milepost], Awaitable[T]]) -> T:
         )
 
     async def work(url: str) -> T:
-        async with app.opened(given, url) as milepost:
-            return await verb(milepost)
+        try:
+            async with app.opened(given, url) as milepost:
+                return await verb(milepost)
+        except UpstreamError as error:
+            raise UpstreamError(f"the platform at {given.upstream_url}: {error}") from error
 
     with app.database(given) as url:
         return uvloop.run(work(url))

@@ -117,6 +117,7 @@ async def test_a_body_has_a_largest_size(client: httpx.AsyncClient) -> None:
     assert (413, "body-too-large", None) == checked(await post(client, long))
 
     async def chunks() -> AsyncIterator[bytes]:
+        """Send it without saying how long it is."""
         for start in range(0, len(long), 8_192):
             yield long[start : start + 8_192]
 
@@ -236,6 +237,7 @@ async def test_a_mistake_of_ours_tells_nothing_of_its_values(
     """The answer is a plain 500, and the log says where and not what."""
 
     async def broken(*_: object, **__: object) -> None:
+        """Fail, and name a person."""
         raise RuntimeError("ann@example.com")
 
     monkeypatch.setattr(MilestoneStore, "all", broken)

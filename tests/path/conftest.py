@@ -141,6 +141,7 @@ async def landed(
     """Register milestone `landed` with these changes to its definition, and fill its pool."""
 
     async def register(**changes: object) -> None:
+        """Register it."""
         definition = {"survey_id": platform.ready.survey_id, "fields": FIELDS, **changes}
         (await client.put("/v1/milestones/landed", json=definition)).raise_for_status()
         await milepost.replenish.run_once()
@@ -154,6 +155,7 @@ def execute(database_url: str) -> Callable[..., Awaitable[list[tuple[Any, ...]]]
     """Run a statement in the test's database, past the store."""
 
     async def run(statement: str, *values: object) -> list[tuple[Any, ...]]:
+        """Run it, in a transaction of its own."""
         async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as database:
             cursor = await database.execute(statement.encode(), values)
             return await cursor.fetchall() if cursor.description else []
@@ -168,6 +170,7 @@ def elapse(
     """Let seconds go by for what waits: every deadline of the ledger comes nearer by as much."""
 
     async def pass_by(seconds: float) -> None:
+        """Let them go by."""
         for table, column in (
             ("links", "lease_until"),
             ("links", "first_look_at"),

@@ -404,6 +404,7 @@ async def test_a_database_that_is_away_for_a_moment_loses_no_outcome(
     fails = iter([True, True])
 
     async def sometimes(links: LinkStore, settlement: Settlement) -> Link | None:
+        """Fail twice, then settle."""
         if next(fails, False):
             raise DatabaseBusy("restarting")
         return await settle(links, settlement)
@@ -421,6 +422,7 @@ async def test_a_mistake_of_ours_behind_the_claim_keeps_the_event(
     await landed()
 
     async def broken(*_: object, **__: object) -> None:
+        """Fail as only a mistake does."""
         raise RuntimeError("a mistake")
 
     with monkeypatch.context() as patch:

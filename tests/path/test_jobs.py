@@ -84,6 +84,7 @@ async def test_replenish_goes_on_with_what_a_crash_left(
     await define(client, platform)
 
     async def die(*_: object) -> None:
+        """End before it is written down."""
         raise DatabaseBusy("the process is gone")
 
     with monkeypatch.context() as patch:
@@ -276,6 +277,7 @@ async def test_changed_criteria_compute_all_keys_anew(milepost: Milepost, platfo
     await milepost.sync.run_once()
 
     async def contact(ref: str) -> str:
+        """Whose contact a registrant has."""
         registrant = await milepost.store.registrants.get(ref)
         return registrant.contact if registrant else "none"
 
@@ -297,6 +299,7 @@ async def test_keys_half_computed_are_computed_again(
     await platform.switch(deduplication_criteria={"email": True, "firstName": True})
 
     async def die(*_: object) -> None:
+        """End before it is written down."""
         raise DatabaseBusy("the process is gone")
 
     with monkeypatch.context() as patch:

@@ -1,0 +1,250 @@
+"""The commands, as processes: what they print, how they fail, how they end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from milepost import personal_link
+from milepost.cli import main
+from milepost.local import process, simulator
+
+LINKS = Path(__file__).parents[2] / "shared" / "upstream" / "personal_links.tsv"
+LINK = (
+    "https://brand.example.com/jfe/form/SV_00000000000000A?Q_CHL=gl"
+    "&Q_DL=EMD_00000000000000B_00000000000000A_CGC_00000000000000C&_g_=g"
+)
+COMMANDS = (
+    (),
+    ("demo",),
+    ("serve",),
+    ("simulate",),
+    ("migrate",),
+    ("keys", "create"),
+    ("milestones", "apply"),
+    ("registrants", "import"),
+    ("run",),
+    ("events", "replay"),
+    ("link", "explain"),
+    ("doctor",),
+)
+
+
+@pytest.fixture
+def settings(database_url: str) -> dict[str, str]:
+    """The settings of an installation whose platform is away."""
+    return {
+        "MILEPOST_DATABASE_URL": database_url,
+        "MILEPOST_UPSTREAM_URL": "http://127.0.0.1:1/API/v3",
+        "MILEPOST_UPSTREAM_TOKEN": "simulator",
+        "MILEPOST_SECRET": "a secret of at least sixteen bytes",
+    }
+
+
+def milepost(*arguments: str, settings: dict[str, str] | None = None) -> Result:
+    """A command, run in this process."""
+    unset = dict.fromkeys((name for name in os.environ if name.startswith("MILEPOST_")), None)
+    return CliRunner().invoke(main, arguments, env=unset | (settings or {}))
+
+
+def complaint(result: Result) -> str:
+    """The one line of a command that failed, which printed nothing else."""
+    assert 1 == result.exit_code, result.output
+    assert "" == result.stdout
+    assert result.stderr.startswith("milepost: ")
+    assert 1 == len(result.stderr.splitlines())
+    return result.stderr
+
+
+def the_object(result: Result) -> Any:
+    """The one object that a command with `--json` prints."""
+    assert 1 == len(result.stdout.splitlines()), result.output
+    return json.loads(result.stdout)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_help_fits_a_terminal(command: tuple[str, ...]) -> None:
+    """Each command says what it does, in 80 columns."""
+    result = milepost(*command, "--help")
+    assert 0 == result.exit_code
+    assert 80 >= max(map(len, result.stdout.splitlines()))
+    assert "published" in result.stdout or command != ("simulate",)
+
+
+def test_help_does_not_wait_for_the_whole_program() -> None:
+    """Neither the database's nor the server's libraries are loaded for it."""
+    code = "import sys, milepost.cli; print(*sys.modules)"
+    loaded = subprocess.run(  # noqa: S603  (our own code)
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert set() == {"litestar", "sqlalchemy", "uvicorn", "httpx"} & set(loaded.stdout.split())
+
+
+@pytest.mark.parametrize("command", [("serve",), ("run", "sync"), ("migrate",)], ids=" ".join)
+def test_a_missing_setting_is_named_with_an_example(command: tuple[str, ...]) -> None:
+    """And nothing is started."""
+    said = complaint(milepost(*command))
+    assert "MILEPOST_UPSTREAM_URL is missing; for example: https://" in said
+
+
+def test_a_command_that_is_asked_for_wrongly_says_where_to_look() -> None:
+    """In one line, with the exit code that shells use for it."""
+    result = milepost("keys", "create", "app", "--scope", "everything")
+    assert 2 == result.exit_code
+    assert 1 == len(result.stderr.splitlines())
+    assert result.stderr.endswith("(see: milepost keys create --help)\n")
+
+
+def test_a_name_may_have_two_keys(settings: dict[str, str]) -> None:
+    """So that one can take over from the other."""
+    arguments = ("keys", "create", "app", "--scope", "issue", "--scope", "read", "--json")
+    one, two = (the_object(milepost(*arguments, settings=settings)) for _ in range(2))
+    assert {"id", "key", "scopes"} == one.keys() == two.keys()
+    assert ["issue", "read"] == one["scopes"]
+    assert one["key"] != two["key"]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("x = [", "not TOML"),
+        ("[other]", "there is no table [milestones.KEY]"),
+        ('[milestones.a]\nsurvey_id = "mine"', "such as SV_0123456789abcde"),
+        ("[milestones.a]\nslots = 3", "missing required field `survey_id`"),
+    ],
+)
+def test_a_wrong_file_of_milestones_is_explained(
+    content: str, said: str, tmp_path: Path, settings: dict[str, str]
+) -> None:
+    """With the file and the place in it."""
+    path = tmp_path / "milestones.toml"
+    path.write_text(content)
+    result = milepost("milestones", "apply", str(path), settings=settings)
+    assert said in complaint(result)
+    assert str(path) in result.stderr
+
+
+def test_a_file_that_cannot_be_read_is_named(settings: dict[str, str], tmp_path: Path) -> None:
+    """By every command that takes one."""
+    for command in (
+        ("milestones", "apply"),
+        ("registrants", "import"),
+        ("events", "replay", "--key", "mp_x"),
+    ):
+        for path in (tmp_path / "missing.csv", tmp_path):
+            assert str(path) in complaint(milepost(*command, str(path), settings=settings))
+
+
+def test_milestones_and_registrants_are_taken(settings: dict[str, str], tmp_path: Path) -> None:
+    """With one object for programs; a dry run first, which changes nothing."""
+    milestones, people = tmp_path / "milestones.toml", tmp_path / "people.csv"
+    milestones.write_text('[milestones.landed]\nsurvey_id = "SV_0123456789abcde"\n')
+    people.write_text("ref,email\na,a@example.com\nb\n")
+    with simulator(0) as ready:
+        settings |= {"MILEPOST_UPSTREAM_URL": ready()["url"]}
+        applied = milepost("milestones", "apply", str(milestones), "--json", settings=settings)
+        imports = [
+            the_object(
+                milepost("registrants", "import", str(people), "--json", *more, settings=settings)
+            )
+            for more in (["--dry-run"], [], [])
+        ]
+        synced = milepost("run", "sync", "--json", settings=settings)
+        report = milepost("registrants", "import", str(people), settings=settings)
+    assert {"milestones": {"landed": "created"}} == the_object(applied)
+    assert [(1, 0), (1, 0), (0, 1)] == [(i["created"], i["unchanged"]) for i in imports]
+    assert [{"line": 3, "reason": "1 values under 2 columns"}] == imports[0]["bad_rows"]
+    assert 1 == the_object(synced)["made"]
+    assert "2 rows: 0 created, 0 changed, 1 unchanged, 1 bad\n" == report.stdout
+    assert "  line 3: 1 values under 2 columns\n" == report.stderr
+
+
+def test_what_is_away_is_named(settings: dict[str, str], tmp_path: Path) -> None:
+    """The database, the platform, the server that events are sent to."""
+    people = tmp_path / "people.csv"
+    people.write_text("ref\na\n")
+    assert "connection failed" in complaint(
+        milepost("registrants", "import", str(people), settings=settings)
+    )
+    away = settings | {"MILEPOST_DATABASE_URL": "postgresql://u:p@127.0.0.1:1/db"}
+    assert "Postgres cannot be reached" in complaint(
+        milepost("keys", "create", "app", "--scope", "issue", settings=away)
+    )
+    events = tmp_path / "events.ndjson"
+    events.write_text('{"event_id": "e1"}\n')
+    assert "nobody answers at http://127.0.0.1:1" in complaint(
+        milepost("events", "replay", str(events), "--key", "mp_x", "--url", "http://127.0.0.1:1")
+    )
+
+
+def test_links_are_explained_and_rebuilt() -> None:
+    """All that were seen; what is no link is refused without being quoted."""
+    seen = LINKS.read_text().splitlines()[1:] if LINKS.exists() else [f"now\t{LINK}"]
+    for link in (line.split("\t")[1] for line in seen):
+        parts = the_object(milepost("link", "explain", link))
+        assert personal_link.explain(link) == parts
+        assert link == parts["url"]
+    assert "secret" not in complaint(milepost("link", "explain", "https://example.com/secret"))
+
+
+def test_the_simulator_says_one_line_and_ends_when_told() -> None:
+    """With what a client needs; SIGTERM is its usual end."""
+    command = [sys.executable, "-m", "milepost", "simulate", "--port", "0"]
+    with subprocess.Popen(  # noqa: S603  (our own command)
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as started:
+        assert started.stdout is not None
+        ready = json.loads(started.stdout.readline())
+        started.terminate()
+        rest, errors = started.communicate(timeout=30)
+    assert ["url", "directory_id", "survey_id"] == list(ready)
+    assert (0, b"", b"") == (started.returncode, rest, errors)
+
+
+def test_a_taken_port_is_named(settings: dict[str, str]) -> None:
+    """Before anything else is started."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        for command in ("serve", "simulate"):
+            said = complaint(milepost(command, "--port", port, settings=settings))
+            assert f"another program has port {port}" in said
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_server_ends_in_order(number: signal.Signals, settings: dict[str, str]) -> None:
+    """However it is told to end: exit code 0, and nothing more is said."""
+    with simulator(0) as ready:
+        environment = os.environ | settings | {"MILEPOST_UPSTREAM_URL": ready()["url"]}
+        arguments = ("serve", "--port", "0")
+        with process(*arguments, environment=environment, stderr=subprocess.PIPE) as started:
+            assert started.stderr is not None
+            assert started.stderr.readline().startswith(b"Milepost on http://127.0.0.1:")
+            started.send_signal(number)
+            assert b"" == started.stderr.read()
+            assert 0 == started.wait(30)
+
+
+def test_a_process_ends_with_the_one_that_started_it() -> None:
+    """Also when that one was killed and could tell nobody."""
+    code = (
+        "import os, signal; from milepost.local import simulator\n"
+        "with simulator(0) as ready:\n"
+        "    print(ready()['url'], flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    killed = subprocess.run(  # noqa: S603  (our own code)
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )  # comes back when nobody holds stderr any more, so when the simulator has gone
+    port = int(killed.stdout.split(":")[2].partition("/")[0])
+    assert -signal.SIGKILL == killed.returncode
+    with socket.socket() as probe:
+        assert 0 != probe.connect_ex(("127.0.0.1", port))

@@ -1,0 +1,86 @@
+"""Settings: what is missing or wrong is named, with an example."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from milepost import settings
+from milepost.errors import ConfigurationError
+
+REAL = {
+    "MILEPOST_DATABASE_URL": "postgresql://user:password@db.example.com/milepost",
+    "MILEPOST_UPSTREAM_URL": "https://fra1.qualtrics.com/API/v3/",
+    "MILEPOST_UPSTREAM_TOKEN": "a-token",
+    "MILEPOST_SECRET": "0123456789abcdef",
+}
+
+
+def test_a_full_set_is_taken_as_it_stands(tmp_path: Path) -> None:
+    """Nothing is made on disk where everything was given."""
+    given = settings.load(REAL, tmp_path / "home")
+    assert "https://fra1.qualtrics.com/API/v3" == given.upstream_url
+    assert not given.embedded
+    assert not given.simulated
+    assert not (tmp_path / "home").exists()
+
+
+def test_the_simulator_needs_one_setting_and_keeps_a_secret(tmp_path: Path) -> None:
+    """The secret is made once, for its owner alone, and is the same at the next start."""
+    environment = {"MILEPOST_UPSTREAM_URL": "simulator"}
+    first = settings.load(environment, tmp_path)
+    again = settings.load(environment, tmp_path)
+    assert (True, True) == (first.embedded, first.simulated)
+    assert 64 == len(first.secret)
+    assert first == again
+    assert 0o600 == stat.S_IMODE((tmp_path / "secret").stat().st_mode)
+    assert ["secret"] == [path.name for path in tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"UPSTREAM_URL": ""}, "MILEPOST_UPSTREAM_URL is missing"),
+        ({"UPSTREAM_URL": "qualtrics"}, "MILEPOST_UPSTREAM_URL is not a URL"),
+        ({"UPSTREAM_URL": "https://host:99999/API/v3"}, "MILEPOST_UPSTREAM_URL is not a URL"),
+        ({"UPSTREAM_TOKEN": ""}, "MILEPOST_UPSTREAM_TOKEN is missing"),
+        ({"DATABASE_URL": "mysql://host/db"}, "MILEPOST_DATABASE_URL is not a Postgres URL"),
+        ({"DATABASE_URL": "postgresql://h/db?foo=1"}, "MILEPOST_DATABASE_URL is not a Postgres"),
+        ({"DATABASE_URL": "postgresql://h:x/db"}, "MILEPOST_DATABASE_URL is not a Postgres"),
+        ({"DIRECTORY_ID": "mine"}, "MILEPOST_DIRECTORY_ID is not the id of a directory"),
+        ({"SECRET": ""}, "MILEPOST_SECRET is missing"),
+        ({"SECRET": "short"}, "MILEPOST_SECRET has fewer than 16 bytes"),
+        ({"SECRET_FILE": "/nowhere"}, "MILEPOST_SECRET and MILEPOST_SECRET_FILE are both given"),
+        ({"SECRET": "", "SECRET_FILE": "/nowhere"}, "MILEPOST_SECRET_FILE cannot be read"),
+        ({"SECRET": "", "SECRET_FILE": "/dev/null"}, "MILEPOST_SECRET_FILE names an empty file"),
+    ],
+)
+def test_what_is_wrong_is_named_with_an_example(
+    changes: dict[str, str], named: str, tmp_path: Path
+) -> None:
+    """One line, the variable first, an example last, and never the value of a secret."""
+    environment = REAL | {f"MILEPOST_{name}": value for name, value in changes.items()}
+    with pytest.raises(ConfigurationError) as caught:
+        settings.load(environment, tmp_path)
+    said = str(caught.value)
+    assert said.startswith(named), said
+    assert "; for example: " in said
+    assert "password@db" not in said
+
+
+def test_a_secret_may_stand_in_a_file(tmp_path: Path) -> None:
+    """White space around it, such as an editor's line break, does not count."""
+    path = tmp_path / "token"
+    path.write_text("from-a-file\n")
+    environment = REAL | {"MILEPOST_UPSTREAM_TOKEN_FILE": str(path)}
+    del environment["MILEPOST_UPSTREAM_TOKEN"]
+    assert "from-a-file" == settings.load(environment, tmp_path).upstream_token
+
+
+def test_a_kept_secret_that_was_cut_off_is_refused(tmp_path: Path) -> None:
+    """Signing with nothing would be worse than not starting."""
+    (tmp_path / "secret").write_text("")
+    with pytest.raises(ConfigurationError, match="MILEPOST_SECRET is too short in"):
+        settings.load({"MILEPOST_UPSTREAM_URL": "simulator"}, tmp_path)
