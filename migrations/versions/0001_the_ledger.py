@@ -119,6 +119,7 @@ CREATE TABLE slots (
     list_id          text UNIQUE,
     probe_contact_id text,
     probe_lookup_id  text,
+    rests_until      timestamptz,
     created_at       timestamptz NOT NULL,
     UNIQUE (milestone, survey_id, number),
     CHECK ((probe_contact_id IS NULL) = (probe_lookup_id IS NULL)),

@@ -216,6 +216,11 @@ class Issuing:
                 made = await self._makers[claim.route].make(claim, begin_by=begin_by)
             except MilepostError as error:
                 log.warning("link %s: %s", claim.link.id, error)
+                if isinstance(error, NotFound):
+                    with suppress(DatabaseBusy):
+                        await self._store.pools.rest(
+                            claim.place.slot_id, PAUSE_UNTIL_MENDED_SECONDS, str(error)
+                        )
                 return await self._settle(_setback(claim, error, calls.count))
         try:
             link = await self._settle(_success(claim, made, calls.count))
@@ -288,7 +293,7 @@ def _setback(claim: Claim, error: MilepostError, calls: int) -> Settlement:
     The order matters: an unknown outcome is never taken for a refusal. A claim that was in doubt
     stays so until a call has told: a look that could not be made is no answer.
     """
-    state, rule, pause = LinkState.WAITING, "upstream-away", PAUSE_SECONDS
+    state, rule, pause, leaves = LinkState.WAITING, "upstream-away", PAUSE_SECONDS, False
     match error:
         case UnknownOutcome():
             state, rule = LinkState.UNKNOWN, "outcome-unknown"
@@ -299,13 +304,13 @@ def _setback(claim: Claim, error: MilepostError, calls: int) -> Settlement:
         case Unauthorized() | Forbidden():
             rule, pause = "upstream-unauthorized", PAUSE_UNTIL_MENDED_SECONDS
         case NotFound():
-            rule, pause = "list-missing", PAUSE_UNTIL_MENDED_SECONDS
+            rule, pause, leaves = "list-missing", 0, True
         case Refused():
-            state, rule, pause = LinkState.FAILED, "upstream-refused", 0
+            state, rule, pause, leaves = LinkState.FAILED, "upstream-refused", 0, True
         case LookupTaken() | MalformedId() | NotAPersonalLink():
-            state, rule, pause = LinkState.FAILED, "link-untrusted", 0
+            state, rule, pause, leaves = LinkState.FAILED, "link-untrusted", 0, True
     if claim.in_doubt and state is LinkState.WAITING:
-        state = LinkState.UNKNOWN
+        state, leaves, pause = LinkState.UNKNOWN, False, pause or PAUSE_SECONDS
     return Settlement(
         id=claim.link.id,
         attempt=claim.attempt,
@@ -314,5 +319,6 @@ def _setback(claim: Claim, error: MilepostError, calls: int) -> Settlement:
         detail=str(error),
         calls=calls,
         looked=isinstance(error, StillUnknown) and error.looked,
+        leaves=leaves,
         pause=pause,
     )

@@ -17,8 +17,11 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import IO
+from urllib.parse import urlsplit
 
 from milepost.errors import ConfigurationError
 from milepost.settings import SIMULATOR_PORT, SIMULATOR_TOKEN, SIMULATOR_URL
@@ -114,19 +117,17 @@ def free_port(wanted: int) -> int:
 
 def _recognise_simulator() -> None:
     """Raise when what listens on the simulator's port is another program."""
-    import httpx  # noqa: PLC0415  (a simulator that is to be started must not wait for it)
-
+    connection = HTTPConnection("127.0.0.1", SIMULATOR_PORT, timeout=ASK_SECONDS)
     try:
-        answer = httpx.get(
-            f"{SIMULATOR_URL}/whoami",
-            headers={"X-API-TOKEN": SIMULATOR_TOKEN},
-            timeout=ASK_SECONDS,
-            trust_env=False,
-        )
-        if answer.is_success and "result" in answer.json():
+        path = urlsplit(SIMULATOR_URL).path + "/whoami"
+        connection.request("GET", path, headers={"X-API-TOKEN": SIMULATOR_TOKEN})
+        answer = connection.getresponse()
+        if answer.status == HTTPStatus.OK and "result" in json.loads(answer.read()):
             return
-    except (httpx.HTTPError, ValueError):
+    except (OSError, HTTPException, ValueError, TypeError):
         pass
+    finally:
+        connection.close()
     raise ConfigurationError(
         f"another program has port {SIMULATOR_PORT}, which the simulator needs: end that program, "
         "or start `milepost simulate` on another port and give its address as MILEPOST_UPSTREAM_URL"

@@ -174,6 +174,7 @@ def elapse(
         for table, column in (
             ("links", "lease_until"),
             ("links", "first_look_at"),
+            ("slots", "rests_until"),
             ("distributions", "lease_until"),
             ("registrants", "contact_lease_until"),
             ("deployment", "home_lease_until"),

@@ -221,10 +221,7 @@ async def test_nobody_listening_is_no_doubt(milepost: Milepost, landed: Landed) 
     assert (False, "issued", 1) == (again.is_new, again.link.state, again.link.upstream_calls)
 
 
-@pytest.mark.parametrize(
-    ("status", "rule"),
-    [(401, "upstream-unauthorized"), (403, "upstream-unauthorized"), (404, "list-missing")],
-)
+@pytest.mark.parametrize("status", [401, 403])
 async def test_what_a_person_must_mend_is_not_stormed(
     *,
     client: httpx.AsyncClient,
@@ -232,29 +229,50 @@ async def test_what_a_person_must_mend_is_not_stormed(
     platform: Any,
     elapse: Elapse,
     status: int,
-    rule: str,
 ) -> None:
     """The event waits with the reason, without a call for half a minute, and is then done."""
     await landed()
     await platform.fault("status", status=status)
-    assert waits(rule) == told(await ask(client))
+    assert waits("upstream-unauthorized") == told(await ask(client))
     calls = await platform.calls()
-    assert waits(rule) == told(await ask(client))
+    assert waits("upstream-unauthorized") == told(await ask(client))
     assert calls == await platform.calls()
     await elapse(31)
     assert 200 == (await ask(client))[0]
 
 
-async def test_a_deleted_list_keeps_the_event(
+async def test_a_deleted_list_costs_one_call_and_no_event(
+    client: httpx.AsyncClient, milepost: Milepost, landed: Landed, platform: Any, elapse: Elapse
+) -> None:
+    """The event gets its link from another slot; the broken one rests, and says why."""
+    await landed(slots=2)
+    pool = (await client.get("/v1/milestones/landed/pool")).json()
+    broken, _ = pool["distributions"]
+    directory = milepost.deployment.directory_id or ""
+    await milepost.upstream.delete_mailing_list(directory, broken["list_id"])
+    status, link = await ask(client)
+    assert (201, "issued", 2) == (status, link["state"], link["upstream_calls"])
+    calls = await platform.calls()
+    _, other = await ask(client, event_id="e2", registrant="ben")
+    assert ("issued", 1) == (other["state"], other["upstream_calls"])
+    assert calls + 1 == await platform.calls()
+    pool = (await client.get("/v1/milestones/landed/pool")).json()
+    assert "404" in pool["distributions"][0]["last_error"]
+    await elapse(31)
+    _, third = await ask(client, event_id="e3", registrant="cleo")
+    assert ("issued", 2) == (third["state"], third["upstream_calls"])
+
+
+async def test_without_another_slot_the_event_of_a_deleted_list_waits(
     client: httpx.AsyncClient, milepost: Milepost, landed: Landed
 ) -> None:
-    """It is told as such, and not handed a link that cannot open."""
+    """It is told that the pool is empty, and not handed a link that cannot open."""
     await landed(slots=1)
     pool = (await client.get("/v1/milestones/landed/pool")).json()
     (slot,) = pool["distributions"]
     directory = milepost.deployment.directory_id or ""
     await milepost.upstream.delete_mailing_list(directory, slot["list_id"])
-    assert waits("list-missing") == told(await ask(client))
+    assert waits("pool-empty") == told(await ask(client))
 
 
 async def test_a_refusal_for_good_is_told(

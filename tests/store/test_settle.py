@@ -119,7 +119,9 @@ async def test_a_failed_link_gives_its_place_back(store: Store, register: Regist
     """The next event of the person goes to the place that the failed one left."""
     await register()
     first = await store.links.claim(event("e1"))
-    failed = await store.links.settle(setback(first, LinkState.FAILED, detail="refused\0"))
+    failed = await store.links.settle(
+        setback(first, LinkState.FAILED, detail="refused\0", leaves=True)
+    )
     assert failed is not None
     assert failed.reason is not None
     assert "refused\ufffd" == failed.reason.detail

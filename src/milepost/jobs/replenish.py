@@ -20,7 +20,7 @@ from milepost.errors import MilepostError
 from milepost.model import Deployment
 from milepost.personal_link import NotAPersonalLink, Template, parse
 from milepost.store import Store
-from milepost.store.pools import Making
+from milepost.store.pools import Making, TakenOver
 from milepost.upstream import CallFailed, ContactFields, Upstream
 
 log = logging.getLogger(__name__)
@@ -85,12 +85,15 @@ class Replenish:
     ) -> None:
         while claimed := await self._store.pools.claim(1):
             (making,) = claimed
-            if making.id in failed:
-                # Each is tried once in a run, or one that never succeeds would never let it end.
-                await self._store.pools.release(making, failed[making.id])
-                continue
-            await self._finish(making, counts, failed)
-            progress(1)
+            try:
+                if making.id in failed:
+                    # Each is tried once in a run, or one that never succeeds never lets it end.
+                    await self._store.pools.release(making, failed[making.id])
+                else:
+                    await self._finish(making, counts, failed)
+                    progress(1)
+            except TakenOver as error:
+                log.warning("%s", error)
 
     async def _finish(self, making: Making, counts: Counts, failed: dict[int, str]) -> None:
         try:

@@ -144,6 +144,7 @@ class Connections:
             max_overflow=2,
             pool_timeout=POOL_TIMEOUT_SECONDS,
             pool_pre_ping=True,
+            hide_parameters=True,  # they hold people's data, and errors end in logs
             connect_args=session,
         )
 

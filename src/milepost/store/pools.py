@@ -20,6 +20,7 @@ import msgspec
 from msgspec import Struct
 from sqlalchemy import func, select, update
 
+from milepost.errors import MilepostError
 from milepost.store import tables
 from milepost.store.connections import Connections, plain, statement
 
@@ -52,6 +53,10 @@ class Making(Struct, frozen=True, kw_only=True):
     expires_at: datetime
 
 
+class TakenOver(MilepostError):
+    """Somebody else makes the distribution by now: what this attempt knows does not count."""
+
+
 class PoolEntry(Struct, frozen=True, kw_only=True):
     """A distribution of a pool, as an admin sees it."""
 
@@ -72,7 +77,10 @@ class PoolEntry(Struct, frozen=True, kw_only=True):
 
 
 class PoolStore:
-    """The verbs of pools; each is one transaction."""
+    """The verbs of pools; each is one transaction.
+
+    Those that move a `Making` on raise `TakenOver` when its attempt is not the latest any more.
+    """
 
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
@@ -128,6 +136,20 @@ class PoolStore:
         pause_until = func.milepost_now() + timedelta(seconds=PAUSE_SECONDS)
         await self._distribution(making, last_error=error, lease_until=pause_until)
 
+    async def rest(self, slot_id: int, seconds: float, error: str) -> None:
+        """Give a slot no links for a while: the platform does not know its list any more."""
+        slots, distributions = tables.slots, tables.distributions
+        until = func.milepost_now() + timedelta(seconds=seconds)
+        async with self._connections.transaction() as connection:
+            await connection.execute(
+                update(slots).where(slots.c.id == slot_id).values(rests_until=until)
+            )
+            await connection.execute(
+                update(distributions)
+                .where(distributions.c.slot_id == slot_id, distributions.c.state == "ready")
+                .values(last_error=error)
+            )
+
     async def entries(self, milestone: str, survey_id: str) -> Sequence[PoolEntry]:
         """The pool of a milestone's present survey, by slot and generation."""
         slots, distributions, links = tables.slots, tables.distributions, tables.links
@@ -153,14 +175,16 @@ class PoolStore:
             distributions.c.id == making.id, distributions.c.attempt == making.attempt
         )
         async with self._connections.transaction() as connection:
-            await connection.execute(
+            changed = await connection.execute(
                 update(slots).where(slots.c.id == making.slot_id, held.exists()).values(**values)
             )
+        if changed.rowcount == 0:
+            raise TakenOver(f"slot {making.number} of {making.milestone} was taken over")
 
     async def _distribution(self, making: Making, **values: object) -> None:
         distributions = tables.distributions
         async with self._connections.transaction() as connection:
-            await connection.execute(
+            changed = await connection.execute(
                 update(distributions)
                 .where(
                     distributions.c.id == making.id,
@@ -169,3 +193,5 @@ class PoolStore:
                 )
                 .values(**values)
             )
+        if changed.rowcount == 0:
+            raise TakenOver(f"slot {making.number} of {making.milestone} was taken over")

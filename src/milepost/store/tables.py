@@ -136,6 +136,7 @@ slots = Table(
     Column("list_id", Text, unique=True),
     Column("probe_contact_id", Text),
     Column("probe_lookup_id", Text),
+    Column("rests_until", Moment),
     Column("created_at", Moment, nullable=False),
     UniqueConstraint("milestone", "survey_id", "number"),
 )

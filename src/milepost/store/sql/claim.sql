@@ -116,6 +116,7 @@ decided AS MATERIALIZED (
                     d.id = c.held_distribution_id AND d.state IN ('ready', 'draining')
                 ELSE
                     s.survey_id = c.survey_id
+                    AND coalesce(s.rests_until <= c.at, true)
                     AND d.state = 'ready'
                     AND d.takes_until > c.at
                     AND (c.held_slot_id IS NULL OR s.id = c.held_slot_id)
@@ -163,6 +164,7 @@ decided AS MATERIALIZED (
                 JOIN distributions AS d ON d.slot_id = s.id
                 WHERE s.milestone = c.milestone
                     AND s.survey_id = c.survey_id
+                    AND coalesce(s.rests_until <= c.at, true)
                     AND d.state = 'ready'
                     AND d.takes_until > c.at) THEN 'waiting/pool-empty'
             WHEN c.when_full = 'suppressed' THEN 'suppressed/no-slot'

@@ -2,7 +2,7 @@
 -- took over has another attempt number, and a late writer changes nothing.
 --
 -- %(settlements)s  JSON array of {id, attempt, state, rule, detail, route, lane, lookup_id, url,
---                  expires_at, calls, looked, pause}
+--                  expires_at, calls, looked, leaves, pause}
 UPDATE links AS l SET
     state = s.state,
     rule = s.rule,
@@ -15,8 +15,8 @@ UPDATE links AS l SET
     -- Looks in a row: a call that went out since then is to be looked for anew.
     looks = CASE WHEN s.looked THEN l.looks + 1 ELSE 0 END,
     first_look_at = CASE WHEN s.looked THEN coalesce(l.first_look_at, milepost_now()) END,
-    slot_id = CASE WHEN s.state <> 'failed' THEN l.slot_id END,
-    distribution_id = CASE WHEN s.state <> 'failed' THEN l.distribution_id END,
+    slot_id = CASE WHEN NOT s.leaves THEN l.slot_id END,
+    distribution_id = CASE WHEN NOT s.leaves THEN l.distribution_id END,
     lookup_id = s.lookup_id,
     url = s.url,
     expires_at = s.expires_at,
@@ -26,6 +26,6 @@ UPDATE links AS l SET
 FROM jsonb_to_recordset(%(settlements)s::jsonb) AS s (
     id uuid, attempt integer, state text, rule text, detail text, route text, lane text,
     lookup_id text, url text, expires_at timestamptz, calls double precision, looked boolean,
-    pause double precision)
+    leaves boolean, pause double precision)
 WHERE l.id = s.id AND l.attempt = s.attempt AND l.state = 'claimed'
 RETURNING l.*, NULL::text AS reused_url, milepost_now() AS at
