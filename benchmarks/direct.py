@@ -24,7 +24,8 @@ import psycopg
 
 from milepost import app
 from milepost.embedded import EmbeddedPostgres
-from milepost.local import free_port, started
+from milepost.local import free_port
+from milepost.local import simulator as simulator_process
 from milepost.model import MilestoneDefinition, RegistrantDetails, Scope
 from milepost.settings import SIMULATOR_TOKEN, load
 
@@ -56,8 +57,8 @@ class Figure:
 
 async def measure(home: Path, *, rounds: int, seconds: float) -> list[Figure]:
     """Measure in alternating rounds and return the medians over them."""
-    with EmbeddedPostgres(home) as url, started(free_port(8790)) as simulator:
-        async with _set_up(home, url, simulator) as (link, least):
+    with EmbeddedPostgres(home) as url, simulator_process(free_port(8790)) as ready:
+        async with _set_up(home, url, ready()) as (link, least):
             await _round(link, 2.0)  # connections, prepared statements
             await _round(least, 2.0)
             ours, against = [], []

@@ -30,7 +30,6 @@ KEEP_ALIVE_SECONDS = 65
 """Longer than callers keep their pooled connections (60 s is usual): it is they who close first,
 and no request meets a connection that is just going away."""
 
-
 GRACE_SECONDS = 15
 """How long requests may take to end once the process was told to stop: the longest deadline that a
 caller may set is 8 s."""
@@ -91,19 +90,21 @@ async def opened(settings: Settings, database_url: str) -> AsyncIterator[Milepos
         maker = MailingListMaker(
             upstream,
             directory_id=deployment.directory_id or "",
-            deduplicates=bool(deployment.dedup_criteria),
+            deployment=store.deployment.load,
             secret=settings.secret,
         )
         issuing = Issuing(store, {Route.LIST: maker})
-        yield Milepost(
-            store=store,
-            upstream=upstream,
-            deployment=deployment,
-            issuing=issuing,
-            sync=Sync(store, upstream, settings.directory_id),
-            replenish=Replenish(store, upstream, deployment),
-        )
-        await issuing.finish()
+        try:
+            yield Milepost(
+                store=store,
+                upstream=upstream,
+                deployment=deployment,
+                issuing=issuing,
+                sync=Sync(store, upstream, settings.directory_id),
+                replenish=Replenish(store, upstream, deployment),
+            )
+        finally:
+            await issuing.finish()
 
 
 @contextmanager

@@ -1,7 +1,5 @@
 """The commands. Errors are one line and an exit code; `--json` prints one object for programs."""
 
-# ruff: noqa: PLC0415 - a command imports what it needs: everything takes a second, `--help` a tenth
-
 from __future__ import annotations
 
 import errno

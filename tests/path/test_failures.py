@@ -210,7 +210,10 @@ async def test_nobody_listening_is_no_doubt(milepost: Milepost, landed: Landed) 
         async with Upstream(url, "simulator") as upstream:
             directory = milepost.deployment.directory_id or ""
             maker = MailingListMaker(
-                upstream, directory_id=directory, deduplicates=True, secret=b"x" * 16
+                upstream,
+                directory_id=directory,
+                deployment=milepost.store.deployment.load,
+                secret=b"x" * 16,
             )
             issuing = Issuing(milepost.store, {Route.LIST: maker})
             answer = await issuing.issue(ARRIVED, deadline_ms=400)
@@ -320,7 +323,10 @@ async def test_a_claim_whose_process_died_is_taken_over(
     if accepted:
         directory = milepost.deployment.directory_id or ""
         maker = MailingListMaker(
-            milepost.upstream, directory_id=directory, deduplicates=True, secret=b"x" * 16
+            milepost.upstream,
+            directory_id=directory,
+            deployment=milepost.store.deployment.load,
+            secret=b"x" * 16,
         )
         await maker.make(asked.claim, begin_by=asyncio.get_running_loop().time() + 5)
     assert (202, "waiting", None, None) == told(await ask(client, deadline_ms=200))

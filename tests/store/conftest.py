@@ -96,6 +96,7 @@ def register(store: Store, sql: Sql) -> Register:
     """Register a milestone with these changes to its definition, its pool ready for links."""
 
     async def landed(key: str = "landed", **changes: Any) -> None:
+        """Register it."""
         given = {"survey_id": SURVEY, **changes}
         await store.milestones.put(key, msgspec.convert(given, MilestoneDefinition))
         await store.pools.plan(key, "abcdefgh")

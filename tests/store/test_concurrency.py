@@ -126,6 +126,7 @@ async def test_four_hundred_events_break_no_rule(
     async with await Store.open(database_url) as second:
 
         async def ask(number: int) -> Asked:
+            """Ask one of the two stores, and settle what it lets us make."""
             replica = dice.choice((store, second))
             asked = await replica.links.claim(events[number])
             if asked.claim:

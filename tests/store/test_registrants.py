@@ -99,6 +99,7 @@ async def test_imports_and_events_at_once_give_each_contact_one_owner(
     async with await Store.open(database_url) as second:
 
         async def bring(replica: Store, order: list[str], email: str) -> None:
+            """Import them in this order, in chunks."""
             for start in range(0, len(order), 40):
                 chunk = order[start : start + 40]
                 given = {ref: person(email.format(int(ref[1:]) // 4)) for ref in chunk}

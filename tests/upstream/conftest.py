@@ -130,9 +130,11 @@ async def origins() -> AsyncIterator[Callable[[], Awaitable[Origin]]]:
     serving: set[asyncio.Task[None]] = set()
 
     async def start() -> Origin:
+        """Start one."""
         origin = Origin()
 
         def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            """Serve a connection until it closes."""
             task = asyncio.create_task(origin.serve(reader, writer))
             serving.add(task)
             task.add_done_callback(serving.discard)

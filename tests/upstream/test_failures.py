@@ -290,6 +290,7 @@ async def test_a_connection_that_the_far_side_closed_is_not_used_again(
     closed = asyncio.Event()
 
     async def answer_and_leave(writer: asyncio.StreamWriter) -> None:
+        """Answer well, then close."""
         writer.write(origin.ok(ADDED))
         writer.close()
         await writer.wait_closed()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+import msgspec
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from litestar import Request
 from litestar.openapi.plugins import OpenAPIRenderPlugin
@@ -44,8 +45,14 @@ class Reader(OpenAPIRenderPlugin):
             groups=groups,
             schemas=openapi_schema["components"]["schemas"],
             kind=kind,
+            plain=plain,
         )
         return page.encode()
+
+
+def plain(value: object) -> str:
+    """A default value as JSON."""
+    return msgspec.json.encode(value).decode()
 
 
 def kind(schema: dict[str, Any]) -> str:

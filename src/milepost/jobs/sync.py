@@ -15,11 +15,11 @@ from msgspec import Struct
 
 from milepost.jobs.directory import bind
 from milepost.model import Deployment
+from milepost.routes import contact_fields
 from milepost.store import Store
 from milepost.store.registrants import WithoutContact
 from milepost.upstream import (
     CallFailed,
-    ContactFields,
     Forbidden,
     NotFound,
     Refused,
@@ -113,7 +113,7 @@ class Sync:
                     known = await self._find(directory, home, registrant.ref)
                 if known is None:
                     added = await self._upstream.add_list_contact(
-                        directory, home, _fields(registrant)
+                        directory, home, contact_fields(registrant.ref, registrant.details)
                     )
                     known = added.contact_id, added.lookup_id
             except CallFailed as error:
@@ -154,15 +154,3 @@ def _is_hopeless(errors: list[CallFailed], tried: int) -> bool:
     if any(isinstance(e, Throttled | Unauthorized | Forbidden | NotFound) for e in errors):
         return True
     return len(errors) == tried and not all(isinstance(error, Refused) for error in errors)
-
-
-def _fields(registrant: WithoutContact) -> ContactFields:
-    details = registrant.details
-    return ContactFields(
-        first_name=details.first_name,
-        last_name=details.last_name,
-        email=details.email,
-        phone=details.phone,
-        ref=registrant.ref,
-        language=details.language,
-    )

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from milepost.routes.mailing_list import MailingListMaker
-from milepost.routes.making import Made, Maker, StillUnknown, TooLate
+from milepost.routes.making import Made, Maker, StillUnknown, TooLate, contact_fields
 
-__all__ = ["Made", "MailingListMaker", "Maker", "StillUnknown", "TooLate"]
+__all__ = ["Made", "MailingListMaker", "Maker", "StillUnknown", "TooLate", "contact_fields"]

@@ -7,11 +7,12 @@ the registrant's lookup id; the rest of the URL is the distribution's template.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 from milepost import payload
-from milepost.model import Claim
+from milepost.model import Claim, Deployment
 from milepost.personal_link import Template
-from milepost.routes.making import Made, StillUnknown, TooLate
+from milepost.routes.making import Made, StillUnknown, TooLate, contact_fields
 from milepost.upstream import ContactFields, NotFound, Refused, Upstream
 
 
@@ -21,16 +22,22 @@ class MailingListMaker:
     Args:
         upstream: the client.
         directory_id: where the lists are.
-        deduplicates: whether the directory recognises a contact that it has already.
+        deployment: says whether the directory recognises a contact that it has already. It is asked
+            only for a claim in doubt, and each time: a person may change that at the platform.
         secret: signs the reference by which a response is matched to its link.
     """
 
     def __init__(
-        self, upstream: Upstream, *, directory_id: str, deduplicates: bool, secret: bytes
+        self,
+        upstream: Upstream,
+        *,
+        directory_id: str,
+        deployment: Callable[[], Awaitable[Deployment]],
+        secret: bytes,
     ) -> None:
         self._upstream = upstream
         self._directory_id = directory_id
-        self._deduplicates = deduplicates
+        self._deployment = deployment
         self._secret = secret
 
     async def make(self, claim: Claim, *, begin_by: float) -> Made:
@@ -65,7 +72,7 @@ class MailingListMaker:
             raise StillUnknown(f"a look was refused: {error}", looked=False) from error
 
     async def _look(self, claim: Claim) -> tuple[str, str] | None:
-        if self._deduplicates:
+        if (await self._deployment()).dedup_criteria:
             # An add that is repeated meets the same contact: nothing doubles. It is asked all the
             # same where the contact is known, for a call that was accepted needs no second one.
             if claim.contact_id is None:
@@ -88,21 +95,9 @@ class MailingListMaker:
         return contact.memberships.get(list_id)
 
     def _contact(self, claim: Claim) -> ContactFields:
-        details = claim.details
-        return ContactFields(
-            first_name=details.first_name,
-            last_name=details.last_name,
-            email=details.email,
-            phone=details.phone,
-            ref=claim.ref,
-            language=details.language,
-            private_embedded_data=payload.embedded(
-                claim.data,
-                details.attributes,
-                claim.fields,
-                payload.seal(claim.link.id, self._secret),
-            ),
-        )
+        reference = payload.seal(claim.link.id, self._secret)
+        private = payload.embedded(claim.data, claim.details.attributes, claim.fields, reference)
+        return contact_fields(claim.ref, claim.details, private)
 
 
 def _refuse_after(moment: float) -> None:

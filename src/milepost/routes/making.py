@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from msgspec import Struct
 
 from milepost.errors import MilepostError
-from milepost.model import Claim
+from milepost.model import Claim, RegistrantDetails
+from milepost.upstream import ContactFields
 
 
 class Made(Struct, frozen=True, kw_only=True):
@@ -33,6 +35,25 @@ class StillUnknown(MilepostError):
 
 class TooLate(MilepostError):
     """The claim is too old for a call that changes something; none was made."""
+
+
+def contact_fields(
+    ref: str, details: RegistrantDetails, private: Mapping[str, str] | None = None
+) -> ContactFields:
+    """What the platform is told of a registrant, with data for one list alone.
+
+    All that is known goes into every call: what the directory's criteria need must be in it, or the
+    platform would make another contact (documented).
+    """
+    return ContactFields(
+        first_name=details.first_name,
+        last_name=details.last_name,
+        email=details.email,
+        phone=details.phone,
+        ref=ref,
+        language=details.language,
+        private_embedded_data=private,
+    )
 
 
 class Maker(Protocol):

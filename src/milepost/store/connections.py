@@ -62,6 +62,7 @@ def statement(name: str) -> bytes:
 def unreachable(error: Exception) -> DatabaseError:
     """Say that Postgres cannot be reached, without the connection's particulars."""
     first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    first_line = first_line.removeprefix("(psycopg.OperationalError) ")
     return DatabaseError(f"Postgres cannot be reached: {first_line}")
 
 
