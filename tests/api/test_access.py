@@ -83,7 +83,7 @@ def test_a_handler_that_names_no_scopes_is_refused() -> None:
         """Say nothing of scopes."""
 
     with pytest.raises(TypeError, match="neither needs"):
-        refuse_unguarded(Litestar([forgotten], openapi_config=None))
+        refuse_unguarded(Litestar([forgotten], openapi_config=None, logging_config=None))
 
 
 @pytest.mark.parametrize(
