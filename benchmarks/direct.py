@@ -115,9 +115,7 @@ async def _set_up(
     app.migrate.upgrade(url)
     async with app.opened(load(environment, home), url) as milepost:
         people = {f"r{n}": RegistrantDetails(email=f"r{n}@example.com") for n in range(REGISTRANTS)}
-        await milepost.store.registrants.put(
-            people, milepost.deployment.dedup_criteria or frozenset()
-        )
+        await milepost.store.registrants.put(people)
         definition = MilestoneDefinition(survey_id=simulator["survey_id"], slots=25, max_slots=25)
         await milepost.store.milestones.put(MILESTONE, definition)
         await milepost.replenish.run_once()

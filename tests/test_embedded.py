@@ -314,6 +314,31 @@ def test_an_interrupted_first_start_is_made_anew(root: Path) -> None:
     assert not (root / "postgres/data.partial").exists()
 
 
+@pytest.mark.parametrize("step", ["chmod", "rename"])
+def test_a_kill_before_the_first_folder_is_ready_is_no_harm(
+    root: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """The next start makes the folder anew, open to whoever runs Postgres."""
+    change = getattr(Path, step)
+
+    def die(path: Path, *given: object) -> None:
+        """End when it comes to the folder of the server."""
+        if path.name.startswith("postgres"):
+            raise KeyboardInterrupt
+        change(path, *given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, step, die)
+        if step == "chmod" and os.geteuid() != 0:
+            pytest.skip("only root opens the folder to another account")
+        with pytest.raises(KeyboardInterrupt):
+            EmbeddedPostgres(root).start()
+    assert not (root / "postgres").exists()
+    with EmbeddedPostgres(root, durable=False) as url:
+        assert asked(url, "SELECT 1") == 1
+    assert ["postgres"] == [path.name for path in root.iterdir()]
+
+
 @contextmanager
 def small_disk(folder: Path) -> Iterator[Callable[[int], object] | None]:
     """A disk over the folder, and what sets its size in MiB; None where nothing can be mounted."""

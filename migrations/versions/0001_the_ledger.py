@@ -95,6 +95,9 @@ CREATE TABLE registrants (
     contact_at          timestamptz,
     contact_attempt     integer NOT NULL DEFAULT 0,
     contact_lease_until timestamptz,
+    contact_in_doubt    boolean NOT NULL DEFAULT false,
+    contact_looks       integer NOT NULL DEFAULT 0,
+    contact_first_look_at timestamptz,
     opted_out_at        timestamptz,
     erased_at           timestamptz,
     created_at          timestamptz NOT NULL,
@@ -180,6 +183,7 @@ CREATE TABLE links (
     first_look_at   timestamptz,
     slot_id         bigint REFERENCES slots (id),
     distribution_id bigint REFERENCES distributions (id),
+    contact_key     text COLLATE "C",
     lookup_id       text COLLATE "C",
     url             text,
     reuses          uuid REFERENCES links (id),
@@ -192,8 +196,13 @@ CREATE TABLE links (
     CONSTRAINT links_event_id UNIQUE (event_id),
     -- One URL for one link: the same distribution and lookup id are the same URL.
     CONSTRAINT links_one_url UNIQUE (distribution_id, lookup_id),
-    -- At most one link per distribution and registrant, from the claim on.
+    -- At most one link per distribution and registrant, and per distribution and contact, from the
+    -- claim on.
     CONSTRAINT links_one_per_distribution UNIQUE (distribution_id, registrant_id),
+    CONSTRAINT links_one_per_contact UNIQUE (distribution_id, contact_key),
+    CONSTRAINT links_place CHECK (
+        (slot_id IS NULL) = (distribution_id IS NULL)
+        AND (slot_id IS NULL) = (contact_key IS NULL)),
     CONSTRAINT links_lease CHECK (state <> 'claimed' OR lease_until IS NOT NULL),
     CONSTRAINT links_waiting CHECK (state <> 'waiting' OR waiting_until IS NOT NULL),
     CONSTRAINT links_explained CHECK (state NOT IN ('suppressed', 'failed') OR rule IS NOT NULL),
@@ -207,6 +216,7 @@ CREATE TABLE links (
 );
 CREATE INDEX links_of_a_registrant ON links (ref, created_at);
 CREATE INDEX links_in_a_slot ON links (registrant_id, slot_id) WHERE slot_id IS NOT NULL;
+CREATE INDEX links_of_a_contact ON links (contact_key, slot_id) WHERE contact_key IS NOT NULL;
 CREATE INDEX links_of_a_milestone ON links (milestone, id);
 CREATE INDEX links_unsettled ON links (id) WHERE state IN ('claimed', 'waiting', 'unknown');
 """

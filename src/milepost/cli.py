@@ -132,15 +132,16 @@ def serve(*, host: str, port: int) -> None:
         named = f"[{host}]" if ":" in host else host
         address = f"http://{named}:{listener.getsockname()[1]}"
         said = f"Milepost on {address} (documentation: {address}/schema/docs)"
-        await_simulator()
+        if which := await_simulator():
+            click.echo(which[:1].upper() + which[1:], err=True)
         uvloop.run(app.serve(given, url, listener, lambda: click.echo(said, err=True)))
 
 
 @contextmanager
-def _simulator(given: Settings) -> Iterator[Callable[[], object]]:
-    """The simulator, where it is the platform; yields what waits until it answers."""
+def _simulator(given: Settings) -> Iterator[Callable[[], str]]:
+    """The simulator, where it is the platform; yields what waits for it and says which it is."""
     if not given.simulated:
-        yield lambda: None
+        yield lambda: ""
         return
     from milepost.local import local_simulator
 
@@ -327,10 +328,8 @@ def apply_milestones(*, file: Path, as_json: bool) -> None:
     definitions = _milestones_in(file)
 
     async def apply(store: Store) -> dict[str, str]:
-        return {
-            key: "created" if (await store.milestones.put(key, definition))[1] else "replaced"
-            for key, definition in definitions.items()
-        }
+        firsts = await store.milestones.put_all(definitions)
+        return {key: "created" if is_first else "replaced" for key, is_first in firsts.items()}
 
     outcome = _with_store(apply)
     if as_json:
@@ -384,7 +383,8 @@ def import_registrants(*, file: Path, dry_run: bool, as_json: bool) -> None:
     """Write down the registrants of a CSV or NDJSON file; bad rows are listed.
 
     CSV has commas and a header, NDJSON (.ndjson, .jsonl) an object a line; both are UTF-8. Columns:
-    ref, email, first_name, last_name, phone, language; any other becomes an attribute.
+    ref, email, first_name, last_name, phone, language; any other becomes an attribute. The exit
+    code is 1 when there were bad rows.
     """
     from milepost.jobs.registrants_file import UnreadableFile, import_file
 
@@ -401,7 +401,7 @@ def import_registrants(*, file: Path, dry_run: bool, as_json: bool) -> None:
     report = _with_milepost(run)
     if as_json:
         _print({**msgspec.to_builtins(report), "dry_run": dry_run})
-        return
+        raise SystemExit(1 if report.bad else 0)
     would = "would be " if dry_run else ""
     told = [
         f"{report.created} {would}created",
@@ -415,6 +415,8 @@ def import_registrants(*, file: Path, dry_run: bool, as_json: bool) -> None:
         click.echo(f"  line {row.line}: {row.reason}", err=True)
     if report.bad > MOST_LISTED:
         click.echo(f"  and {report.bad - MOST_LISTED} more", err=True)
+    if report.bad:
+        raise SystemExit(1)
 
 
 # --- work -----------------------------------------------------------------------------------------

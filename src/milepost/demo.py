@@ -109,8 +109,7 @@ def run_demo(*, stay: bool) -> int:
         await_simulator = parts.enter_context(local_simulator(state))
         database_url = _fresh_database(parts.enter_context(EmbeddedPostgres(home)))
         _step("Postgres is up", begun)
-        await_simulator()
-        _step("the simulator stands in for the survey platform", begun)
+        _step(await_simulator(), begun)
         environment = {
             "MILEPOST_DATABASE_URL": database_url,
             "MILEPOST_UPSTREAM_URL": settings.SIMULATOR,

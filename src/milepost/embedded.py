@@ -519,12 +519,27 @@ def _find_home(root: Path) -> Path:
                 f"{place} points to {place.readlink()}, which is gone: put that folder back, "
                 f"or remove the link to begin with an empty database."
             )
-        place.mkdir(mode=0o700)
+        # Under another name until it is ready, or a kill would leave a folder that stays closed.
+        draft = root / "postgres.partial"
+        with suppress(FileNotFoundError):
+            _discard(draft)
+        draft.mkdir(mode=0o700)
         if os.geteuid() == 0:
-            _open_to(_usable_account(), place)
+            _open_to(_usable_account(), draft)
+        draft.rename(place)
         return place.resolve()
     finally:
         os.close(descriptor)
+
+
+def _discard(draft: Path) -> None:
+    """Remove what a kill left of a first start: an empty folder, or a link to one."""
+    if draft.is_symlink():
+        with suppress(OSError):
+            draft.readlink().rmdir()
+        draft.unlink()
+    else:
+        draft.rmdir()
 
 
 def _open_to(account: _Account, place: Path) -> None:
@@ -543,8 +558,8 @@ def _open_to(account: _Account, place: Path) -> None:
             folder.rmdir()
     place.rmdir()
     raise DatabaseError(
-        f"The account {account.name} that runs Postgres can enter neither {place} nor a folder "
-        f"under {' or '.join(_ELSEWHERE)}: run Milepost as an ordinary user, or {_GIVEN}."
+        f"The account {account.name} that runs Postgres can enter neither {place.parent} nor a "
+        f"folder under {' or '.join(_ELSEWHERE)}: run Milepost as an ordinary user, or {_GIVEN}."
     )
 
 

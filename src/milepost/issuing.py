@@ -45,7 +45,7 @@ from milepost.model import (
     Route,
 )
 from milepost.personal_link import MalformedId, NotAPersonalLink
-from milepost.routes import Made, Maker, StillUnknown
+from milepost.routes import Made, Maker, NothingThere, StillUnknown
 from milepost.store import Store
 from milepost.store.links import LEASE_SECONDS, Asked, LookupTaken, Settlement
 from milepost.upstream import (
@@ -190,10 +190,7 @@ class Issuing:
             if event.details is None or not _lacks_registrant(asked.link):
                 return asked
             is_first = asked.is_first
-        deployment = await self._store.deployment.load()
-        await self._store.registrants.put(
-            {event.ref: event.details}, deployment.dedup_criteria or frozenset(), change=False
-        )
+        await self._store.registrants.put({event.ref: event.details}, change=False)
         asked = await self._store.links.claim(event)
         return msgspec.structs.replace(asked, is_first=is_first or asked.is_first)
 
@@ -229,7 +226,9 @@ class Issuing:
             return await self._settle(_setback(claim, error, calls.count))
         if link is not None and claim.contact_id is None:
             with suppress(DatabaseBusy):  # the next link of this registrant tells it again
-                await self._store.registrants.note_contact(claim.ref, made.contact_id)
+                await self._store.registrants.note_contact(
+                    claim.ref, made.contact_id, claim.contact_key
+                )
         return link
 
     async def _settle(self, settlement: Settlement) -> Link | None:
@@ -303,14 +302,16 @@ def _setback(claim: Claim, error: MilepostError, calls: int) -> Settlement:
             rule, pause = "upstream-busy", min(seconds or PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
         case Unauthorized() | Forbidden():
             rule, pause = "upstream-unauthorized", PAUSE_UNTIL_MENDED_SECONDS
-        case NotFound():
+        case NotFound():  # of the write: a list that is not there cannot hold the contact
             rule, pause, leaves = "list-missing", 0, True
+        case NothingThere():
+            rule, pause, leaves = "contact-changed", 0, True
         case Refused():
             state, rule, pause, leaves = LinkState.FAILED, "upstream-refused", 0, True
         case LookupTaken() | MalformedId() | NotAPersonalLink():
             state, rule, pause, leaves = LinkState.FAILED, "link-untrusted", 0, True
-    if claim.in_doubt and state is LinkState.WAITING:
-        state, leaves, pause = LinkState.UNKNOWN, False, pause or PAUSE_SECONDS
+    if claim.in_doubt and state is LinkState.WAITING and not leaves:
+        state = LinkState.UNKNOWN
     return Settlement(
         id=claim.link.id,
         attempt=claim.attempt,

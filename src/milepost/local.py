@@ -34,7 +34,7 @@ ASK_SECONDS = 5
 
 
 @contextmanager
-def local_simulator(state: Path) -> Iterator[Callable[[], object]]:
+def local_simulator(state: Path) -> Iterator[Callable[[], str]]:
     """A simulator on its usual port while the block runs, unless one listens there already.
 
     It has no limits: it is there to try Milepost out. It starts while the block goes on.
@@ -43,18 +43,19 @@ def local_simulator(state: Path) -> Iterator[Callable[[], object]]:
         state: the file in which it keeps the account.
 
     Yields:
-        Waits until it answers; raises ConfigurationError when it does not start.
+        Waits until it answers, and says which one it is; raises ConfigurationError when it does not
+        start.
 
     Raises:
         ConfigurationError: another program has the port.
     """
     if is_listening(SIMULATOR_PORT):
         _recognise_simulator()
-        yield lambda: None
+        yield lambda: f"the simulator that listens on port {SIMULATOR_PORT} is the platform"
         return
     state.parent.mkdir(parents=True, exist_ok=True)
     with simulator(SIMULATOR_PORT, "--state", str(state)) as ready:
-        yield ready
+        yield lambda: f"a simulator is the platform; its survey is {ready()['survey_id']}"
 
 
 @contextmanager

@@ -263,6 +263,19 @@ class Link(Struct, frozen=True, kw_only=True):
         return self.state in _UNSETTLED
 
 
+class LinkRecord(Link, frozen=True, kw_only=True):
+    """A link with its moments, for whoever asks what became of it."""
+
+    occurred_at: datetime | None
+    attempt: int
+    """How often somebody has claimed it."""
+    lease_until: datetime | None
+    """Until then it is its taker's, or nobody tries it again."""
+    waiting_until: datetime | None
+    issued_at: datetime | None
+    finished_at: datetime | None
+
+
 class Deployment(Struct, frozen=True, kw_only=True):
     """This installation, as the platform sees it: whatever we make there carries its id."""
 
@@ -293,11 +306,16 @@ class Claim(Struct, frozen=True, kw_only=True):
     route: Route
     in_doubt: bool
     """An earlier call of this link may have been accepted: ask before adding."""
+    may_add: bool
+    """The registrant owns the contact under which the place was taken. Otherwise their details have
+    changed since: what an earlier call made may be found, but nothing may be added."""
     looked_enough: bool
     """Three looks over a minute found nothing: where looking is all one can do, add again."""
     place: Place
     ref: str
     details: RegistrantDetails
+    contact_key: str
+    """What the directory recognises the contact by, as it was when the place was taken."""
     contact_id: str | None
     """The registrant's `CID_…`, where it is known."""
     lookups_before: frozenset[str]

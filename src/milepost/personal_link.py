@@ -25,7 +25,7 @@ This module is pure, and its errors never quote a URL: a link is a credential.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from milepost.errors import MilepostError
@@ -194,17 +194,6 @@ class Template:
         if match is None or match["kind"] != self.kind:
             raise MalformedId(self.kind)
         return f"{self.head}{lookup_id}{self.tail}"
-
-    def successor(self, distribution_id: str) -> Template:
-        """Give another distribution of the same survey this template's shape.
-
-        Raises:
-            MalformedId: The id is not `EMD_` and 15 base62 characters.
-        """
-        if not _DISTRIBUTION_ID.fullmatch(distribution_id):
-            raise MalformedId("EMD")
-        link = parse(self.url(f"{self.kind}_{'0' * ID_LENGTH}"))
-        return Template.of(replace(link, distribution_id=distribution_id))
 
 
 def parse(url: str) -> PersonalLink:

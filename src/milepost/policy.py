@@ -23,8 +23,8 @@ DEDUP_CRITERIA: Final = ("email", "first_name", "last_name", "ref", "phone")
 
 EXPLANATIONS: Final[Mapping[str, str]] = {
     "waiting/registrant-unknown": "The registrant is not known yet; the link waits for them.",
-    "waiting/pool-empty": "No distribution of the milestone takes links now; the pool is refilled.",
-    "waiting/no-slot": "The registrant has a live link in every slot; one must end or be added.",
+    "waiting/pool-empty": "No distribution of the milestone takes links; job replenish makes them.",
+    "waiting/no-slot": "The registrant has a live link in every slot: one must end or come.",
     "waiting/no-lane": "The milestone's lanes make no personal link at the time of the event.",
     "waiting/once": "An earlier event of the registrant is to get the one link, and still waits.",
     "issued/once": "The registrant's one link of this milestone is alive, so it is given again.",

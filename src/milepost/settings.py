@@ -89,7 +89,11 @@ def _upstream(environment: Mapping[str, str]) -> tuple[str, str, bool]:
     if url == SIMULATOR:
         return SIMULATOR_URL, SIMULATOR_TOKEN, True
     if not _is_url(url, {"http", "https"}) or not urlsplit(url).hostname:
-        raise _wrong("UPSTREAM_URL", "is not a URL", "https://fra1.qualtrics.com/API/v3")
+        raise _wrong(
+            "UPSTREAM_URL", "is not a URL", "https://fra1.qualtrics.com/API/v3, or: simulator"
+        )
+    if not urlsplit(url).path.strip("/"):
+        raise _wrong("UPSTREAM_URL", "has no path", "https://fra1.qualtrics.com/API/v3")
     token = _secret(environment, "UPSTREAM_TOKEN")
     if token is None:
         raise _wrong(

@@ -21,10 +21,11 @@ EMAIL = frozenset({"email"})
 async def store(database_url: str) -> AsyncIterator[Store]:
     """A store that knows milestone `landed` and registrant `ann`, and has no pool."""
     async with await Store.open(database_url) as store:
-        await store.deployment.bind("POOL_000000000000001", EMAIL)
+        await store.deployment.load()
+        await store.registrants.rekey("POOL_000000000000001", EMAIL)
         await store.milestones.put("landed", MilestoneDefinition(survey_id=SURVEY))
         ann = RegistrantDetails(email="ann@example.com", first_name="Ann", attributes={"tier": "7"})
-        await store.registrants.put({"ann": ann}, EMAIL)
+        await store.registrants.put({"ann": ann})
         yield store
 
 

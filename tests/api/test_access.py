@@ -31,8 +31,8 @@ OPEN_TO = {
     "POST /v1/milestones/{key:str}/pause": set[Scope](),
     "POST /v1/milestones/{key:str}/resume": set[Scope](),
     "GET /v1/milestones/{key:str}/pool": {Scope.READ},
-    "PUT /v1/registrants/{ref:str}": {Scope.SYNC},
-    "GET /v1/registrants/{ref:str}": {Scope.SYNC, Scope.READ},
+    "PUT /v1/registrants/{ref:path}": {Scope.SYNC},
+    "GET /v1/registrants/{ref:path}": {Scope.SYNC, Scope.READ},
 }
 """The scopes besides `admin` that open each operation."""
 
@@ -55,7 +55,7 @@ async def test_every_operation_opens_to_its_scopes_alone(
         place = (
             path.replace("{link_id:uuid}", "00000000-0000-0000-0000-000000000000")
             .replace("{key:str}", "landed")
-            .replace("{ref:str}", "ann")
+            .replace("{ref:path}", "ann")
             .replace("{path:str}", "nothing")
         )
         operation = f"{method} {path}"

@@ -6,7 +6,9 @@ import asyncio
 import json
 import re
 import socket
+import time
 from collections.abc import AsyncIterator, Awaitable
+from contextlib import suppress
 
 import httpx
 import pytest
@@ -14,6 +16,7 @@ import uvicorn
 from litestar import Litestar
 
 from milepost.api import requests
+from milepost.errors import InvalidRequest
 from milepost.store.milestones import MilestoneStore
 
 PROBLEM = {"type", "title", "status", "detail", "code"}
@@ -94,6 +97,40 @@ async def test_a_malformed_body_is_a_400_that_names_the_field(
         assert field == named
 
 
+def full(start: bytes, part: bytes, end: bytes = b"") -> bytes:
+    """A body of 64 KiB, or a little less, that is one part repeated."""
+    return start + part * ((64 * 1024 - len(start) - len(end)) // len(part)) + end
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        full(b"[" * 33 + b'"', rb"\""),
+        full(b'"', rb"\"", b"[" * 33),
+        full(b'"', rb"\"[", b"\\"),
+        full(b'"', rb"\\", b"[" * 33),
+        full(b'"' + b"[" * 33, b"x"),
+        full(b"{}" * 33, b'"'),
+        full(b"[]" * 33, b"\\"),
+        full(b"", b"[]"),
+        full(b"[", b"[],", b"0]"),
+        full(b'{"a":"', rb"\"]}[{", b'"}'),
+        b"{" + b",".join(b'"%x":0' % n for n in range(6_500)) + b',"1963":0}',
+    ],
+    ids=lambda content: repr(content[:12] + b"..." + content[-12:]),
+)
+def test_no_body_takes_long_to_refuse(content: bytes) -> None:
+    """Bodies of 64 KiB at which a scan that goes back, or counts, spends seconds."""
+    assert len(content) <= 64 * 1024
+    seconds = []
+    for _ in range(3):
+        began = time.process_time()
+        with suppress(InvalidRequest):
+            requests.decode(content, dict[str, int | str])
+        seconds.append(time.process_time() - began)
+    assert min(seconds) < 0.05
+
+
 @pytest.mark.parametrize("value", [2**63, -(2**63) - 1, 10**400])
 async def test_a_number_beyond_64_bits_is_refused(client: httpx.AsyncClient, value: int) -> None:
     """The field is named."""
@@ -140,6 +177,7 @@ async def test_a_body_has_a_largest_size(client: httpx.AsyncClient) -> None:
         ("GET", "/v1/milestones/%00", (404, "unknown-milestone", "milestone")),
         ("POST", "/v1/milestones/nowhere/pause", (404, "unknown-milestone", "milestone")),
         ("GET", "/v1/registrants/nobody", (404, "unknown-registrant", "registrant")),
+        ("GET", "/v1/registrants/no%2Fbody", (404, "unknown-registrant", "registrant")),
         ("GET", "/v1/registrants/%00", (400, "invalid-request", "ref")),
         ("GET", "/v1/links?state=broken", (400, "invalid-request", "state")),
         ("GET", "/v1/links?limit=0", (400, "invalid-request", "limit")),

@@ -102,8 +102,7 @@ async def _set_up(given: settings.Settings, survey_id: str) -> str:
         definition = MilestoneDefinition(survey_id=survey_id, fields=fields)
         await milepost.store.milestones.put("landed", definition)
         ann = RegistrantDetails(email="ann@example.com", first_name="Ann", language="EN")
-        criteria = milepost.deployment.dedup_criteria or frozenset()
-        await milepost.store.registrants.put({"ann": ann}, criteria)
+        await milepost.store.registrants.put({"ann": ann})
         await milepost.replenish.run_once()
         _, key = await milepost.store.keys.create("app", [Scope.ISSUE])
         return key

@@ -103,9 +103,7 @@ async def milepost(settings: Settings, database_url: str) -> AsyncIterator[Milep
             ref: RegistrantDetails(email=f"{ref}@example.com", first_name=ref.title())
             for ref in ("ann", "ben", "cleo")
         }
-        await milepost.store.registrants.put(
-            people, milepost.deployment.dedup_criteria or frozenset()
-        )
+        await milepost.store.registrants.put(people)
         yield milepost
 
 
@@ -177,6 +175,7 @@ def elapse(
             ("slots", "rests_until"),
             ("distributions", "lease_until"),
             ("registrants", "contact_lease_until"),
+            ("registrants", "contact_first_look_at"),
             ("deployment", "home_lease_until"),
         ):
             await execute(

@@ -392,8 +392,7 @@ async def test_no_link_person_or_token_is_in_the_log(
     """Through success and every failure, at the finest level."""
     caplog.set_level(logging.DEBUG)
     marked = RegistrantDetails(email="m4rk-mail@example.com", first_name="M4rkname")
-    criteria = milepost.deployment.dedup_criteria or frozenset()
-    await milepost.store.registrants.put({"eve": marked}, criteria)
+    await milepost.store.registrants.put({"eve": marked})
     await landed(fields=[{"name": "gate"}], slots=12)
     faults: list[dict[str, Any]] = [
         {"kind": "status", "status": status} for status in (400, 401, 404, 429)

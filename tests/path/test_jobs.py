@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -12,9 +13,11 @@ import pytest
 
 from milepost.app import Milepost
 from milepost.errors import DatabaseBusy
+from milepost.jobs import sync
 from milepost.model import RegistrantDetails
 from milepost.simulator import Config
 from milepost.store.pools import PoolStore
+from milepost.store.registrants import RegistrantStore
 from milepost.upstream import ContactFields, UnknownOutcome
 
 Landed = Callable[..., Awaitable[None]]
@@ -209,10 +212,7 @@ async def test_sync_gives_everybody_one_contact(milepost: Milepost, platform: An
 
 
 async def _put(milepost: Milepost, ref: str, **details: str) -> None:
-    deployment = await milepost.store.deployment.load()
-    await milepost.store.registrants.put(
-        {ref: RegistrantDetails(**details)}, deployment.dedup_criteria or frozenset()
-    )
+    await milepost.store.registrants.put({ref: RegistrantDetails(**details)})
 
 
 async def test_sync_leaves_out_whoever_has_no_contact_of_their_own(
@@ -250,6 +250,106 @@ async def test_sync_makes_nothing_twice_after_a_lost_answer(
         entry["operation"] for entry in made
     )
     assert len(made) == len(writes) or dedup
+
+
+@pytest.mark.parametrize("dedup", [False], indirect=["dedup"])
+async def test_without_deduplication_sync_adds_again_after_three_empty_looks(
+    *, milepost: Milepost, platform: Any, elapse: Elapse, dedup: bool
+) -> None:
+    """Over a minute, one look in a run; a look that was not answered does not count."""
+    assert not dedup
+    await platform.fault("reset", moment="before", call_class="list_contacts")
+    assert (2, 1) == ((counts := await milepost.sync.run_once()).made, counts.failed)
+    await platform.forget()
+    await elapse(61)
+    await platform.fault("status", status=400, call_class="directory_contacts")
+    for _ in range(4):
+        calls = await platform.calls()
+        counts = await milepost.sync.run_once()
+        assert (0, 1) == (counts.made, counts.failed)
+        assert calls + 2 == await platform.calls()  # the directory, and one look
+        await elapse(61)
+    assert [] == await platform.writes()
+    assert 1 == (await milepost.sync.run_once()).made
+    assert ["list_contact.add"] == await platform.writes()
+
+
+@pytest.mark.parametrize("fault", [{"status": 400}, {"status": 429}, {"status": 403}])
+@pytest.mark.parametrize("dedup", [False], indirect=["dedup"])
+async def test_an_add_that_was_refused_is_no_doubt(
+    *, milepost: Milepost, platform: Any, elapse: Elapse, dedup: bool, fault: dict[str, int]
+) -> None:
+    """It made nothing: the next run adds, without a look."""
+    assert not dedup
+    await platform.fault("status", **fault, call_class="list_contacts")
+    assert (2, 1) == ((counts := await milepost.sync.run_once()).made, counts.failed)
+    await elapse(61)
+    calls = await platform.calls()
+    assert 1 == (await milepost.sync.run_once()).made
+    assert calls + 2 == await platform.calls()  # the directory, and the add
+
+
+async def test_sync_settles_past_a_restart_of_the_database(
+    milepost: Milepost, platform: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was made is written down when Postgres is back; nobody is called for again."""
+    settle_contact = RegistrantStore.settle_contact
+    restarts = ["ann", "ben", "cleo"]
+
+    async def late(self: RegistrantStore, ref: str, *given: Any) -> bool:
+        """Find Postgres away, the first time."""
+        if ref in restarts:
+            restarts.remove(ref)
+            raise DatabaseBusy("restarting")
+        return await settle_contact(self, ref, *given)
+
+    monkeypatch.setattr(RegistrantStore, "settle_contact", late)
+    monkeypatch.setattr(sync, "SETTLE_PAUSE_SECONDS", 0)
+    await platform.forget()
+    assert (3, 0) == ((counts := await milepost.sync.run_once()).made, counts.failed)
+    assert 0 == (await milepost.sync.run_once()).made
+    assert 3 == Counter(await platform.writes())["list_contact.add"]
+
+
+async def test_one_outcome_that_is_lost_cuts_off_no_other_call(
+    milepost: Milepost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run ends with it, and those whose calls were still out have their contacts."""
+    settle_contact = RegistrantStore.settle_contact
+    lost = asyncio.Event()
+
+    async def away(self: RegistrantStore, ref: str, *given: Any) -> bool:
+        """Find Postgres away for one of them, who is the first."""
+        if ref == "ann":
+            lost.set()
+            raise DatabaseBusy("away")
+        await lost.wait()
+        return await settle_contact(self, ref, *given)
+
+    monkeypatch.setattr(RegistrantStore, "settle_contact", away)
+    monkeypatch.setattr(sync, "SETTLE_SECONDS", -1)
+    with pytest.raises(DatabaseBusy):
+        await milepost.sync.run_once()
+    found = [await milepost.store.registrants.get(ref) for ref in ("ann", "ben", "cleo")]
+    assert [False, True, True] == [bool(known and known.contact_id) for known in found]
+
+
+async def test_a_contact_that_came_too_late_is_not_counted(
+    milepost: Milepost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ann has other values by the time that her add is answered: that contact is not hers."""
+    settle_contact = RegistrantStore.settle_contact
+
+    async def overtaken(self: RegistrantStore, ref: str, *given: Any) -> bool:
+        """Let her change first."""
+        if ref == "ann":
+            await _put(milepost, "ann", email="other@example.com")
+        return await settle_contact(self, ref, *given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RegistrantStore, "settle_contact", overtaken)
+        assert (2, 0) == ((counts := await milepost.sync.run_once()).made, counts.failed)
+    assert 1 == (await milepost.sync.run_once()).made
 
 
 async def test_sync_stops_where_more_calls_would_end_the_same(

@@ -79,7 +79,12 @@ async def test_the_answer_has_the_keys_of_the_contract(
     assert KEYS == list(first)
     assert (200, first) == await ask(client, deadline_ms=8_000)
     read = await client.get(f"/v1/links/{first['id']}")
-    assert first == read.json()
+    record = read.json()
+    assert first == {name: record.pop(name) for name in KEYS}
+    moments = ["occurred_at", "attempt", "lease_until", "waiting_until", "issued_at", "finished_at"]
+    assert moments == list(record)
+    assert (1, None) == (record["attempt"], record["lease_until"])
+    assert first["data_at"] == record["issued_at"]
 
 
 @pytest.mark.parametrize(

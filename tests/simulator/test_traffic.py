@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -12,30 +13,59 @@ import pytest
 
 from milepost.simulator import CALL_CLASSES, PUBLISHED_LIMITS, Config
 from milepost.simulator.endpoints import ENDPOINTS
-from milepost.simulator.traffic import Traffic
+from milepost.simulator.traffic import Limit, Traffic
 
 Customer = Any
 Start = Any
 
 
-def test_the_bucket_holds_a_minutes_calls_and_leaks_evenly() -> None:
-    """60 at once, then one a second; the wait is told in whole seconds."""
+def test_a_minutes_calls_are_taken_at_once_and_the_next_a_minute_after_the_first() -> None:
+    """Each is free again when its own minute is over; the wait is told in whole seconds."""
     now = 1000.0
     traffic = Traffic(60, {}, lambda: now)
-    assert [traffic.admit("links") for _ in range(61)] == [0] * 60 + [1]
+    assert [traffic.admit("links") for _ in range(60)] == [0] * 60
     now += 0.5
+    assert traffic.admit("links") == 60
+    now += 59
     assert traffic.admit("links") == 1
     now += 0.5
-    assert [traffic.admit("links"), traffic.admit("links")] == [0, 1]
+    assert [traffic.admit("links") for _ in range(61)] == [0] * 60 + [60]
     now += 3600
-    assert [traffic.admit("links") for _ in range(61)] == [0] * 60 + [1]
+    assert [traffic.admit("links") for _ in range(61)] == [0] * 60 + [60]
 
 
-def test_a_class_has_its_own_bucket_inside_the_brands() -> None:
+@pytest.mark.parametrize("pace", [0.0, 0.01, 0.05])
+def test_no_60_seconds_let_more_than_the_limit_through(pace: float) -> None:
+    """Wherever they begin, and whether the calls come in bursts or evenly."""
+    now = 0.0
+    traffic = Traffic(None, {"links": 500}, lambda: now)
+    let_in = []
+    for burst in range(40):
+        for _ in range(700):
+            if traffic.admit("links") == 0:
+                let_in.append(now)
+            now += pace
+        now += 7.3 * (burst % 3)
+    most = max(bisect_left(let_in, first + 60) - at for at, first in enumerate(let_in))
+    assert most == 500
+    assert len(let_in) >= 450 * (now // 60)
+
+
+def test_a_limit_keeps_no_more_than_a_minutes_calls() -> None:
+    """Memory does not grow with the calls that were ever made."""
+    limit = Limit(1_000_000)
+    for second in range(1_000):
+        assert limit.wait(second) == 0
+        limit.let_in(second)
+    kept = limit._let_in  # noqa: SLF001 -- what it keeps is the subject
+    assert len(kept) == 60
+
+
+def test_a_class_has_its_own_limit_inside_the_brands() -> None:
     """A call that its class refuses takes nothing from the brand, and the other way round."""
     traffic = Traffic(3, {"links": 1}, lambda: 0.0)
     assert [traffic.admit("links"), traffic.admit("links")] == [0, 60]
-    assert [traffic.admit("surveys") for _ in range(3)] == [0, 0, 20]
+    assert [traffic.admit("surveys") for _ in range(3)] == [0, 0, 60]
     assert traffic.calls["links"].throttled == 1
     assert traffic.calls["brand"].throttled == 2
 
@@ -62,7 +92,7 @@ def test_too_many_calls_are_429(start: Start, retry_after: bool) -> None:  # noq
     answer = own.api.post(own.lists, json={"name": "one too many"})
     assert answer.status_code == 429
     assert answer.json()["meta"]["httpStatus"] == "429 - Too Many Requests"
-    assert answer.headers.get("retry-after") == ("30" if retry_after else None)
+    assert answer.headers.get("retry-after") == ("60" if retry_after else None)
     own.add(path)
     stats = own.control("GET", "stats")
     assert stats["classes"]["mailing_lists"] == {

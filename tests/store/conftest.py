@@ -11,10 +11,11 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
-from milepost.model import Event, LinkState, MilestoneDefinition, RegistrantDetails, Route
+from milepost.model import Event, Link, LinkState, MilestoneDefinition, RegistrantDetails, Route
 from milepost.store import Store
 from milepost.store.links import Asked, Settlement
 
+DIRECTORY = "POOL_000000000000001"
 CRITERIA = frozenset({"email"})
 SURVEY = "SV_000000000000001"
 SUCCESSOR = """
@@ -58,6 +59,12 @@ def setback(asked: Asked, state: LinkState = LinkState.WAITING, **more: Any) -> 
     return Settlement(state=state, **(made | more))
 
 
+def told(link: Link | None) -> dict[str, Any]:
+    """What a link says, without the moments that only its record has."""
+    assert link is not None
+    return {name: getattr(link, name) for name in Link.__struct_fields__}
+
+
 def later(url: str, **ago: float) -> str:
     """The same database, seen by a store whose clock is ahead by this much."""
     with psycopg.connect(url) as connection:
@@ -72,9 +79,10 @@ def later(url: str, **ago: float) -> str:
 async def store(database_url: str) -> AsyncIterator[Store]:
     """The store, with registrants `ann`, `ben` and `cleo`."""
     async with await Store.open(database_url) as store:
+        await store.deployment.load()
+        await store.registrants.rekey(DIRECTORY, CRITERIA)
         await store.registrants.put(
-            {ref: RegistrantDetails(email=f"{ref}@x.test") for ref in ("ann", "ben", "cleo")},
-            CRITERIA,
+            {ref: RegistrantDetails(email=f"{ref}@x.test") for ref in ("ann", "ben", "cleo")}
         )
         yield store
 

@@ -9,7 +9,7 @@ from datetime import datetime
 
 import psycopg
 import pytest
-from tests.store.conftest import CRITERIA, Register, Sql, event, issued
+from tests.store.conftest import Register, Sql, event, issued
 
 from milepost.errors import DatabaseBusy, EventMismatch
 from milepost.model import LinkState, RegistrantDetails
@@ -19,9 +19,9 @@ from milepost.store.links import Asked
 LOCK = "SELECT 1 FROM registrants WHERE ref = %s FOR NO KEY UPDATE"
 FOREIGN_LINK = (
     "INSERT INTO links (id, event_id, milestone, survey_id, ref, registrant_id, data, fingerprint,"
-    " asked_by, state, attempt, lease_until, slot_id, distribution_id, created_at)"
+    " asked_by, state, attempt, lease_until, slot_id, distribution_id, contact_key, created_at)"
     " SELECT gen_random_uuid(), %s, 'landed', 's', ref, id, '{}', '{}', 'app', 'claimed', 1,"
-    " now() + interval '20 s', 1, 1, statement_timestamp() FROM registrants WHERE ref = %s"
+    " now() + interval '20 s', 1, 1, 'k', statement_timestamp() FROM registrants WHERE ref = %s"
     " RETURNING created_at"
 )
 
@@ -76,7 +76,7 @@ async def test_a_registrant_written_amid_a_claim_is_waited_for_after_all(
             for ref in ("cleo", "ann", "dora")
         ]
         await until_blocked(sql, holder)
-        await importer.registrants.put({"dora": RegistrantDetails(email="dora@x.test")}, CRITERIA)
+        await importer.registrants.put({"dora": RegistrantDetails(email="dora@x.test")})
         await rival.execute(FOREIGN_LINK, ["rival", "dora"])
         await holder.commit()
         await until_blocked(sql, rival)
@@ -113,7 +113,7 @@ async def test_four_hundred_events_break_no_rule(
     await register("boarded", repeat="once")
     refs = [f"r{number}" for number in range(20)]
     people = {ref: RegistrantDetails(email=f"{ref}@x.test") for ref in refs}
-    await store.registrants.put(people, CRITERIA)
+    await store.registrants.put(people)
     events = [
         event(f"{milestone}-{ref}-{number}", ref, milestone)
         for milestone in ("landed", "boarded")

@@ -26,9 +26,11 @@ async def _filled(register: Register, sql: Sql) -> None:
     sql(
         "INSERT INTO links (id, event_id, milestone, survey_id, ref, registrant_id, data,"
         " fingerprint, asked_by, state, rule, attempt, lease_until, slot_id, distribution_id,"
-        " created_at) SELECT gen_random_uuid(), 'e' || id, 'landed', 's', ref, id, '{}', '{}',"
+        " contact_key, created_at)"
+        " SELECT gen_random_uuid(), 'e' || id, 'landed', 's', ref, id, '{}', '{}',"
         " 'app', CASE id %% 10 WHEN 0 THEN 'claimed' ELSE 'suppressed' END, 'sample', 1, now(),"
-        " CASE id %% 10 WHEN 0 THEN 1 END, CASE id %% 10 WHEN 0 THEN 1 END, now()"
+        " CASE id %% 10 WHEN 0 THEN 1 END, CASE id %% 10 WHEN 0 THEN 1 END,"
+        " CASE id %% 10 WHEN 0 THEN contact_key END, now()"
         " FROM registrants WHERE ref LIKE 'r%%'"
     )
     sql("ANALYZE links, registrants, milestones, slots, distributions")

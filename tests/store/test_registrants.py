@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import psycopg
 import pytest
-from tests.store.conftest import CRITERIA, Register, Sql, event
+from tests.store.conftest import CRITERIA, DIRECTORY, Register, Sql, event, later
+from tests.store.test_concurrency import until_blocked
 
+from milepost.errors import DatabaseBusy
 from milepost.model import RegistrantDetails
-from milepost.store import Store
-from milepost.store.registrants import Counts
+from milepost.store import Store, registrants
+from milepost.store.registrants import Counts, RegistrantStore, WithoutContact
 
 NAME = frozenset({"email", "first_name"})
 
@@ -30,15 +33,15 @@ async def test_writing_counts_what_it_did(store: Store) -> None:
     """Created, changed and unchanged; a dry run counts alike and changes nothing."""
     given = {"ann": person("ann@x.test"), "ben": person("new@x.test"), "dora": person(None)}
     for dry_run in (True, False):
-        counts = await store.registrants.put(given, CRITERIA, dry_run=dry_run)
+        counts = await store.registrants.put(given, dry_run=dry_run)
         assert Counts(created=1, changed=1, unchanged=1) == counts
-    assert Counts(unchanged=3) == await store.registrants.put(given, CRITERIA)
+    assert Counts(unchanged=3) == await store.registrants.put(given)
 
 
 async def test_details_of_an_event_never_change_a_registrant(store: Store) -> None:
     """They create one that is not known, and leave one that is."""
     given = {"ann": person("other@x.test"), "dora": person("dora@x.test")}
-    counts = await store.registrants.put(given, CRITERIA, change=False)
+    counts = await store.registrants.put(given, change=False)
     assert Counts(created=1, unchanged=1) == counts
     ann = await store.registrants.get("ann")
     assert ann is not None
@@ -47,11 +50,11 @@ async def test_details_of_an_event_never_change_a_registrant(store: Store) -> No
 
 async def test_a_contact_has_one_owner_at_a_time(store: Store) -> None:
     """The first keeps it; when they leave the values, the next in line has it at once."""
-    await store.registrants.put({"dora": person("ANN@x.test"), "eve": person("")}, CRITERIA)
+    await store.registrants.put({"dora": person("ANN@x.test"), "eve": person("")})
     assert ["own", "shared", "incomplete"] == await contacts(store, "ann", "dora", "eve")
-    await store.registrants.put({"ann": person("free@x.test")}, CRITERIA)
+    await store.registrants.put({"ann": person("free@x.test")})
     assert ["own", "own"] == await contacts(store, "ann", "dora")
-    await store.registrants.put({"ann": person("ann@x.test")}, CRITERIA)
+    await store.registrants.put({"ann": person("ann@x.test")})
     assert ["shared", "own"] == await contacts(store, "ann", "dora")
 
 
@@ -59,12 +62,12 @@ async def test_who_changes_their_key_has_another_contact(store: Store) -> None:
     """The ids of the old contact are forgotten, and a late settlement of it changes nothing."""
     claimed = {row.ref: row.attempt for row in await store.registrants.claim_without_contact(10)}
     assert await store.registrants.settle_contact("ann", claimed["ann"], "CID_1", "CGC_1")
-    await store.registrants.put({"ann": person("ann@x.test", first_name="Ann")}, CRITERIA)
+    await store.registrants.put({"ann": person("ann@x.test", first_name="Ann")})
     ann = await store.registrants.get("ann")
     assert ann is not None
     assert "CID_1" == ann.contact_id
     new = {"ann": person("a@x.test"), "ben": person("b@x.test")}
-    await store.registrants.put(new, CRITERIA)
+    await store.registrants.put(new)
     assert not await store.registrants.settle_contact("ben", claimed["ben"], "CID_2", "CGC_2")
     again = await store.registrants.claim_without_contact(10)
     assert [("ann", None), ("ben", None)] == [(row.ref, row.contact_id) for row in again]
@@ -78,16 +81,125 @@ async def test_other_criteria_give_other_owners(store: Store) -> None:
             "dora": person("a@x.test", first_name="Dora"),
             **{f"r{number}": person("all@x.test") for number in range(200)},
         },
-        CRITERIA,
     )
     await store.registrants.put(
         {f"s{number}": person(f"{number}@x.test", first_name="S") for number in range(400)},
-        CRITERIA,
     )
     assert ["own", "shared", "own"] == await contacts(store, "ann", "dora", "r0")
-    assert 604 == await store.registrants.rekey(NAME)
+    assert 604 == await store.registrants.rekey(DIRECTORY, NAME)
     assert ["own", "own", "incomplete"] == await contacts(store, "ann", "dora", "r0")
-    assert 0 == await store.registrants.rekey(NAME)
+    assert 0 == await store.registrants.rekey(DIRECTORY, NAME)
+
+
+async def test_criteria_that_change_amid_a_put_are_gone_by(
+    store: Store, sql: Sql, database_url: str
+) -> None:
+    """A writer who waited for the giver of keys goes by what that one left in force."""
+    async with await psycopg.AsyncConnection.connect(database_url) as giver:
+        await giver.execute("SELECT pg_advisory_xact_lock(%s)", [registrants._KEYS_LOCK])  # noqa: SLF001  (to hold it)
+        writing = asyncio.create_task(store.registrants.put({"dora": person("ann@x.test")}))
+        await until_blocked(sql, giver)
+        await giver.execute("UPDATE deployment SET dedup_criteria = '{email,first_name}'")
+        await giver.commit()
+    await writing
+    assert ["incomplete"] == await contacts(store, "dora")
+
+
+@pytest.mark.parametrize("newcomers", [1, 600])
+async def test_whoever_is_written_amid_a_rekey_gets_the_same_keys(
+    store: Store, sql: Sql, monkeypatch: pytest.MonkeyPatch, newcomers: int
+) -> None:
+    """By the old criteria until the others are in force, and then none is left by the old ones."""
+    rekey_chunk = RegistrantStore._rekey_chunk  # noqa: SLF001  (to write amid it)
+    waiting = [{f"a{n}": person(f"a{n}@x.test")} for n in range(newcomers)]
+
+    async def amid_writers(self: RegistrantStore, *given: Any) -> tuple[int, str | None]:
+        """Let somebody be written behind the rekey's back."""
+        done = await rekey_chunk(self, *given)
+        for one in waiting:
+            await store.registrants.put(one)
+        waiting.clear()
+        return done
+
+    monkeypatch.setattr(RegistrantStore, "_rekey_chunk", amid_writers)
+    await store.registrants.rekey(DIRECTORY, NAME)
+    assert frozenset(NAME) == (await store.deployment.load()).dedup_criteria
+    keyed = "SELECT count(*) AS left FROM registrants WHERE contact_key IS NOT NULL"
+    assert [{"left": 0}] == sql(keyed)  # nobody has a first name
+
+
+async def test_a_rekey_that_breaks_off_leaves_the_criteria(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that whoever compares them finds the change, and does it again."""
+
+    async def die(*_: object) -> None:
+        """End before it is in force."""
+        raise DatabaseBusy("the process is gone")
+
+    monkeypatch.setattr(RegistrantStore, "_put_in_force", die)
+    with pytest.raises(DatabaseBusy):
+        await store.registrants.rekey(DIRECTORY, NAME)
+    assert CRITERIA == (await store.deployment.load()).dedup_criteria
+
+
+async def test_the_contact_of_a_key_that_was_left_is_not_noted(store: Store, sql: Sql) -> None:
+    """A link's call that was out while its registrant changed tells of their old contact."""
+    (row,) = sql("SELECT contact_key FROM registrants WHERE ref = 'ann'")
+    await store.registrants.put({"ann": person("a@x.test")})
+    await store.registrants.note_contact("ann", "CID_old", row["contact_key"])
+    ann = await store.registrants.get("ann")
+    assert ann is not None
+    assert ann.contact_id is None
+    await store.registrants.put({"ann": person("ann@x.test")})
+    await store.registrants.note_contact("ann", "CID_1", row["contact_key"])
+    ann = await store.registrants.get("ann")
+    assert "CID_1" == (ann and ann.contact_id)
+
+
+@pytest.mark.usefixtures("store")
+async def test_a_claim_is_in_doubt_until_it_says_otherwise(database_url: str) -> None:
+    """After a death and an unknown outcome, not after a refusal; looks are counted since then."""
+
+    async def claim(minutes: int) -> WithoutContact:
+        """Claim the first registrant, so much later."""
+        async with await Store.open(later(database_url, minutes=minutes)) as then:
+            (claimed,) = await then.registrants.claim_without_contact(1)
+            return claimed
+
+    async def set_back(claimed: WithoutContact, minutes: int, **more: bool) -> bool:
+        """Set a claim back, so much later."""
+        outcome = {"outcome_unknown": False, "looked": False} | more
+        async with await Store.open(later(database_url, minutes=minutes)) as then:
+            return await then.registrants.set_back_contact(claimed, **outcome)
+
+    first = await claim(0)
+    assert await set_back(first, 0)
+    refused = await claim(2)
+    assert (False, False) == (first.in_doubt, refused.in_doubt)
+    orphan = await claim(4)
+    assert orphan.in_doubt
+    assert not await set_back(refused, 4)
+    for minutes in (6, 8, 10):
+        assert await set_back(orphan, minutes - 2, looked=True)
+        orphan = await claim(minutes)
+    assert (True, True) == (orphan.in_doubt, orphan.looked_enough)
+    assert await set_back(orphan, 10, outcome_unknown=True)
+    again = await claim(12)
+    assert (True, False) == (again.in_doubt, again.looked_enough)
+
+
+@pytest.mark.usefixtures("store")
+async def test_a_run_that_pages_meets_nobody_twice(database_url: str) -> None:
+    """Also one that lasts longer than the leases of those it could not help."""
+    refs = []
+    after = 0
+    for minutes in range(0, 8, 2):
+        async with await Store.open(later(database_url, minutes=minutes)) as then:
+            for claimed in await then.registrants.claim_without_contact(1, after=after):
+                refs.append(claimed.ref)
+                after = claimed.id
+    assert ["ann", "ben", "cleo"] == refs
 
 
 async def test_imports_and_events_at_once_give_each_contact_one_owner(
@@ -103,7 +215,7 @@ async def test_imports_and_events_at_once_give_each_contact_one_owner(
             for start in range(0, len(order), 40):
                 chunk = order[start : start + 40]
                 given = {ref: person(email.format(int(ref[1:]) // 4)) for ref in chunk}
-                await replica.registrants.put(given, CRITERIA)
+                await replica.registrants.put(given)
 
         await bring(store, refs, "old{}@x.test")
         await asyncio.gather(
@@ -127,11 +239,12 @@ async def test_the_longest_names_fit(store: Store) -> None:
     everything = frozenset({"email", "first_name", "last_name", "ref", "phone"})
     noise = "".join(chr(0x20000 + 7919 * number % 40_000) for number in range(200))
     long = person(noise + "@x.test", first_name=noise, last_name=noise[::-1], phone=noise[:40])
-    await store.registrants.put({noise: long}, everything)
+    await store.registrants.rekey(DIRECTORY, everything)
+    await store.registrants.put({noise: long})
     assert ["own"] == await contacts(store, noise)
 
 
 async def test_a_reference_beyond_all_bounds_is_our_mistake(store: Store) -> None:
     """It is refused by the table as what it is, and not taken for a lost database."""
     with pytest.raises(psycopg.errors.CheckViolation):
-        await store.registrants.put({"x" * 801: person("x@x.test")}, CRITERIA)
+        await store.registrants.put({"x" * 801: person("x@x.test")})

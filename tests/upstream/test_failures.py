@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import socket
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
+import httpx
+import msgspec
 import pytest
 
 from milepost.errors import ConfigurationError
@@ -30,7 +34,8 @@ from milepost.upstream import (
     client,
     counting,
 )
-from milepost.upstream.call import longest_pause, retry_after
+from milepost.upstream.call import Caller, Request, longest_pause, retry_after
+from milepost.upstream.wire import Bare
 
 if TYPE_CHECKING:
     from conftest import Answer, Origin
@@ -39,6 +44,18 @@ DIRECTORY, LIST = "POOL_c9fECNlRx3FGcmg", "CG_uIYRlWWzEm0kWtl"
 ADA = ContactFields(first_name="Ada", email="ada@example.com", ref="r-1")
 ADDED = {"id": "CID_e25ZlqSlIr2GWpp", "contactLookupId": "CGC_e25ZlqSlIr2GWpp"}
 ACCOUNT = {"brandId": "brand", "userId": "UR_1", "datacenter": "fra1"}
+NO_ENVELOPES = [
+    b"",
+    b"<html>403</html>",
+    b"{",
+    b"[]",
+    b"{}",
+    b'{"meta":null}',
+    b'{"meta":{}}',
+    b'{"meta":{"error":null,"requestId":"b6212545"}}',
+    b'{"meta":{"httpStatus":403}}',
+    b'{"error":"slow down"}',
+]
 
 # The cause that a write's `UnknownOutcome` names, and whether a read calls it `Unavailable`.
 CAUSES = {
@@ -117,7 +134,7 @@ async def test_a_read_is_tried_again_only_where_that_may_help(
         assert (cause, 1) == (missed.value.cause, len(origin.seen))
     else:
         account = await upstream.whoami()
-        assert (account.brand_id, len(origin.seen)) == ("brand", 2)
+        assert (account.user_id, len(origin.seen)) == ("UR_1", 2)
 
 
 async def test_a_read_gives_up_after_three_tries(origin: Origin) -> None:
@@ -146,16 +163,45 @@ async def test_a_4xx_is_a_definite_refusal_of_reads_and_writes(
     assert len(origin.seen) == 2
 
 
-@pytest.mark.parametrize("body", [b"", b"<html>403</html>", b"{", b"[]", b'{"meta":{}}'])
-async def test_a_4xx_without_the_platforms_envelope_is_a_refusal_too(
-    body: bytes, origin: Origin, upstream: Upstream
+@pytest.mark.parametrize(
+    "meta", [{"httpStatus": "403 - Forbidden"}, {"error": {}}, {"error": {"errorCode": "X_1"}}]
+)
+async def test_half_an_envelope_is_the_platforms_word(
+    meta: dict[str, object], origin: Origin, upstream: Upstream
 ) -> None:
-    """The status decides; the facts that could not be read are None."""
-    origin.answers = [origin.raw(403, body)]
-    with pytest.raises(Forbidden) as caught:
+    """Parts of it have been seen missing, so one of its two marks is enough."""
+    origin.answers = [origin.raw(403, json.dumps({"meta": meta}).encode())]
+    with pytest.raises(Forbidden):
         await add(upstream)
-    assert str(caught.value) == "add_list_contact: the token may not do this (status 403)"
-    assert (caught.value.error_code, caught.value.upstream_message) == (None, None)
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 413, 429])
+@pytest.mark.parametrize("body", NO_ENVELOPES)
+async def test_a_4xx_without_the_platforms_envelope_tells_nothing_of_a_write(
+    body: bytes, status: int, origin: Origin, upstream: Upstream
+) -> None:
+    """Who said it may have passed the call on before: it is neither repeated nor called failed."""
+    origin.answers = [origin.raw(status, body, "Retry-After: 1")]
+    with counting() as calls, pytest.raises(UnknownOutcome) as caught:
+        await add(upstream)
+    assert ("no-envelope", status) == (caught.value.cause, caught.value.http_status)
+    assert (len(origin.seen), calls.count) == (1, 1)
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 429])
+@pytest.mark.parametrize("body", NO_ENVELOPES)
+async def test_a_4xx_without_the_platforms_envelope_is_no_answer_to_a_read(
+    body: bytes, status: int, origin: Origin
+) -> None:
+    """Least of all is it the platform's word that there is no such thing."""
+    origin.answers = [origin.raw(status, body), origin.ok(ACCOUNT)]
+    async with Upstream(origin.url, "t", deadline=10) as upstream:
+        await upstream.whoami()
+        assert len(origin.seen) == 2
+        origin.answers = [origin.raw(status, body)]
+        with pytest.raises(Unavailable) as caught:
+            await upstream.whoami()
+    assert ("no-envelope", status) == (caught.value.cause, caught.value.http_status)
 
 
 @pytest.mark.parametrize(
@@ -319,6 +365,25 @@ async def test_a_redirect_to_another_host_never_carries_the_token_there(
             with pytest.raises(Unreadable):
                 await upstream.whoami()
     assert (hostile.connections, hostile.seen) == (0, [])
+
+
+async def test_no_path_leads_the_token_to_another_host(
+    origins: Callable[[], Awaitable[Origin]],
+) -> None:
+    """Written behind an address, each of these would be an address of another host."""
+    ours, hostile = await origins(), await origins()
+    ours.answers, hostile.answers = [ours.ok(ACCOUNT)], [hostile.ok(ACCOUNT)]
+    elsewhere = f"127.0.0.1:{hostile.port}"
+    decoder = msgspec.json.Decoder(Bare)
+    for base in (ours.url, ours.url.removesuffix("/API/v3")):
+        caller = Caller(base, "s3cret-token", deadline=2, max_connections=1)
+        for path in (f"@{elsewhere}/whoami", f"//{elsewhere}/whoami", f"http://{elsewhere}/whoami"):
+            for call in (caller.read, caller.write):
+                with suppress(httpx.InvalidURL):
+                    await call(Request("whoami", "GET", path), decoder)
+        await caller.aclose()
+    assert (hostile.connections, hostile.seen) == (0, [])
+    assert {f"127.0.0.1:{ours.port}"} == {seen.headers["host"] for seen in ours.seen}
 
 
 async def test_the_next_page_of_another_host_is_asked_of_ours(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import MAXYEAR, MINYEAR, datetime
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -25,6 +25,7 @@ from milepost.model import (
     EventId,
     Key,
     Link,
+    LinkRecord,
     LinkState,
     Ref,
     RegistrantDetails,
@@ -36,6 +37,9 @@ MAX_EVENT_ID_BYTES = 200
 
 _SEEN = ResponseSpec(Link, description="The event was seen before.", generate_examples=False)
 _WAITING = ResponseSpec(Link, description="There is no URL yet.", generate_examples=False)
+
+
+Shown = TypeVar("Shown", bound=Link)
 
 
 class GivenRegistrant(RegistrantDetails, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -106,8 +110,8 @@ def router(issuing: Issuing, store: Store) -> Router:
         return Response(shown(answer.link), status_code=_status(answer))
 
     @get("/{link_id:uuid}", opt=needs(Scope.ISSUE, Scope.READ), responses=documented(404))
-    async def read(request: StrictRequest, link_id: FromPath[UUID]) -> Link:
-        """Look at one link: its state, and the rule that decided.
+    async def read(request: StrictRequest, link_id: FromPath[UUID]) -> LinkRecord:
+        """Look at one link: its state, the rule that decided, and its moments.
 
         The URL is shown to the key that asked for the link, and to admins.
         """
@@ -161,7 +165,7 @@ def shown(link: Link) -> Link:
     return link
 
 
-def masked(link: Link) -> Link:
+def masked(link: Shown) -> Shown:
     """A link for eyes that may not use it: a URL is a credential."""
     return msgspec.structs.replace(link, url=None)
 

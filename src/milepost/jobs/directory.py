@@ -37,10 +37,6 @@ async def bind(store: Store, upstream: Upstream, wanted: str | None) -> Deployme
             f"not to {found.directory_id}: give each directory a database of its own"
         )
     if deployment.dedup_criteria != found.dedup_criteria:
-        # Keys first: if this ends in between, the next run finds the criteria changed and does it
-        # again. And once more behind it, for those who were written down meanwhile by the old ones.
-        await store.registrants.rekey(found.dedup_criteria)
-        await store.deployment.bind(found.directory_id, found.dedup_criteria)
-        await store.registrants.rekey(found.dedup_criteria)
+        await store.registrants.rekey(found.directory_id, found.dedup_criteria)
         deployment = await store.deployment.load()
     return deployment

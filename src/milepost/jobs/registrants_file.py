@@ -81,8 +81,6 @@ async def import_file(
         UnreadableFile: it cannot be opened, is empty, is neither CSV nor NDJSON in UTF-8, or has
             no column `ref`.
     """
-    deployment = await store.deployment.load()
-    criteria = deployment.dedup_criteria or frozenset()
     report = Report()
     try:
         with (
@@ -91,7 +89,7 @@ async def import_file(
             TextIOWrapper(raw, "utf-8-sig", errors="surrogateescape", newline="") as lines,
         ):
             for chunk in _chunks(_rows(raw, lines, path), report):
-                written = await store.registrants.put(chunk, criteria, dry_run=dry_run)
+                written = await store.registrants.put(chunk, dry_run=dry_run)
                 _count(report, written)
                 progress(raw.tell())
     except OSError as error:

@@ -2,20 +2,25 @@
 
 The home list is the one mailing list of the deployment that everybody is put into ahead of time:
 one call makes the directory contact and its membership.
+
+Where the directory recognises people, an add whose outcome is unknown is repeated: it meets the
+same contact. Where it does not, a second add would make a second contact, so the registrant is
+looked for, once in a run, and added again only after three runs over a minute that found nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from msgspec import Struct
 
+from milepost.errors import DatabaseBusy
 from milepost.jobs.directory import bind
 from milepost.model import Deployment
-from milepost.routes import contact_fields
+from milepost.routes import StillUnknown, contact_fields
 from milepost.store import Store
 from milepost.store.registrants import WithoutContact
 from milepost.upstream import (
@@ -25,6 +30,7 @@ from milepost.upstream import (
     Refused,
     Throttled,
     Unauthorized,
+    UnknownOutcome,
     Upstream,
 )
 
@@ -37,12 +43,17 @@ PAGE: Final = 2 * AT_ONCE
 """Registrants claimed at once: also a page whose calls all end at their deadline of 10 s, after two
 looks of as much each, is done when its lease of a minute ends."""
 
+SETTLE_SECONDS: Final = 20.0
+SETTLE_PAUSE_SECONDS: Final = 0.5
+"""How long, and how often, what became of a call is written down while Postgres is away: a restart
+takes a few seconds. What is not written in the end is asked for by a later run."""
+
 MOST_ERRORS: Final = 10
 """Errors that a run tells of; it counts them all."""
 
 
 class Counts(Struct, kw_only=True):
-    """What a run did, in registrants."""
+    """What a run did, in registrants; one that another run took over meanwhile is not counted."""
 
     made: int = 0
     failed: int = 0
@@ -71,6 +82,7 @@ class Sync:
 
         Raises:
             UpstreamError: the directory or the home list cannot be had.
+            DatabaseBusy: Postgres is away for longer than a restart takes.
         """
         deployment = await bind(self._store, self._upstream, self._directory_id)
         home = deployment.home_list_id or await self._make_home_list(deployment)
@@ -79,17 +91,23 @@ class Sync:
             counts.errors.append("the home list is being made by another process")
             return counts
         gate = asyncio.Semaphore(AT_ONCE)
-        while page := await self._store.registrants.claim_without_contact(PAGE):
-            try:
-                async with asyncio.TaskGroup() as group:
-                    making = [
-                        group.create_task(self._make_contact(deployment, home, registrant, gate))
-                        for registrant in page
-                    ]
-            except BaseExceptionGroup as several:
-                raise several.exceptions[0] from None
-            errors = [error for task in making if (error := task.result()) is not None]
-            counts.made += len(page) - len(errors)
+        after = 0
+        while page := await self._store.registrants.claim_without_contact(PAGE, after=after):
+            after = page[-1].id
+            # All of them end by themselves, whatever happens to one: a call that is cut off may
+            # have been accepted.
+            outcomes = await asyncio.gather(
+                *(self._make_contact(deployment, home, claimed, gate) for claimed in page),
+                return_exceptions=True,
+            )
+            errors: list[CallFailed | StillUnknown] = []
+            for outcome in outcomes:
+                if isinstance(outcome, CallFailed | StillUnknown):
+                    errors.append(outcome)
+                elif isinstance(outcome, BaseException):
+                    raise outcome
+                else:
+                    counts.made += outcome
             counts.failed += len(errors)
             told = [str(error) for error in errors]
             counts.errors = (counts.errors + told)[:MOST_ERRORS]
@@ -102,25 +120,46 @@ class Sync:
         self,
         deployment: Deployment,
         home: str,
-        registrant: WithoutContact,
+        claimed: WithoutContact,
         gate: asyncio.Semaphore,
-    ) -> CallFailed | None:
+    ) -> bool:
+        """Make one contact; False when somebody else has the claim by now.
+
+        Raises:
+            CallFailed: the platform did not make it, or may have.
+            StillUnknown: what became of an earlier call is not known yet.
+            DatabaseBusy: what became of this one could not be written down.
+        """
+        registrants = self._store.registrants
         directory = deployment.directory_id or ""
+        looked = False
         async with gate:
             try:
                 known = None
-                if registrant.attempt > 1 and not deployment.dedup_criteria:
-                    known = await self._find(directory, home, registrant.ref)
+                if claimed.in_doubt and not deployment.dedup_criteria:
+                    known = await self._find(directory, home, claimed.ref)
+                    looked = known is None
+                    if looked and not claimed.looked_enough:
+                        raise StillUnknown(  # noqa: TRY301  (handled as the calls' errors are)
+                            "the contact of an earlier call is not found yet", looked=True
+                        )
                 if known is None:
                     added = await self._upstream.add_list_contact(
-                        directory, home, contact_fields(registrant.ref, registrant.details)
+                        directory, home, contact_fields(claimed.ref, claimed.details)
                     )
                     known = added.contact_id, added.lookup_id
-            except CallFailed as error:
+            except (CallFailed, StillUnknown) as error:
                 log.warning("a contact could not be made: %s", error)
-                return error
-        await self._store.registrants.settle_contact(registrant.ref, registrant.attempt, *known)
-        return None
+                unknown = isinstance(error, UnknownOutcome)
+                await _persistently(
+                    lambda: registrants.set_back_contact(
+                        claimed, outcome_unknown=unknown, looked=looked
+                    )
+                )
+                raise
+        return await _persistently(
+            lambda: registrants.settle_contact(claimed.ref, claimed.attempt, *known)
+        )
 
     async def _find(self, directory: str, home: str, ref: str) -> tuple[str, str] | None:
         """Where nothing merges contacts, adding again would double what an earlier call made."""
@@ -145,12 +184,27 @@ class Sync:
             found = [known.list_id async for known in lists if known.name == name]
             list_id = found[0] if found else None
         list_id = list_id or await self._upstream.create_mailing_list(directory, name)
-        await self._store.deployment.note_home_list(list_id, attempt)
-        return list_id
+        is_ours = await self._store.deployment.note_home_list(list_id, attempt)
+        return list_id if is_ours else None
 
 
-def _is_hopeless(errors: list[CallFailed], tried: int) -> bool:
+async def _persistently(write: Callable[[], Awaitable[bool]]) -> bool:
+    """Write an outcome down, also past a restart of Postgres."""
+    clock = asyncio.get_running_loop().time
+    give_up = clock() + SETTLE_SECONDS
+    while True:
+        try:
+            return await write()
+        except DatabaseBusy:
+            if clock() > give_up:
+                raise
+        await asyncio.sleep(SETTLE_PAUSE_SECONDS)
+
+
+def _is_hopeless(errors: list[CallFailed | StillUnknown], tried: int) -> bool:
     """Whether more calls would end as these did: all failed, and not over one person's data."""
     if any(isinstance(e, Throttled | Unauthorized | Forbidden | NotFound) for e in errors):
         return True
-    return len(errors) == tried and not all(isinstance(error, Refused) for error in errors)
+    return len(errors) == tried and not all(
+        isinstance(error, Refused | StillUnknown) for error in errors
+    )

@@ -3,6 +3,21 @@
 from __future__ import annotations
 
 from milepost.routes.mailing_list import MailingListMaker
-from milepost.routes.making import Made, Maker, StillUnknown, TooLate, contact_fields
+from milepost.routes.making import (
+    Made,
+    Maker,
+    NothingThere,
+    StillUnknown,
+    TooLate,
+    contact_fields,
+)
 
-__all__ = ["Made", "MailingListMaker", "Maker", "StillUnknown", "TooLate", "contact_fields"]
+__all__ = [
+    "Made",
+    "MailingListMaker",
+    "Maker",
+    "NothingThere",
+    "StillUnknown",
+    "TooLate",
+    "contact_fields",
+]

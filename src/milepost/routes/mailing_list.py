@@ -12,8 +12,16 @@ from collections.abc import Awaitable, Callable
 from milepost import payload
 from milepost.model import Claim, Deployment
 from milepost.personal_link import Template
-from milepost.routes.making import Made, StillUnknown, TooLate, contact_fields
-from milepost.upstream import ContactFields, NotFound, Refused, Upstream
+from milepost.routes.making import Made, NothingThere, StillUnknown, TooLate, contact_fields
+from milepost.upstream import (
+    ContactFields,
+    Forbidden,
+    NotFound,
+    Refused,
+    Throttled,
+    Unauthorized,
+    Upstream,
+)
 
 
 class MailingListMaker:
@@ -67,12 +75,12 @@ class MailingListMaker:
         except TimeoutError:
             raise StillUnknown("looking for an earlier call takes too long", looked=False) from None
         except Refused as error:
-            if type(error) is not Refused:
-                raise  # throttled, unauthorized, …: those say by themselves what to do
+            if isinstance(error, Throttled | Unauthorized | Forbidden):
+                raise  # these say by themselves what to do
             raise StillUnknown(f"a look was refused: {error}", looked=False) from error
 
     async def _look(self, claim: Claim) -> tuple[str, str] | None:
-        if (await self._deployment()).dedup_criteria:
+        if claim.may_add and (await self._deployment()).dedup_criteria:
             # An add that is repeated meets the same contact: nothing doubles. It is asked all the
             # same where the contact is known, for a call that was accepted needs no second one.
             if claim.contact_id is None:
@@ -85,6 +93,8 @@ class MailingListMaker:
                 return hit.contact_id, lookup_id
         if not claim.looked_enough:
             raise StillUnknown("the contact of an earlier call is not found yet", looked=True)
+        if not claim.may_add:
+            raise NothingThere("the registrant's contact has changed, and no earlier call made it")
         return None
 
     async def _membership(self, contact_id: str, list_id: str) -> str | None:

@@ -33,6 +33,10 @@ class StillUnknown(MilepostError):
         self.looked = looked
 
 
+class NothingThere(MilepostError):
+    """No earlier call made anything, and this claim may not: the event is to be decided anew."""
+
+
 class TooLate(MilepostError):
     """The claim is too old for a call that changes something; none was made."""
 
@@ -62,7 +66,8 @@ class Maker(Protocol):
     async def make(self, claim: Claim, *, begin_by: float) -> Made:
         """Do what the route does, with as few calls as it can.
 
-        Where the claim is in doubt, it asks what became of the earlier call before it adds.
+        Where the claim is in doubt, it asks what became of the earlier call before it adds, and it
+        adds only if the claim `may_add`.
 
         Args:
             claim: what to make.
@@ -72,6 +77,7 @@ class Maker(Protocol):
         Raises:
             UpstreamError: as the client's verbs; a write whose outcome is unknown stays unknown.
             StillUnknown: the earlier call's outcome is not known yet.
+            NothingThere: it made nothing, and the claim may only find.
             TooLate: `begin_by` has passed.
         """
         ...

@@ -15,26 +15,30 @@ SLOTS_PER_SECOND = 10
 """How finely a window of a minute slides; it reads at most a tenth of a second too much."""
 
 
-class Bucket:
-    """A leaky bucket: a minute's calls fill it, and it leaks evenly, a minute's calls a minute."""
+class Limit:
+    """So many calls and no more in any 60 s, wherever these begin.
 
-    __slots__ = ("_level", "_seen", "per_minute")
+    A bucket that leaks would let nearly twice as many through: a burst, and what leaks after it.
+    So the moment of each call that was let in is kept for a minute, 32 bytes each.
+    """
+
+    __slots__ = ("_let_in", "per_minute")
 
     def __init__(self, per_minute: int) -> None:
         self.per_minute = per_minute
-        self._level = 0.0
-        self._seen = 0.0
+        self._let_in: deque[float] = deque()
 
     def wait(self, now: float) -> float:
         """Seconds until one more call fits; 0 if it fits now."""
-        leaked = (now - self._seen) * self.per_minute / MINUTE
-        self._level = max(0.0, self._level - leaked)
-        self._seen = now
-        return max(0.0, (self._level + 1 - self.per_minute) * MINUTE / self.per_minute)
+        while self._let_in and self._let_in[0] + MINUTE <= now:
+            self._let_in.popleft()
+        if len(self._let_in) < self.per_minute:
+            return 0.0
+        return self._let_in[0] + MINUTE - now
 
-    def pour(self) -> None:
-        """Let one call in."""
-        self._level += 1
+    def let_in(self, now: float) -> None:
+        """Count one call."""
+        self._let_in.append(now)
 
 
 class Window:
@@ -90,19 +94,19 @@ class Traffic:
     ) -> None:
         self._clock = clock
         self._windows: dict[str, Window] = {}
-        self._buckets: dict[str, Bucket] = {}
+        self._limits: dict[str, Limit] = {}
         self.calls: dict[str, Calls] = {}
         self.set_limits(brand, classes)
 
     def set_limits(self, brand: int | None, classes: Mapping[str, int]) -> None:
-        """Replace the limits, in calls a minute; every bucket starts empty."""
-        self._buckets = {name: Bucket(per_minute) for name, per_minute in classes.items()}
+        """Replace the limits, in calls a minute; calls of before do not count for these."""
+        self._limits = {name: Limit(per_minute) for name, per_minute in classes.items()}
         if brand is not None:
-            self._buckets["brand"] = Bucket(brand)
+            self._limits["brand"] = Limit(brand)
 
     def limits(self) -> dict[str, int]:
         """The limits in force, in calls a minute, by call class, and `brand` for the whole."""
-        return {name: bucket.per_minute for name, bucket in self._buckets.items()}
+        return {name: limit.per_minute for name, limit in self._limits.items()}
 
     def admit(self, call_class: str) -> int:
         """Count a call. 0 if it is let in, else after how many whole seconds it would be."""
@@ -114,15 +118,15 @@ class Traffic:
             calls.calls += 1
             window.count(now)
             calls.busiest_minute = window.busiest
-            if name in self._buckets:
-                wait = max(wait, self._buckets[name].wait(now))
+            if name in self._limits:
+                wait = max(wait, self._limits[name].wait(now))
         if wait > 0:
             for name in (call_class, "brand"):
                 self.calls[name].throttled += 1
             return math.ceil(wait)
         for name in (call_class, "brand"):
-            if name in self._buckets:
-                self._buckets[name].pour()
+            if name in self._limits:
+                self._limits[name].let_in(now)
         return 0
 
     def settle(self, call_class: str, *, accepted: bool) -> None:
@@ -135,6 +139,6 @@ class Traffic:
                 calls.refused += 1
 
     def forget(self) -> None:
-        """Start counting anew; the limits keep their levels."""
+        """Start counting anew; the limits go on."""
         self._windows.clear()
         self.calls.clear()

@@ -26,6 +26,12 @@ from milepost.errors import DatabaseBusy, DatabaseError
 POOL_TIMEOUT_SECONDS: Final = 2.0
 """How long a statement waits for a connection before the caller is told to come back."""
 
+LOCK_SECONDS: Final = 2
+STATEMENT_SECONDS: Final = 10
+SILENCE_SECONDS: Final = 5
+"""How long a statement waits for somebody's lock, runs, and hears nothing from its server, before
+it is given up. Nothing here holds a lock for longer than a chunk of an import takes."""
+
 TRIES: Final = 3
 """How often a transaction is begun that Postgres gives up for the sake of another."""
 
@@ -33,6 +39,8 @@ _OPTIONS: Final = (
     "-c TimeZone=UTC "
     # Compiling a statement takes longer than any of ours runs.
     "-c jit=off "
+    f"-c lock_timeout={LOCK_SECONDS}s "
+    f"-c statement_timeout={STATEMENT_SECONDS}s "
     # A process that is frozen amid an import must not keep events of the same people waiting.
     "-c idle_in_transaction_session_timeout=10s"
 )
@@ -70,6 +78,10 @@ class Sacrificed(DatabaseBusy):
     """Postgres gave the transaction up for the sake of another one: begin it again."""
 
 
+class Locked(DatabaseBusy):
+    """Somebody holds a lock on what the transaction needs."""
+
+
 @contextmanager
 def translated() -> Iterator[None]:
     """Turn a lost or exhausted database into `DatabaseBusy`; other errors are our own mistakes."""
@@ -92,11 +104,15 @@ def _ours(error: BaseException | None) -> DatabaseBusy | None:
         case psycopg.errors.DeadlockDetected() | psycopg.errors.SerializationFailure():
             return Sacrificed("Postgres gave the transaction up for another one")
         case psycopg.errors.UniqueViolation(
-            diag=psycopg.errors.Diagnostic(constraint_name="links_one_per_distribution")
+            diag=psycopg.errors.Diagnostic(
+                constraint_name="links_one_per_distribution" | "links_one_per_contact"
+            )
         ):
             # The registrant was written between a claim's lock and its decision, so nobody held
             # them and two claims chose one place. Begun again, the claim finds them and waits.
             return Sacrificed("two claims chose the same place")
+        case psycopg.errors.LockNotAvailable():
+            return Locked("somebody holds a lock that is needed")
         case psycopg.errors.ProgramLimitExceeded():
             return None  # a value too large for an index: to come back would not help
         case psycopg.OperationalError():
@@ -130,7 +146,12 @@ class Connections:
     def __init__(self, url: str, *, size: int = 4) -> None:
         given = conninfo_to_dict(url).get("options")
         options = f"{given} {_OPTIONS}" if given else _OPTIONS
-        session = {"application_name": "milepost", "options": options}
+        session = {
+            "application_name": "milepost",
+            "options": options,
+            "connect_timeout": SILENCE_SECONDS,
+            "tcp_user_timeout": SILENCE_SECONDS * 1000,
+        }
         self._pool = AsyncConnectionPool[psycopg.AsyncConnection[DictRow]](
             url,
             min_size=1,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection
 from datetime import timedelta
 from typing import Final
 
@@ -49,15 +48,6 @@ class DeploymentStore:
             home_list_id=known.home_list_id,
         )
 
-    async def bind(self, directory_id: str, criteria: Collection[str]) -> None:
-        """Remember the directory, and by which fields it recognises a contact."""
-        async with self._connections.transaction() as connection:
-            await connection.execute(
-                update(tables.deployment).values(
-                    directory_id=directory_id, dedup_criteria=sorted(criteria)
-                )
-            )
-
     async def claim_home_list(self) -> int | None:
         """The right to make the home list, as the number of this attempt; None: somebody has it.
 
@@ -80,12 +70,17 @@ class DeploymentStore:
             )
         return attempt
 
-    async def note_home_list(self, list_id: str, attempt: int) -> None:
-        """Remember the home list that this attempt made or found."""
+    async def note_home_list(self, list_id: str, attempt: int) -> bool:
+        """Remember the home list that this attempt made or found.
+
+        Returns:
+            False when the attempt was taken over by another one and nothing was changed.
+        """
         row = tables.deployment
         async with self._connections.transaction() as connection:
-            await connection.execute(
+            changed = await connection.execute(
                 update(row)
                 .where(row.c.home_attempt == attempt)
                 .values(home_list_id=list_id, home_lease_until=None)
             )
+        return changed.rowcount == 1

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Collection, Hashable, Sequence
 from typing import Generic, TypeVar
 
 from milepost.errors import DatabaseError
+from milepost.store.connections import Locked
 
 Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")
@@ -112,6 +113,10 @@ class GroupCommit(Generic[Item, Outcome]):
     async def _settle(self, batch: Sequence[_Entry[Item, Outcome]]) -> None:
         try:
             outcomes = await self._write([entry.item for entry in batch])
+        except Locked as error:
+            # Who waits behind it may have nothing to do with that lock.
+            for entry in batch:
+                entry.fail(error)
         except DatabaseError as error:
             # Nobody's fault: to try each again would keep all of them waiting for nothing.
             for entry in (*batch, *self._queue):

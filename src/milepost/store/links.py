@@ -28,7 +28,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Final
+from typing import Final, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -50,6 +50,7 @@ from milepost.model import (
     Field,
     Lane,
     Link,
+    LinkRecord,
     LinkState,
     Place,
     RegistrantDetails,
@@ -60,6 +61,8 @@ from milepost.policy import EXPLANATIONS, sample_point
 from milepost.store import tables
 from milepost.store.connections import Connections, Row, begun_again, plain, statement
 from milepost.store.grouping import GroupCommit
+
+Shape = TypeVar("Shape", bound=Link)
 
 LEASE_SECONDS: Final = 20
 """How long a claim is its taker's alone. Longer than the longest call (10 s) and the longest
@@ -178,7 +181,7 @@ class LinkStore:
         *,
         event_id: str | None = None,
         asked_by: str | None = None,
-    ) -> Link | None:
+    ) -> LinkRecord | None:
         """The link with this id or of this event, without touching it.
 
         Args:
@@ -190,7 +193,7 @@ class LinkStore:
         async with self._connections.path() as connection:
             cursor = await connection.execute(_FIND, wanted, prepare=True)
             row = await cursor.fetchone()
-        return _link(row) if row else None
+        return _shaped(row, LinkRecord) if row else None
 
     async def page(
         self,
@@ -281,6 +284,7 @@ def _asked(row: Row, *, own: bool) -> Asked:
             attempt=row["attempt"],
             route=Route(row["claim_route"]),
             in_doubt=row["in_doubt"],
+            may_add=row["may_add"],
             looked_enough=row["looked_enough"],
             place=Place(
                 slot_id=row["slot_id"],
@@ -298,6 +302,7 @@ def _asked(row: Row, *, own: bool) -> Asked:
                 language=row["language"],
                 attributes=row["attributes"],
             ),
+            contact_key=row["contact_key"],
             contact_id=row["contact_id"],
             lookups_before=frozenset(row["lookups_before"]),
             data=row["data"],
@@ -313,6 +318,10 @@ def _asked(row: Row, *, own: bool) -> Asked:
 
 
 def _link(row: Row) -> Link:
+    return _shaped(row, Link)
+
+
+def _shaped(row: Row, shape: type[Shape]) -> Shape:
     return msgspec.convert(
         {
             **row,
@@ -321,7 +330,7 @@ def _link(row: Row) -> Link:
             "reused": row["reuses"] is not None,
             "reason": _reason(row) if row["rule"] else None,
         },
-        Link,
+        shape,
     )
 
 

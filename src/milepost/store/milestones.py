@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 from msgspec import UNSET
 from sqlalchemy import RowMapping, func, literal_column, select, update
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from milepost.errors import UnknownMilestone
 from milepost.model import Cooldown, Milestone, MilestoneDefinition
@@ -26,18 +28,18 @@ class MilestoneStore:
 
         A paused milestone stays paused.
         """
-        milestones = tables.milestones
-        now = func.milepost_now()
-        values = _columns(key, definition)
-        statement = (
-            insert(milestones)
-            .values(key=key, **values, state="active", created_at=now, updated_at=now)
-            .on_conflict_do_update(index_elements=["key"], set_={**values, "updated_at": now})
-            .returning(milestones, literal_column("xmax = 0").label("is_first"))
-        )
         async with self._connections.transaction() as connection:
-            row = (await connection.execute(statement)).mappings().one()
-        return _milestone(row), row["is_first"]
+            return await _put(connection, key, definition)
+
+    async def put_all(self, definitions: Mapping[str, MilestoneDefinition]) -> dict[str, bool]:
+        """Define milestones by key, all or none; the flags say which are the first of their key."""
+        async with self._connections.transaction() as connection:
+            # In one order, or two who define the same ones would wait for each other in a circle.
+            firsts = {
+                key: (await _put(connection, key, definitions[key]))[1]
+                for key in sorted(definitions)
+            }
+        return {key: firsts[key] for key in definitions}
 
     async def get(self, key: str) -> Milestone:
         """The milestone with this key.
@@ -78,6 +80,22 @@ class MilestoneStore:
         if row is None:
             raise UnknownMilestone(key)
         return _milestone(row)
+
+
+async def _put(
+    connection: AsyncConnection, key: str, definition: MilestoneDefinition
+) -> tuple[Milestone, bool]:
+    milestones = tables.milestones
+    now = func.milepost_now()
+    values = _columns(key, definition)
+    result = await connection.execute(
+        insert(milestones)
+        .values(key=key, **values, state="active", created_at=now, updated_at=now)
+        .on_conflict_do_update(index_elements=["key"], set_={**values, "updated_at": now})
+        .returning(milestones, literal_column("xmax = 0").label("is_first"))
+    )
+    row = result.mappings().one()
+    return _milestone(row), row["is_first"]
 
 
 def _columns(key: str, definition: MilestoneDefinition) -> dict[str, Any]:

@@ -5,12 +5,17 @@ recognise a contact by; the one registrant who holds it as `dedup_key` (unique) 
 the others with the same values share it and get no links of their own. Keys are given out by one
 transaction at a time (an advisory lock that claims never touch), and rows are locked in `ref`
 order, as claims do. A registrant whose key changes has another contact from then on, so the old
-one's ids are forgotten, and a key that they leave goes to the next who has the values.
+one's ids are forgotten, and a key that they leave goes to the next who has the values. By which
+criteria a key is made is read behind that same lock, so nobody goes by criteria that have changed.
+
+A claim to make a contact is in doubt until it is settled or set back: a process that dies leaves
+the doubt behind, and whoever comes next asks before it adds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Final
 
 import msgspec
@@ -30,12 +35,18 @@ CHUNK: Final = 500
 LEASE_SECONDS: Final = 60
 """How long a registrant's contact is one worker's to make: longer than a page of calls takes."""
 
+LOOKS: Final = 3
+LOOKS_SECONDS: Final = 60
+"""So many looks that found nothing, over so long, tell that an earlier call made nothing: a search
+finds a contact late (inferred)."""
+
 _KEYS_LOCK: Final = 0x6B657973  # "keys"
 
 _LOCK: Final = statement("registrants_lock")
 _PUT: Final = statement("registrants_put")
 _KEY: Final = statement("registrants_key")
 _WITHOUT_CONTACT: Final = statement("registrants_without_contact")
+_SET_BACK: Final = statement("registrants_set_back")
 
 
 class Counts(Struct, frozen=True, kw_only=True):
@@ -56,10 +67,15 @@ class Counts(Struct, frozen=True, kw_only=True):
 class WithoutContact(Struct, frozen=True, kw_only=True):
     """A registrant whose contact is to be made, and the attempt that it is."""
 
+    id: int
     ref: str
     details: RegistrantDetails
     contact_id: str | None
     attempt: int
+    in_doubt: bool
+    """An earlier attempt may have made the contact."""
+    looked_enough: bool
+    """`LOOKS` looks over `LOOKS_SECONDS` found nothing of it."""
 
 
 class RegistrantStore:
@@ -72,7 +88,6 @@ class RegistrantStore:
     async def put(
         self,
         given: Mapping[str, RegistrantDetails],
-        criteria: frozenset[str],
         *,
         change: bool = True,
         dry_run: bool = False,
@@ -81,7 +96,6 @@ class RegistrantStore:
 
         Args:
             given: what is known of each.
-            criteria: by which fields the directory recognises a contact.
             change: whether those who are known already may be changed.
             dry_run: only count, and change nothing.
         """
@@ -90,6 +104,7 @@ class RegistrantStore:
             connection.transaction(force_rollback=dry_run),
         ):
             await _be_the_key_giver(connection)
+            criteria = await _criteria(connection)
             return await _write(connection, given, criteria, change=change)
 
     async def get(self, ref: str) -> Registrant | None:
@@ -100,21 +115,35 @@ class RegistrantStore:
             row = result.mappings().one_or_none()
         return _registrant(row) if row else None
 
-    async def claim_without_contact(self, limit: int) -> list[WithoutContact]:
-        """Claim registrants who own a contact that is not in the home list yet."""
+    async def claim_without_contact(self, limit: int, *, after: int = 0) -> list[WithoutContact]:
+        """Claim registrants who own a contact that is not in the home list yet, in `id` order.
+
+        Args:
+            limit: how many at the most.
+            after: only those whose `id` is greater; a run that pages so meets nobody twice.
+        """
+        given = {
+            "limit": limit,
+            "after": after,
+            "lease": LEASE_SECONDS,
+            "looks": LOOKS,
+            "looks_seconds": LOOKS_SECONDS,
+        }
         async with self._connections.path() as connection:
-            cursor = await connection.execute(
-                _WITHOUT_CONTACT, {"limit": limit, "lease": LEASE_SECONDS}
+            cursor = await connection.execute(_WITHOUT_CONTACT, given)
+            rows = await cursor.fetchall()
+        return [
+            WithoutContact(
+                id=row["id"],
+                ref=row["ref"],
+                details=_details(row),
+                contact_id=row["contact_id"],
+                attempt=row["contact_attempt"],
+                in_doubt=row["in_doubt"],
+                looked_enough=row["looked_enough"],
             )
-            return [
-                WithoutContact(
-                    ref=row["ref"],
-                    details=_details(row),
-                    contact_id=row["contact_id"],
-                    attempt=row["contact_attempt"],
-                )
-                for row in await cursor.fetchall()
-            ]
+            for row in sorted(rows, key=lambda row: row["id"])
+        ]
 
     async def settle_contact(
         self, ref: str, attempt: int, contact_id: str, home_lookup_id: str
@@ -127,23 +156,87 @@ class RegistrantStore:
         async with self._connections.path() as connection:
             cursor = await connection.execute(
                 b"UPDATE registrants SET contact_id = %(contact)s, home_lookup_id = %(lookup)s,"
-                b" contact_at = milepost_now(), contact_lease_until = NULL"
+                b" contact_at = milepost_now(), contact_lease_until = NULL,"
+                b" contact_in_doubt = false, contact_looks = 0, contact_first_look_at = NULL"
                 b" WHERE ref = %(ref)s AND contact_attempt = %(attempt)s",
                 {"ref": ref, "attempt": attempt, "contact": contact_id, "lookup": home_lookup_id},
             )
             return cursor.rowcount == 1
 
-    async def note_contact(self, ref: str, contact_id: str) -> None:
-        """Remember the contact that a registrant's first link made."""
+    async def set_back_contact(
+        self, claimed: WithoutContact, *, outcome_unknown: bool, looked: bool
+    ) -> bool:
+        """Write down that a claim did not end well; the lease stays, as a pause.
+
+        Args:
+            claimed: the claim.
+            outcome_unknown: a call went out, and may have made the contact. Otherwise the claim is
+                in doubt only if it was so before.
+            looked: the platform was asked for the contact and knew of none. Looks are counted from
+                the last unknown outcome on.
+
+        Returns:
+            False when the claim was taken over by another attempt and nothing was changed.
+        """
+        async with self._connections.path() as connection:
+            cursor = await connection.execute(
+                _SET_BACK,
+                {
+                    "ref": claimed.ref,
+                    "attempt": claimed.attempt,
+                    "in_doubt": outcome_unknown or claimed.in_doubt,
+                    "unknown": outcome_unknown,
+                    "looked": looked,
+                },
+            )
+            return cursor.rowcount == 1
+
+    async def note_contact(self, ref: str, contact_id: str, contact_key: str | None) -> None:
+        """Remember the contact that a registrant's first link made.
+
+        Args:
+            ref: of the registrant.
+            contact_id: the platform's `CID_…`.
+            contact_key: the registrant's when the link was claimed; under another one they have
+                another contact, and nothing is changed.
+        """
         async with self._connections.path() as connection:
             await connection.execute(
                 b"UPDATE registrants SET contact_id = %(contact)s"
-                b" WHERE ref = %(ref)s AND contact_id IS NULL",
-                {"ref": ref, "contact": contact_id},
+                b" WHERE ref = %(ref)s AND contact_id IS NULL"
+                b" AND contact_key IS NOT DISTINCT FROM %(key)s::text",
+                {"ref": ref, "contact": contact_id, "key": contact_key},
             )
 
-    async def rekey(self, criteria: frozenset[str]) -> int:
-        """Compute every contact key anew, under other criteria; returns how many changed."""
+    async def rekey(self, directory_id: str, criteria: frozenset[str]) -> int:
+        """Compute every contact key anew, as this directory tells contacts apart.
+
+        The directory and its criteria are the deployment's when it returns.
+
+        Until then `put` goes by the old ones, so all are gone through until a pass meets only what
+        `put` wrote meanwhile; what was written since that pass began is done in the transaction
+        that changes the criteria. Where this breaks off the criteria are still the old ones, and
+        whoever compares them does it again.
+
+        Returns:
+            How many keys changed.
+        """
+        changed = 0
+        while True:
+            began = await self._now()
+            count = await self._rekey_all(criteria)
+            changed += count
+            if count <= CHUNK:
+                return changed + await self._put_in_force(directory_id, criteria, began)
+
+    async def _now(self) -> datetime:
+        async with self._connections.path() as connection:
+            cursor = await connection.execute(b"SELECT milepost_now() AS now")
+            (row,) = await cursor.fetchall()
+            now: datetime = row["now"]
+            return now
+
+    async def _rekey_all(self, criteria: frozenset[str]) -> int:
         changed = 0
         after: str | None = ""
         while after is not None:
@@ -166,9 +259,34 @@ class RegistrantStore:
             counts = await _write(connection, given, criteria, change=True)
             return counts.changed, max(given)
 
+    @begun_again
+    async def _put_in_force(
+        self, directory_id: str, criteria: frozenset[str], began: datetime
+    ) -> int:
+        async with self._connections.path() as connection, connection.transaction():
+            await _be_the_key_giver(connection)
+            cursor = await connection.execute(
+                b"SELECT * FROM registrants WHERE updated_at >= %(began)s", {"began": began}
+            )
+            given = {row["ref"]: _details(row) for row in await cursor.fetchall()}
+            counts = await _write(connection, given, criteria, change=True)
+            await connection.execute(
+                b"UPDATE deployment"
+                b" SET directory_id = %(directory)s, dedup_criteria = %(criteria)s",
+                {"directory": directory_id, "criteria": sorted(criteria)},
+            )
+            return counts.changed
+
 
 async def _be_the_key_giver(connection: psycopg.AsyncConnection[DictRow]) -> None:
     await connection.execute(b"SELECT pg_advisory_xact_lock(%(key)s)", {"key": _KEYS_LOCK})
+
+
+async def _criteria(connection: psycopg.AsyncConnection[DictRow]) -> frozenset[str]:
+    """By which fields the directory recognises a contact; to be read by the key giver."""
+    cursor = await connection.execute(b"SELECT dedup_criteria FROM deployment")
+    row = await cursor.fetchone()
+    return frozenset((row and row["dedup_criteria"]) or ())
 
 
 async def _write(

@@ -2,14 +2,16 @@
 
 Every call has one deadline for all of it, because a limit per read never ends a body that trickles.
 What a failure means depends on one moment, the first byte of the request leaving: before it the
-call cannot have had an effect (`Unreachable`), after it nobody knows (`UnknownOutcome`). That
-moment is taken from the driver's trace.
+call cannot have had an effect (`Unreachable`), after it nobody knows (`UnknownOutcome`) unless the
+platform itself says so, in its own envelope. That moment is taken from the driver's trace.
 
 The driver's transport is used without its client. A client adds cookies, redirects, proxies and
 credentials from the environment, and a log line with every URL; here all of these are wrong. The
 header with the token is strong enough to read everybody's data and is not stripped by the usual
 clients on a redirect to another host, so it goes to the configured origin directly and nowhere
-else: no redirect is followed, no address out of an answer is ever asked.
+else: no redirect is followed, no address out of an answer is ever asked, and a request brings no
+more than a path, which is put into the configured address and not behind it: written behind an
+address without a path, `@elsewhere.example/` would be one of another host.
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ from milepost.upstream.errors import (
     Unreachable,
     Unreadable,
 )
-from milepost.upstream.wire import Bare, ErrorNote
+from milepost.upstream.wire import AnswerMeta, Bare, ErrorNote
 
 B = TypeVar("B", bound=Bare)
 B_co = TypeVar("B_co", bound=Bare, covariant=True)
@@ -60,7 +62,7 @@ READ_TRIES: Final = 3
 # ours end first: common load balancers keep theirs for 60 s and more.
 _IDLE_SECONDS: Final = 20.0
 
-# Statuses below 500 that a gateway may give while the platform still works on the call.
+# Statuses below 500 that say that an answer did not come in time, not that nothing was done.
 _UNDECIDED: Final = frozenset({408, 499})
 # What reading again cannot mend.
 _FUTILE: Final = frozenset[Cause]({"oversize", "no-result", "redirect", "paging"})
@@ -180,14 +182,13 @@ class Caller:
     """Carries requests to one origin, at most `max_connections` at a time."""
 
     def __init__(self, base_url: str, token: str, *, deadline: float, max_connections: int) -> None:
-        self._base = _checked_base(base_url)
+        self._base = httpx.URL(_checked_base(base_url))
+        self._base_path = self._base.path.rstrip("/")
         if not _VISIBLE.fullmatch(token):
             raise ConfigurationError("the upstream token is empty or not plain visible ASCII")
-        origin = httpx.URL(self._base)
-        self._origin = (origin.raw_scheme, origin.raw_host, origin.port)
         self._deadline = deadline
         headers = [
-            (b"Host", origin.netloc),
+            (b"Host", self._base.netloc),
             (b"X-API-TOKEN", token.encode()),
             (b"Accept", b"application/json"),
             # A compressed answer would make the cap on bytes a cap on something else.
@@ -269,13 +270,10 @@ class Caller:
         return _Lost(departure.sent, cause, saying)
 
     def _addressed(self, request: Request, departure: _Departure) -> httpx.Request:
-        """Give a request its address, and the token only if that is the configured origin."""
-        url = httpx.URL(self._base + request.path)
-        if (url.raw_scheme, url.raw_host, url.port) != self._origin:
-            raise ValueError("a path must not lead to another origin")
+        """Give a request its address and the token; no path can name another origin here."""
         return httpx.Request(
             request.method,
-            url,
+            self._base.copy_with(raw_path=f"{self._base_path}{request.path}".encode()),
             headers=self._headers if request.body is None else self._headers_with_body,
             content=request.body,
             extensions={"trace": departure},
@@ -349,7 +347,10 @@ class Caller:
             case 3:
                 cause, saying = "redirect", "the answer is a redirect, which is never followed"
             case 4 if landed.status not in _UNDECIDED:
-                raise _refusal(request.verb, landed)
+                meta = _meta(landed)
+                if meta is not None and (meta.http_status is not None or meta.error is not None):
+                    raise _refusal(request.verb, landed)
+                cause, saying = "no-envelope", "the refusal is not in the platform's envelope"
             case _:
                 cause, saying = "status", "the platform failed"
         raise _inconclusive(request.verb, saying, cause, _facts(landed), write=write)
@@ -395,11 +396,18 @@ def _decoded(answer: _Answer, decoder: Decoder[B]) -> B:
     return envelope
 
 
+def _meta(answer: _Answer) -> AnswerMeta | None:
+    """Read the envelope of an answer that is no success; None where it has none."""
+    try:
+        return _BARE.decode(answer.body).meta
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
 def _facts(answer: _Answer) -> Facts:
     """Read what an answer that is no success says about itself, as far as it can be read."""
-    try:
-        meta = _BARE.decode(answer.body).meta
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    meta = _meta(answer)
+    if meta is None:
         return Facts(http_status=answer.status)
     note = meta.error or ErrorNote()
     return Facts(

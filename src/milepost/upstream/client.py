@@ -29,7 +29,6 @@ from milepost.upstream.wire import (
     Distribution,
     DistributionBody,
     DistributionId,
-    DistributionStats,
     Envelope,
     FoundContact,
     HistoryEntry,
@@ -42,7 +41,6 @@ from milepost.upstream.wire import (
     Page,
     RefFilter,
     SearchBody,
-    Stated,
     SurveyDefinition,
     SurveyResponse,
     path_id,
@@ -72,14 +70,12 @@ _DIRECTORIES: Final = _decoder(Envelope[Page[Directory]])
 _LIST_MADE: Final = _decoder(Envelope[Made[ListId]])
 _LISTS: Final = _decoder(Envelope[Page[MailingList]])
 _ADDED: Final = _decoder(Envelope[AddedContact])
-_LIST_CONTACT: Final = _decoder(Envelope[ListContact])
 _LIST_CONTACTS: Final = _decoder(Envelope[Page[ListContact]])
 _CONTACT: Final = _decoder(Envelope[Contact])
 _FOUND: Final = _decoder(Envelope[Page[FoundContact]])
 _DISTRIBUTION_MADE: Final = _decoder(Envelope[Made[DistributionId]])
 _DISTRIBUTIONS: Final = _decoder(Envelope[Page[Distribution]])
 _LINKS: Final = _decoder(Envelope[Page[ListedLink]])
-_STATED: Final = _decoder(Envelope[Stated])
 _HISTORY: Final = _decoder(Envelope[Page[HistoryEntry]])
 _DEFINITION: Final = _decoder(Envelope[SurveyDefinition])
 _RESPONSE: Final = _decoder(Envelope[SurveyResponse])
@@ -176,15 +172,9 @@ class Upstream:
         request = Request("add_list_contact", "POST", path, _encode(contact))
         return (await self._caller.write(request, _ADDED)).result
 
-    async def list_contact(self, directory_id: str, list_id: str, contact_id: str) -> ListContact:
-        """Read one contact as a list sees it; `NotFound` where they are not in the list."""
-        path = _list_contact(directory_id, list_id, contact_id)
-        request = Request("list_contact", "GET", path)
-        return (await self._caller.read(request, _LIST_CONTACT)).result
-
     def list_contacts(self, directory_id: str, list_id: str) -> AsyncIterator[ListContact]:
-        """Iterate over the contacts of a list, with their lookup ids and data."""
-        path = _list(directory_id, list_id) + "/contacts?pageSize=100&includeEmbedded=true"
+        """Iterate over the contacts of a list, with their lookup ids."""
+        path = _list(directory_id, list_id) + "/contacts?pageSize=100"
         return self._pages("list_contacts", path, _LIST_CONTACTS)
 
     async def update_list_contact(
@@ -194,14 +184,9 @@ class Upstream:
 
         The platform refuses keys beyond those of `ContactFields`, and nulls (observed).
         """
-        path = _list_contact(directory_id, list_id, contact_id)
+        path = f"{_list(directory_id, list_id)}/contacts/{path_id('CID', contact_id)}"
         request = Request("update_list_contact", "PUT", path, _encode(fields))
         await self._caller.write(request, _DONE)
-
-    async def remove_list_contact(self, directory_id: str, list_id: str, contact_id: str) -> None:
-        """Take a contact out of a list; the directory keeps them."""
-        path = _list_contact(directory_id, list_id, contact_id)
-        await self._caller.write(Request("remove_list_contact", "DELETE", path), _DONE)
 
     async def get_contact(self, directory_id: str, contact_id: str) -> Contact:
         """Read one contact of the directory, with the lists that they are in."""
@@ -242,11 +227,6 @@ class Upstream:
         path = f"/distributions?surveyId={path_id('SV', survey_id)}"
         return self._pages("distributions", path, _DISTRIBUTIONS)
 
-    async def delete_distribution(self, distribution_id: str) -> None:
-        """Delete a distribution, and with it its links."""
-        path = _distribution(distribution_id)
-        await self._caller.write(Request("delete_distribution", "DELETE", path), _DONE)
-
     def distribution_links(self, distribution_id: str, survey_id: str) -> AsyncIterator[ListedLink]:
         """Iterate over the links of a distribution.
 
@@ -256,12 +236,6 @@ class Upstream:
         """
         path = f"{_distribution(distribution_id)}/links?surveyId={path_id('SV', survey_id)}"
         return self._pages("distribution_links", path, _LINKS)
-
-    async def distribution_stats(self, distribution_id: str, survey_id: str) -> DistributionStats:
-        """Read the platform's counts of one distribution."""
-        path = f"{_distribution(distribution_id)}?surveyId={path_id('SV', survey_id)}"
-        request = Request("distribution_stats", "GET", path)
-        return (await self._caller.read(request, _STATED)).result.stats
 
     async def history(self, distribution_id: str) -> AsyncIterator[HistoryEntry]:
         """Iterate over what became of a distribution's links.
@@ -280,7 +254,7 @@ class Upstream:
     # --- surveys --------------------------------------------------------------------------------
 
     async def survey_definition(self, survey_id: str) -> SurveyDefinition:
-        """Read what a survey is called, whether it is active, and which fields it declares."""
+        """Read whether a survey is active, and which fields it declares."""
         path = f"/survey-definitions/{path_id('SV', survey_id)}"
         request = Request("survey_definition", "GET", path)
         return (await self._caller.read(request, _DEFINITION)).result
@@ -335,10 +309,6 @@ def _directory(directory_id: str) -> str:
 
 def _list(directory_id: str, list_id: str) -> str:
     return f"{_directory(directory_id)}/mailinglists/{path_id('CG', list_id)}"
-
-
-def _list_contact(directory_id: str, list_id: str, contact_id: str) -> str:
-    return f"{_list(directory_id, list_id)}/contacts/{path_id('CID', contact_id)}"
 
 
 def _distribution(distribution_id: str) -> str:

@@ -4,7 +4,7 @@
 
     UpstreamError
     └── CallFailed            verb, http_status, error_code, request_id, upstream_message
-        ├── Refused           a 4xx: the call had no effect, and the same call is refused again
+        ├── Refused           a 4xx in the platform's envelope: the call had no effect
         │   ├── Unauthorized  401: the token is wrong or revoked
         │   ├── Forbidden     403: the token is good, the thing is not ours
         │   ├── NotFound      404
@@ -18,8 +18,12 @@ A caller of a write needs the difference between its rows, and nothing else, to 
 `Refused` and `Unreachable` changed nothing, `UnknownOutcome` may have. `UnknownOutcome`,
 `Unavailable` and `Unreadable` say why in `cause`.
 
-That a 4xx has no effect is inferred: no recording shows otherwise. 408 and 499 are not counted
-among them, because a gateway may send these while the platform still works on the call.
+That a 4xx of the platform's has no effect is inferred: no recording shows otherwise. It is the
+platform's only if its body is the platform's envelope, JSON whose `meta` has an `httpStatus` or an
+`error`, as every recorded refusal has (observed). A page, an empty body or another JSON under a
+4xx, 429 included, was sent by somebody on the way, who may have passed the call on before: it
+leaves a write's outcome unknown, and is to a read what a failing gateway is. So are 408 and 499 in
+any form, because they are sent while the platform still works on the call.
 
 `str(error)` is made of our own words, numbers and the platform's codes, so that it can be logged.
 The platform's sentence about an error may echo what was sent, which includes people's data; it is
@@ -38,6 +42,7 @@ Cause: TypeAlias = Literal[
     "deadline",  # nothing, or not everything, came back in time
     "disconnected",  # the connection broke after the request began to leave
     "status",  # 5xx, 408 or 499
+    "no-envelope",  # another 4xx, but not the platform's: no envelope says so
     "redirect",  # a 3xx, which is never followed
     "oversize",  # more bytes than any answer has
     "not-json",  # HTML, or JSON that is broken or cut off, or an encoding we did not ask for

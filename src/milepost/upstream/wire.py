@@ -25,7 +25,6 @@ ListId: TypeAlias = Annotated[str, Meta(pattern=rf"\ACG_{_ID}\Z")]
 ContactId: TypeAlias = Annotated[str, Meta(pattern=rf"\ACID_{_ID}\Z")]
 LookupId: TypeAlias = Annotated[str, Meta(pattern=rf"\ACGC_{_ID}\Z")]
 DistributionId: TypeAlias = Annotated[str, Meta(pattern=rf"\AEMD_{_ID}\Z")]
-TransactionId: TypeAlias = Annotated[str, Meta(pattern=rf"\ACTR_{_ID}\Z")]
 # In answers about distributions of before June 2026 a contact is named by its place in a list.
 AnyContactId: TypeAlias = Annotated[str, Meta(pattern=rf"\A(?:CID|MLRP)_{_ID}\Z")]
 AnyLookupId: TypeAlias = Annotated[str, Meta(pattern=rf"\A(?:CGC|CTR|MLRP)_{_ID}\Z")]
@@ -69,8 +68,13 @@ class ErrorNote(Struct, frozen=True, rename="camel"):
 
 
 class AnswerMeta(Struct, frozen=True, rename="camel"):
-    """`meta`: `notice` comes from a wrong data centre that answers by proxy (observed)."""
+    """`meta`: `notice` comes from a wrong data centre that answers by proxy (observed).
 
+    Attributes:
+        http_status: Such as `404 - Not Found`; in every recorded answer (observed).
+    """
+
+    http_status: str | None = None
     request_id: str | None = None
     notice: str | None = None
     error: ErrorNote | None = None
@@ -158,9 +162,7 @@ class SearchBody(Struct, frozen=True):
 class Account(Struct, frozen=True, rename="camel"):
     """Whose token it is."""
 
-    brand_id: str
     user_id: str
-    datacenter: str
 
 
 class _DedupCriteria(Struct, frozen=True, rename="camel"):
@@ -175,7 +177,6 @@ class Directory(Struct, frozen=True, rename="camel"):
     """A directory, and by what it tells one person from another."""
 
     directory_id: DirectoryId
-    name: str
     is_default: bool
     _criteria: _DedupCriteria = field(name="deduplicationCriteria")
 
@@ -213,42 +214,21 @@ class AddedContact(Struct, frozen=True):
     lookup_id: LookupId = field(name="contactLookupId")
 
 
-class ListContact(Struct, frozen=True, rename="camel", kw_only=True):
-    """A contact as one of its lists sees it.
+class ListContact(Struct, frozen=True):
+    """A contact as one of its lists sees it: who it is, and their place in the list."""
 
-    Attributes:
-        unsubscribed: Opted out of the whole directory.
-        mailing_list_unsubscribed: Opted out of this list.
-    """
-
-    contact_id: ContactId
+    contact_id: ContactId = field(name="contactId")
     lookup_id: LookupId = field(name="contactLookupId")
-    first_name: str | None = None
-    last_name: str | None = None
-    email: str | None = None
-    phone: str | None = None
     ref: str | None = field(default=None, name="extRef")
-    language: str | None = None
-    unsubscribed: bool
-    mailing_list_unsubscribed: bool
-    embedded_data: dict[str, str] | None = None
 
 
 class _Membership(Struct, frozen=True):
     lookup_id: LookupId = field(name="contactLookupId")
 
 
-class Contact(Struct, frozen=True, rename="camel", kw_only=True):
-    """A contact as the directory sees it, with the lists that it is in."""
+class Contact(Struct, frozen=True):
+    """A contact as the directory sees it: the lists that it is in."""
 
-    contact_id: ContactId
-    first_name: str | None = None
-    last_name: str | None = None
-    email: str | None = None
-    phone: str | None = None
-    ref: str | None = field(default=None, name="extRef")
-    language: str | None = None
-    embedded_data: dict[str, str] | None = None
     _membership: dict[ListId, _Membership] | None = field(name="mailingListMembership")
 
     @property
@@ -284,7 +264,6 @@ class FoundContact(Struct, frozen=True):
 
     id: ContactId | None = None
     _contact_id: ContactId | None = field(default=None, name="contactId")
-    ref: str | None = field(default=None, name="extRef")
 
     def __post_init__(self) -> None:
         """Refuse a hit that names no contact."""
@@ -297,59 +276,19 @@ class FoundContact(Struct, frozen=True):
         return self.id or self._contact_id or ""
 
 
-class ListedLink(Struct, frozen=True, rename="camel", kw_only=True):
-    """A link that the platform itself lists. The link is a credential: not for logs.
-
-    Attributes:
-        transaction_id: Null, or missing in older answers, where the list is not a batch (observed).
-        exceeded_contact_frequency: The person has had too many surveys by the account's own rules.
-    """
+class ListedLink(Struct, frozen=True, rename="camel"):
+    """A link that the platform itself lists. The link is a credential: not for logs."""
 
     contact_id: AnyContactId
-    transaction_id: TransactionId | None = None
     link: str
     expires_at: Moment | None = field(name="linkExpiration")
-    exceeded_contact_frequency: bool
 
 
-class DistributionStats(Struct, frozen=True, rename="camel"):
-    """The platform's own counts of one distribution."""
+class HistoryEntry(Struct, frozen=True, rename="camel"):
+    """What became of one link: the response to it, once there is one."""
 
-    sent: int
-    failed: int
-    started: int
-    bounced: int
-    opened: int
-    skipped: int
-    finished: int
-    complaints: int
-    blocked: int
-
-
-class Stated(Struct, frozen=True):
-    """The part of a distribution that holds its counts."""
-
-    stats: DistributionStats
-
-
-class HistoryEntry(Struct, frozen=True, rename="camel", kw_only=True):
-    """What became of one link.
-
-    Attributes:
-        status: `Pending`, `SurveyStarted`, `SurveyFinished`, …; an open list, so a text.
-        link: The link as the platform sees it, against which ours are compared.
-    """
-
-    contact_id: AnyContactId | None
     lookup_id: AnyLookupId | None = field(name="contactLookupId")
-    distribution_id: DistributionId
-    status: str
-    link: str | None = field(name="surveyLink")
     response_id: str | None = None
-    sent_at: Moment | None = None
-    opened_at: Moment | None = None
-    response_started_at: Moment | None = None
-    response_completed_at: Moment | None = None
 
 
 class _FlowField(Struct, frozen=True, rename="pascal"):
@@ -363,16 +302,9 @@ class _FlowElement(Struct, frozen=True, rename="pascal"):
 
 
 class SurveyDefinition(Struct, frozen=True, rename="pascal", kw_only=True):
-    """A survey, as far as its links and its data are concerned.
+    """A survey, as far as its links and its data are concerned."""
 
-    Attributes:
-        base_url: Where its links begin; None where the answer does not say.
-    """
-
-    survey_id: str = field(name="SurveyID")
-    name: str = field(name="SurveyName")
     _status: str = field(name="SurveyStatus")
-    base_url: str | None = field(default=None, name="BrandBaseURL")
     _flow: _FlowElement = field(name="SurveyFlow")
 
     @property
@@ -395,8 +327,7 @@ class SurveyDefinition(Struct, frozen=True, rename="pascal", kw_only=True):
         return frozenset(found)
 
 
-class SurveyResponse(Struct, frozen=True, rename="camel"):
+class SurveyResponse(Struct, frozen=True):
     """A response: `values` holds answers, embedded data and moments under the survey's names."""
 
-    response_id: str
     values: dict[str, object]

@@ -21,8 +21,9 @@ candidate AS MATERIALIZED (
         e.*,
         seen.id AS seen_id,
         coalesce(seen.created_at, e.at) AS created_at,
-        held.id AS held_slot_id,
-        CASE WHEN held.id IS NOT NULL THEN seen.distribution_id END AS held_distribution_id,
+        seen.slot_id AS held_slot_id,
+        seen.distribution_id AS held_distribution_id,
+        seen.contact_key AS held_contact_key,
         coalesce(seen.state IN ('claimed', 'unknown'), false) AS in_doubt,
         coalesce(seen.looks >= 3 AND seen.first_look_at <= e.at - interval '60 seconds', false)
             AS looked_enough,
@@ -45,9 +46,6 @@ candidate AS MATERIALIZED (
     FROM event AS e
     LEFT JOIN LATERAL (SELECT l.* FROM links AS l WHERE l.event_id = e.event_id) AS seen ON true
     LEFT JOIN milestones AS m ON m.key = e.milestone
-    -- A place on another survey's list is given up, unless a call for it may have been accepted.
-    LEFT JOIN slots AS held
-        ON held.id = seen.slot_id AND (seen.state <> 'waiting' OR held.survey_id = m.survey_id)
     LEFT JOIN LATERAL (SELECT r.* FROM registrants AS r WHERE r.ref = e.ref) AS r ON true
 ),
 
@@ -104,8 +102,10 @@ decided AS MATERIALIZED (
         LIMIT 1
     ) AS quiet ON true
 
-    -- The first slot whose list holds no live link of the registrant, with a distribution that they
-    -- have no link of. A link in doubt keeps its place: its call may have been accepted there.
+    -- The first slot whose list holds no live link of the registrant or of their contact, with a
+    -- distribution that neither has a link of. To the platform a place is a contact's: a contact key
+    -- that passes to another registrant takes the links made under it along. An event that waited
+    -- prefers the place that it had; one in doubt keeps it, for its call may have been accepted there.
     LEFT JOIN LATERAL (
         SELECT s.id AS slot_id, s.survey_id, d.id AS distribution_id
         FROM slots AS s
@@ -119,18 +119,20 @@ decided AS MATERIALIZED (
                     AND coalesce(s.rests_until <= c.at, true)
                     AND d.state = 'ready'
                     AND d.takes_until > c.at
-                    AND (c.held_slot_id IS NULL OR s.id = c.held_slot_id)
                     AND NOT EXISTS (
-                        SELECT FROM links AS l
-                        WHERE l.registrant_id = c.registrant_id
-                            AND l.slot_id = s.id
-                            AND l.id IS DISTINCT FROM c.seen_id
+                        SELECT FROM (
+                            SELECT * FROM links AS l
+                            WHERE l.registrant_id = c.registrant_id AND l.slot_id = s.id
+                            UNION ALL
+                            SELECT * FROM links AS l
+                            WHERE l.contact_key = c.contact_key AND l.slot_id = s.id) AS l
+                        WHERE l.id IS DISTINCT FROM c.seen_id
                             AND (
                                 l.distribution_id = d.id
                                 OR l.state IN ('claimed', 'waiting', 'unknown')
                                 OR (l.finished_at IS NULL AND l.expires_at > c.at)))
             END
-        ORDER BY s.number, d.generation DESC
+        ORDER BY s.id IS DISTINCT FROM c.held_slot_id, s.number, d.generation DESC
         LIMIT 1
     ) AS place ON c.registrant_id IS NOT NULL
 
@@ -147,8 +149,7 @@ decided AS MATERIALIZED (
                 THEN 'suppressed/sample'
             WHEN c.contact_key IS NULL THEN 'suppressed/contact-incomplete'
             WHEN c.dedup_key IS NULL THEN 'suppressed/contact-shared'
-            WHEN c.held_slot_id IS NOT NULL AND place.slot_id IS NULL THEN 'waiting/pool-empty'
-            WHEN c.held_slot_id IS NOT NULL THEN 'claimed'
+            WHEN c.held_slot_id IS NOT NULL AND place.slot_id IS NOT NULL THEN 'claimed'
             WHEN c.repeat = 'once' AND earlier.state IN ('claimed', 'waiting', 'unknown')
                 THEN 'waiting/once'
             WHEN c.repeat = 'once' AND earlier.finished_at IS NOT NULL THEN 'suppressed/once'
@@ -181,7 +182,7 @@ written AS (
     INSERT INTO links AS l (
         id, event_id, milestone, survey_id, ref, registrant_id, occurred_at, data, fingerprint,
         state, rule, rule_until, published, attempt, lease_until, waiting_until,
-        slot_id, distribution_id, reuses, expires_at, created_at, asked_by)
+        slot_id, distribution_id, contact_key, reuses, expires_at, created_at, asked_by)
     SELECT
         d.link_id, d.event_id, d.milestone, d.link_survey_id, d.ref, d.registrant_id, d.occurred_at,
         d.data, d.fingerprint, d.state, d.rule, d.rule_until,
@@ -189,9 +190,10 @@ written AS (
         (d.state = 'claimed')::integer,
         CASE d.state WHEN 'claimed' THEN d.at + make_interval(secs => %(lease)s) END,
         CASE WHEN d.state IN ('claimed', 'waiting') THEN d.at + make_interval(days => d.link_days) END,
-        CASE d.state WHEN 'claimed' THEN d.slot_id WHEN 'waiting' THEN d.held_slot_id END,
-        CASE d.state WHEN 'claimed' THEN d.distribution_id
-            WHEN 'waiting' THEN d.held_distribution_id END,
+        CASE d.state WHEN 'claimed' THEN d.slot_id END,
+        CASE d.state WHEN 'claimed' THEN d.distribution_id END,
+        CASE d.state WHEN 'claimed' THEN CASE WHEN d.in_doubt THEN d.held_contact_key
+            ELSE d.contact_key END END,
         d.reuses, d.expires_at, d.at, d.asked_by
     FROM decided AS d
     ORDER BY d.event_id
@@ -207,6 +209,7 @@ written AS (
         lease_until = excluded.lease_until,
         slot_id = excluded.slot_id,
         distribution_id = excluded.distribution_id,
+        contact_key = excluded.contact_key,
         reuses = excluded.reuses,
         expires_at = excluded.expires_at
     WHERE l.fingerprint = excluded.fingerprint
@@ -233,6 +236,7 @@ SELECT
     original.url AS reused_url,
     c.at,
     c.in_doubt,
+    c.dedup_key IS NOT NULL AND c.dedup_key = o.contact_key AS may_add,
     c.looked_enough,
     c.route AS claim_route,
     c.email, c.first_name, c.last_name, c.phone, c.language, c.attributes, c.contact_id, c.fields,

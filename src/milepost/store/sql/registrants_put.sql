@@ -1,5 +1,6 @@
 -- Write registrants down, a row each; a row that says nothing else is left alone. Who gets another
--- contact key has another contact: the ids of the old one go, and so does the claim to make it.
+-- contact key has another contact: the ids of the old one go, and so does the claim to make it. But
+-- where the directory does not know people again it may be the old one after all: that is in doubt.
 --
 -- %(given)s   JSON array of {ref, email, first_name, last_name, phone, language, attributes,
 --             contact_key}, each ref once
@@ -27,6 +28,8 @@ ON CONFLICT (ref) DO UPDATE SET
     contact_at = CASE WHEN r.contact_key = excluded.contact_key THEN r.contact_at END,
     contact_attempt = r.contact_attempt
         + (r.contact_key IS DISTINCT FROM excluded.contact_key)::integer,
+    contact_in_doubt = r.contact_in_doubt
+        OR (r.contact_key IS DISTINCT FROM excluded.contact_key AND r.home_lookup_id IS NOT NULL),
     contact_lease_until = CASE WHEN r.contact_key = excluded.contact_key
         THEN r.contact_lease_until END,
     updated_at = excluded.updated_at

@@ -1,14 +1,26 @@
 -- Claim registrants that have no contact in the home list. Rows that others hold are passed over,
--- so this never waits and needs no order.
+-- so this never waits and needs no order. A claim is in doubt from the moment it is made: who dies
+-- amid the call cannot say so any more.
 --
--- %(limit)s, %(lease)s in seconds
+-- %(limit)s
+-- %(after)s                     only registrants with a greater id
+-- %(lease)s                     in seconds
+-- %(looks)s, %(looks_seconds)s  how many empty looks, over how long, are enough
 UPDATE registrants AS r SET
     contact_attempt = r.contact_attempt + 1,
+    contact_in_doubt = true,
     contact_lease_until = milepost_now() + make_interval(secs => %(lease)s)
 FROM (
-    SELECT id
+    SELECT
+        id,
+        contact_in_doubt AS in_doubt,
+        coalesce(
+            contact_looks >= %(looks)s
+                AND contact_first_look_at <= milepost_now() - make_interval(secs => %(looks_seconds)s),
+            false) AS looked_enough
     FROM registrants
-    WHERE home_lookup_id IS NULL
+    WHERE id > %(after)s
+        AND home_lookup_id IS NULL
         AND dedup_key IS NOT NULL
         AND opted_out_at IS NULL
         AND erased_at IS NULL
@@ -18,4 +30,4 @@ FROM (
     FOR NO KEY UPDATE SKIP LOCKED
 ) AS free
 WHERE r.id = free.id
-RETURNING r.*
+RETURNING r.*, free.in_doubt, free.looked_enough

@@ -17,6 +17,7 @@ UPDATE links AS l SET
     first_look_at = CASE WHEN s.looked THEN coalesce(l.first_look_at, milepost_now()) END,
     slot_id = CASE WHEN NOT s.leaves THEN l.slot_id END,
     distribution_id = CASE WHEN NOT s.leaves THEN l.distribution_id END,
+    contact_key = CASE WHEN NOT s.leaves THEN l.contact_key END,
     lookup_id = s.lookup_id,
     url = s.url,
     expires_at = s.expires_at,

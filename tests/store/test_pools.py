@@ -1,0 +1,93 @@
+"""Pools: who makes a distribution, and that nobody else changes it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import msgspec
+import pytest
+from sqlalchemy.exc import IntegrityError
+from tests.store.conftest import SURVEY, Sql, later
+
+from milepost.model import MilestoneDefinition
+from milepost.store import Store
+from milepost.store.pools import Making, PoolStore, TakenOver
+
+MOVES: dict[str, Callable[[PoolStore, Making], Awaitable[object]]] = {
+    "list": lambda pools, making: pools.note_list(making, "CG_late"),
+    "distribution": lambda pools, making: pools.note_distribution(making, "EMD_late"),
+    "ready": lambda pools, making: pools.ready(making, "late"),
+    "stop": lambda pools, making: pools.stop(making, "late"),
+    "release": lambda pools, making: pools.release(making, "late"),
+}
+
+
+async def landed(store: Store, survey_id: str = SURVEY) -> None:
+    """Register milestone `landed` with one slot, which is still to be made."""
+    definition = {"survey_id": survey_id, "slots": 1}
+    await store.milestones.put("landed", msgspec.convert(definition, MilestoneDefinition))
+    await store.pools.plan("landed", "abcdefgh")
+
+
+@pytest.mark.parametrize("move", MOVES)
+async def test_who_was_taken_over_changes_nothing(
+    store: Store, sql: Sql, database_url: str, move: str
+) -> None:
+    """A process that was frozen past its lease finds out, whatever it wants to write down."""
+    await landed(store)
+    (frozen,) = await store.pools.claim(1)
+    async with await Store.open(later(database_url, minutes=3)) as then:
+        assert [frozen.id] == [making.id for making in await then.pools.claim(1)]
+    everything = (
+        "SELECT to_jsonb(s) AS slot, to_jsonb(d) AS distribution"
+        " FROM slots AS s JOIN distributions AS d ON d.slot_id = s.id"
+    )
+    before = sql(everything)
+    with pytest.raises(TakenOver, match="slot 1 of landed"):
+        await MOVES[move](store.pools, frozen)
+    assert before == sql(everything)
+
+
+async def test_what_is_made_is_not_made_again(store: Store) -> None:
+    """One that is ready stays so, even for the attempt that made it."""
+    await landed(store)
+    (making,) = await store.pools.claim(1)
+    making = await store.pools.note_list(making, "CG_1")
+    making = await store.pools.note_distribution(making, "EMD_1")
+    await store.pools.ready(making, "t")
+    with pytest.raises(TakenOver):
+        await store.pools.stop(making, "late")
+
+
+async def test_a_pool_of_a_survey_that_was_left_is_not_made(store: Store) -> None:
+    """Calls are spent on the milestone's present survey alone."""
+    other = "SV_000000000000002"
+    await landed(store)
+    await landed(store, other)
+    assert [other] == [making.survey_id for making in await store.pools.claim(9)]
+
+
+async def test_the_home_list_of_who_was_taken_over_does_not_count(
+    store: Store, database_url: str
+) -> None:
+    """The one who has the claim says which list it is."""
+    first = await store.deployment.claim_home_list()
+    async with await Store.open(later(database_url, minutes=2)) as then:
+        second = await then.deployment.claim_home_list()
+    assert (1, 2) == (first, second)
+    assert not await store.deployment.note_home_list("CG_late", 1)
+    assert (await store.deployment.load()).home_list_id is None
+    assert await store.deployment.note_home_list("CG_1", 2)
+    assert "CG_1" == (await store.deployment.load()).home_list_id
+
+
+async def test_milestones_are_put_together_or_not_at_all(store: Store) -> None:
+    """One that the table refuses takes the others with it."""
+    good = MilestoneDefinition(survey_id=SURVEY)
+    assert {"b": True, "a": True} == await store.milestones.put_all({"b": good, "a": good})
+    assert {"c": True, "a": False} == await store.milestones.put_all({"c": good, "a": good})
+    bad = msgspec.structs.replace(good, slots=0)
+    with pytest.raises(IntegrityError):
+        await store.milestones.put_all({"d": good, "e": bad})
+    known = [milestone.key for milestone in await store.milestones.all()]
+    assert ["a", "b", "c"] == known
