@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
@@ -126,6 +127,21 @@ async def test_whoever_is_written_amid_a_rekey_gets_the_same_keys(
     assert frozenset(NAME) == (await store.deployment.load()).dedup_criteria
     keyed = "SELECT count(*) AS left FROM registrants WHERE contact_key IS NOT NULL"
     assert [{"left": 0}] == sql(keyed)  # nobody has a first name
+
+
+async def test_criteria_wait_for_whoever_writes_by_the_old_ones(
+    store: Store, sql: Sql, database_url: str
+) -> None:
+    """They are put in force by the giver of keys, who sees whatever was written until then."""
+    async with await psycopg.AsyncConnection.connect(database_url) as giver:
+        await giver.execute("SELECT pg_advisory_xact_lock(%s)", [registrants._KEYS_LOCK])  # noqa: SLF001  (to hold it)
+        in_force = store.registrants._put_in_force  # noqa: SLF001  (the last step alone)
+        change = asyncio.create_task(in_force(DIRECTORY, NAME, datetime(2000, 1, 1, tzinfo=UTC)))
+        await until_blocked(sql, giver)
+        await giver.execute("UPDATE registrants SET first_name = 'Ann' WHERE ref = 'ann'")
+        await giver.commit()
+    await change
+    assert ["own", "incomplete"] == await contacts(store, "ann", "ben")
 
 
 async def test_a_rekey_that_breaks_off_leaves_the_criteria(
