@@ -445,7 +445,7 @@ def run(*, job: str, as_json: bool) -> None:
         click.echo(", ".join(f"{count} {name}" for name, count in told.items()))
         for error in counts["errors"]:
             click.echo(f"  {error}", err=True)
-    if counts["failed"] or counts["errors"]:
+    if counts["failed"] or counts["errors"] or counts.get("unfinished"):
         raise SystemExit(1)
 
 

@@ -188,7 +188,9 @@ async def test_a_run_ends_while_the_platform_is_away(
     await define(client, platform, slots=10)
     await platform.fault("status", status=503, times=None)
     counts = await milepost.replenish.run_once()
-    assert (0, 10) == (counts.ready, counts.failed)
+    assert (0, 10, 10) == (counts.ready, counts.failed, counts.unfinished)
+    at_once = await milepost.replenish.run_once()
+    assert (0, 0, 10) == (at_once.ready, at_once.failed, at_once.unfinished)
     await platform.web.delete("/control/faults")
     await elapse(6)
     assert 10 == (await milepost.replenish.run_once()).ready

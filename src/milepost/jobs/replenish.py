@@ -44,6 +44,8 @@ class Counts(Struct, kw_only=True):
     ready: int = 0
     stopped: int = 0
     failed: int = 0
+    unfinished: int = 0
+    """What is still in the making after the run: it failed lately, or somebody else is at it."""
     errors: list[str] = []
 
 
@@ -78,6 +80,7 @@ class Replenish:
                     workers.create_task(self._work(counts, failed, progress))
         except BaseExceptionGroup as group:
             raise group.exceptions[0] from None
+        counts.unfinished = await self._store.pools.unfinished()
         return counts
 
     async def _work(

@@ -99,6 +99,20 @@ class PoolStore:
             cursor = await connection.execute(_CLAIM, {"limit": limit, "lease": LEASE_SECONDS})
             return [msgspec.convert(row, Making) for row in await cursor.fetchall()]
 
+    async def unfinished(self) -> int:
+        """How many distributions of the milestones' present surveys are in the making."""
+        slots, distributions, milestones = tables.slots, tables.distributions, tables.milestones
+        query = (
+            select(func.count())
+            .select_from(distributions)
+            .join(slots, slots.c.id == distributions.c.slot_id)
+            .join(milestones, milestones.c.key == slots.c.milestone)
+            .where(distributions.c.state == "making", slots.c.survey_id == milestones.c.survey_id)
+        )
+        async with self._connections.transaction() as connection:
+            count: int = await connection.scalar(query) or 0
+        return count
+
     async def note_list(self, making: Making, list_id: str) -> Making:
         """The slot's mailing list is there."""
         await self._slot(making, list_id=list_id)
