@@ -282,3 +282,16 @@ async def test_a_mistake_of_ours_tells_nothing_of_its_values(
     assert (500, "internal", None) == checked(await client.get("/v1/milestones"))
     assert "RuntimeError" in caplog.text
     assert "ann@" not in caplog.text
+
+
+async def test_a_word_that_is_not_a_choice_is_answered_with_the_choices(
+    client: httpx.AsyncClient,
+) -> None:
+    """The fix names what may be written instead; a key that is none is told what keys look like."""
+    definition = {"survey_id": "SV_000000000000001", "repeat": "never"}
+    answer = (await client.put("/v1/milestones/landed", json=definition)).json()
+    assert ("repeat", "It cannot be 'never'.") == (answer["field"], answer["detail"])
+    assert "once, every_event" in answer["fix"]
+    definition["repeat"] = "once"
+    answer = (await client.put("/v1/milestones/Landed", json=definition)).json()
+    assert "lower case letters" in answer["detail"]

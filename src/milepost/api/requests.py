@@ -22,7 +22,7 @@ from litestar.datastructures import State
 from litestar.exceptions import HTTPException, InternalServerException
 
 from milepost.errors import InvalidRequest
-from milepost.model import EventId, FieldName, Key, Ref, SurveyId
+from milepost.model import EventId, FieldName, FieldType, Key, Lane, Ref, Route, SurveyId
 
 MAX_DEPTH: Final = 32
 MAX_BODY_BYTES: Final = 64 * 1024
@@ -46,6 +46,15 @@ _NOUNS: Final = {
     "uuid": "a UUID",
 }
 _SIGNS: Final = {"<=": "at most", ">=": "at least", "<": "less than", ">": "more than"}
+_CHOICES: Final[dict[str, list[str]]] = {
+    "route": [*Route],
+    "lanes": [*Lane],
+    "membership": ["event", "ahead"],
+    "repeat": ["once", "every_event", '{"cooldown_days": 30}'],
+    "when_full": ["deferred", "suppressed"],
+    "unknown_registrant": ["reject", "defer"],
+    "type": [*FieldType],
+}
 _PATTERNS: Final = {
     get_args(kind)[1].pattern: words
     for kind, words in (
@@ -196,6 +205,11 @@ def _refusal(message: str, field: str = "") -> InvalidRequest:
             else f"The field {named['name']!r} is missing"
         )
         return InvalidRequest(f"{sentence}.", field=path)
+    if sentence.startswith("Invalid enum value"):
+        choices = _CHOICES.get(path.rpartition(".")[2].partition("[")[0])
+        fix = f"Use one of: {', '.join(choices)}." if choices else None
+        given = sentence.removeprefix("Invalid enum value ")
+        return InvalidRequest(f"It cannot be {given}.", fix=fix, field=path or None)
     return InvalidRequest(in_our_words(sentence), field=path or None)
 
 
@@ -215,7 +229,9 @@ def in_our_words(sentence: str) -> str:
         return f"It must {length} {_SIGNS[limit['sign']]} {limit['limit']}."
     if "matching regex" in rest:
         pattern = rest.partition("'")[2].removesuffix("'")
-        words = next((words for known, words in _PATTERNS.items() if known == pattern), wanted)
+        # A sentence shows a pattern as Python would write it, with its backslashes doubled.
+        shown = {repr(known)[1:-1]: words for known, words in _PATTERNS.items()}
+        words = shown.get(pattern) or _PATTERNS.get(pattern, wanted)
         return f"It must be {words}."
     given = expected["given"]
     return (
