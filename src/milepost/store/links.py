@@ -53,7 +53,6 @@ from milepost.model import (
     LinkRecord,
     LinkState,
     Place,
-    RegistrantDetails,
     Route,
 )
 from milepost.payload import differing, fingerprint
@@ -61,6 +60,7 @@ from milepost.policy import EXPLANATIONS, sample_point
 from milepost.store import tables
 from milepost.store.connections import Connections, Row, begun_again, plain, statement
 from milepost.store.grouping import GroupCommit
+from milepost.store.registrants import details_of
 
 Shape = TypeVar("Shape", bound=Link)
 
@@ -294,14 +294,7 @@ def _asked(row: Row, *, own: bool) -> Asked:
                 expires_at=row["place_expires_at"],
             ),
             ref=row["ref"],
-            details=RegistrantDetails(
-                email=row["email"],
-                first_name=row["first_name"],
-                last_name=row["last_name"],
-                phone=row["phone"],
-                language=row["language"],
-                attributes=row["attributes"],
-            ),
+            details=details_of(row),
             contact_key=row["contact_key"],
             contact_id=row["contact_id"],
             lookups_before=frozenset(row["lookups_before"]),

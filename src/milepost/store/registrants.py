@@ -56,13 +56,6 @@ class Counts(Struct, frozen=True, kw_only=True):
     changed: int = 0
     unchanged: int = 0
 
-    def __add__(self, other: Counts) -> Counts:
-        return Counts(
-            created=self.created + other.created,
-            changed=self.changed + other.changed,
-            unchanged=self.unchanged + other.unchanged,
-        )
-
 
 class WithoutContact(Struct, frozen=True, kw_only=True):
     """A registrant whose contact is to be made, and the attempt that it is."""
@@ -136,7 +129,7 @@ class RegistrantStore:
             WithoutContact(
                 id=row["id"],
                 ref=row["ref"],
-                details=_details(row),
+                details=details_of(row),
                 contact_id=row["contact_id"],
                 attempt=row["contact_attempt"],
                 in_doubt=row["in_doubt"],
@@ -253,7 +246,7 @@ class RegistrantStore:
                 b"SELECT * FROM registrants WHERE ref > %(after)s ORDER BY ref LIMIT %(limit)s",
                 {"after": after, "limit": CHUNK},
             )
-            given = {row["ref"]: _details(row) for row in await cursor.fetchall()}
+            given = {row["ref"]: details_of(row) for row in await cursor.fetchall()}
             if not given:
                 return 0, None
             counts = await _write(connection, given, criteria, change=True)
@@ -268,7 +261,7 @@ class RegistrantStore:
             cursor = await connection.execute(
                 b"SELECT * FROM registrants WHERE updated_at >= %(began)s", {"began": began}
             )
-            given = {row["ref"]: _details(row) for row in await cursor.fetchall()}
+            given = {row["ref"]: details_of(row) for row in await cursor.fetchall()}
             counts = await _write(connection, given, criteria, change=True)
             await connection.execute(
                 b"UPDATE deployment"
@@ -317,7 +310,8 @@ async def _write(
     )
 
 
-def _details(row: Row | RowMapping) -> RegistrantDetails:
+def details_of(row: Row | RowMapping) -> RegistrantDetails:
+    """What a row with a registrant's columns tells of them."""
     return RegistrantDetails(
         email=row["email"],
         first_name=row["first_name"],
@@ -331,7 +325,7 @@ def _details(row: Row | RowMapping) -> RegistrantDetails:
 def _registrant(row: RowMapping) -> Registrant:
     return Registrant(
         ref=row["ref"],
-        details=_details(row),
+        details=details_of(row),
         contact="own"
         if row["dedup_key"] is not None
         else "incomplete"
