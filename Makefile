@@ -20,7 +20,7 @@ define VIRTUAL_ENVIRONMENT
 @{ $(USABLE); } || $(PYTHON) -m venv --clear .venv
 endef
 
-.PHONY: help demo test check bench format clean unusable
+.PHONY: help demo test check battery bench format clean unusable
 
 help: ## list these commands
 	@sed -n 's/^\([a-z]*\): .*## /    make \1 - /p' Makefile
@@ -37,6 +37,9 @@ check: .venv/.dev ## lint, formatting, types, imports, docstrings of the tests
 	@.venv/bin/mypy --no-error-summary
 	@.venv/bin/lint-imports --no-logo
 	@.venv/bin/interrogate --quiet tests || .venv/bin/interrogate -vv tests
+
+battery: .venv/.dev ## run the long forms of the reliability tests, most of an hour (docs/reliability.md)
+	@.venv/bin/pytest --quiet -m battery --numprocesses 3 --log-level INFO -rA $(ARGS)
 
 bench: .venv/.dev ## measure (ARGS='--rounds 1 --seconds 2': quickly)
 	@.venv/bin/python -m benchmarks $(ARGS)

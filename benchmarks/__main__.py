@@ -1,60 +1,119 @@
-"""Runs the benchmarks, prints one table and writes one JSON file: `python -m benchmarks`."""
+"""Measures, prints one table and writes one JSON file: `python -m benchmarks`."""
 
 from __future__ import annotations
 
 import argparse
-import asyncio
+import importlib
 import json
 import os
 import platform
 import subprocess
 import sys
 import tempfile
+import time
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import msgspec
+import psycopg
+import uvloop
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.direct import measure
+from benchmarks.figure import Figure
+from benchmarks.stage import SHORT, Size
+from milepost.embedded import EmbeddedPostgres
+
+ROWS = ("single", "bulk", "direct", "calls", "limits", "memory", "ledger")
+
+SETTINGS = {"max_wal_size": "4GB", "wal_level": "minimal", "max_wal_senders": "0"}
+"""Of Postgres, for both sides of every ratio: with fewer checkpoints the rounds are more alike, and
+tables of millions of rows are filled without a log of them."""
 
 
 def main() -> None:
     """Measure, print, write."""
+    given = _arguments()
+    size = SHORT if given.short else Size(seed=given.seed)
+    wanted = {name: getattr(given, name) for name in ("rounds", "seconds", "links")}
+    size = msgspec.structs.replace(size, **{k: v for k, v in wanted.items() if v is not None})
+    figures: list[Figure] = []
+    with (
+        tempfile.TemporaryDirectory(prefix="mp") as home,
+        EmbeddedPostgres(Path(home), settings=SETTINGS) as server,
+    ):
+        for row in given.rows:
+            begun = time.monotonic()
+            figures += _measured(row, server, size)
+            print(f"{row}: {time.monotonic() - begun:.0f} s", file=sys.stderr)
+    _print(figures)
+    path = _write(given.out, size, figures)
+    print(f"written: {path}", file=sys.stderr)
+    if given.strict and any(figure.verdict == "missed" for figure in figures):
+        sys.exit(1)
+
+
+def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5, help="alternating rounds (default 5)")
-    parser.add_argument("--seconds", type=float, default=10.0, help="of each round (default 10)")
+    parser.add_argument(
+        "--rows",
+        type=lambda text: text.split(","),
+        default=ROWS,
+        metavar=",".join(ROWS),
+        help="which (default: all)",
+    )
+    parser.add_argument("--rounds", type=int, help="alternating rounds (default 5)")
+    parser.add_argument("--seconds", type=float, help="of each round (default 10)")
+    parser.add_argument("--links", type=int, help="in the large ledger (default 10 million)")
+    parser.add_argument("--short", action="store_true", help="only see that everything runs")
+    parser.add_argument("--strict", action="store_true", help="exit code 1 when a must is missed")
+    parser.add_argument("--seed", type=int, default=1, help="of ids and orders (default 1)")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"), help="folder")
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="mp") as home:
-        figures = asyncio.run(measure(Path(home), rounds=given.rounds, seconds=given.seconds))
-    table = Table("figure", "ours", "against", "ratio", "must", "aim", title="Milepost, measured")
+    if unknown := set(given.rows) - set(ROWS):
+        parser.error(f"there is no row {', '.join(sorted(unknown))}")
+    return given
+
+
+def _measured(row: str, server: str, size: Size) -> list[Figure]:
+    """The figures of a row, in a database of its own."""
+    name = f"bench_{row}"
+    url = urlsplit(server)._replace(path=f"/{name}").geturl()
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}".encode())
+        try:
+            figures: list[Figure] = uvloop.run(
+                importlib.import_module(f"benchmarks.{row}").measure(url, size)
+            )
+        finally:
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+    return figures
+
+
+def _print(figures: list[Figure]) -> None:
+    columns = ("figure", "ours", "against", "ratio", "must", "aim", "")
+    table = Table(*columns, title="Milepost, measured")
     for figure in figures:
-        table.add_row(
-            figure.name,
-            f"{figure.ours:.2f} {figure.unit}",
-            f"{figure.against:.2f} {figure.unit}",
-            f"{figure.ratio:.2f}",
-            figure.must,
-            figure.aim,
-        )
-    Console().print(table)
-    given.out.mkdir(parents=True, exist_ok=True)
-    path = given.out / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}.json"
-    path.write_text(
-        json.dumps(
-            {
-                "commit": _commit(),
-                "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
-                "python": platform.python_version(),
-                "rounds": given.rounds,
-                "seconds": given.seconds,
-                "figures": [figure.as_dict() for figure in figures],
-            },
-            indent=1,
-        )
-    )
-    print(f"written: {path}", file=sys.stderr)
+        table.add_row(*figure.row())
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+def _write(folder: Path, size: Size, figures: list[Figure]) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}.json"
+    report = {
+        "commit": _commit(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
+        "python": platform.python_version(),
+        "size": msgspec.to_builtins(size),
+        "figures": [
+            {**msgspec.to_builtins(figure), "value": figure.value, "verdict": figure.verdict}
+            for figure in figures
+        ],
+    }
+    path.write_text(json.dumps(report, indent=1))
+    return path
 
 
 def _commit() -> str:
@@ -62,4 +121,5 @@ def _commit() -> str:
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()  # noqa: S603  (our own words)
 
 
-main()
+if __name__ == "__main__":
+    main()

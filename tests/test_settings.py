@@ -50,6 +50,20 @@ def test_the_simulator_needs_one_setting_and_keeps_a_secret(tmp_path: Path) -> N
         ({"DATABASE_URL": "postgresql://h/db?foo=1"}, "MILEPOST_DATABASE_URL is not a Postgres"),
         ({"DATABASE_URL": "postgresql://h:x/db"}, "MILEPOST_DATABASE_URL is not a Postgres"),
         ({"DIRECTORY_ID": "mine"}, "MILEPOST_DIRECTORY_ID is not the id of a directory"),
+        ({"PUBLIC_URL": "links.example.com"}, "MILEPOST_PUBLIC_URL is not a URL"),
+        ({"PUBLIC_URL": "ftp://links.example.com"}, "MILEPOST_PUBLIC_URL is not a URL"),
+        ({"PUBLIC_URL": "https://links example.com"}, "MILEPOST_PUBLIC_URL is not a URL"),
+        ({"PUBLIC_URL": "https://a.example/?b"}, "MILEPOST_PUBLIC_URL is more than an address"),
+        ({"PUBLIC_URL": "https://me:too@a.example"}, "MILEPOST_PUBLIC_URL is more than an address"),
+        ({"RATE_PER_MINUTE": "0"}, "MILEPOST_RATE_PER_MINUTE is not a whole number from 1 to"),
+        ({"RATE_PER_MINUTE": "1.5"}, "MILEPOST_RATE_PER_MINUTE is not a whole number from 1 to"),
+        ({"RATE_PER_MINUTE": "9" * 5000}, "MILEPOST_RATE_PER_MINUTE is not a whole number"),
+        ({"LIMITS": "nothing"}, "MILEPOST_LIMITS is neither published nor none nor a JSON object"),
+        ({"LIMITS": "[500]"}, "MILEPOST_LIMITS is neither published nor none nor a JSON object"),
+        ({"LIMITS": '{"contacts": 5}'}, "MILEPOST_LIMITS names 'contacts', and call classes are"),
+        ({"LIMITS": '{"brand": 5}'}, "MILEPOST_LIMITS names the brand, whose calls a minute are"),
+        ({"LIMITS": '{"links": 0}'}, "MILEPOST_LIMITS gives links no whole number from 1 to"),
+        ({"LIMITS": '{"links": "5"}'}, "MILEPOST_LIMITS gives links no whole number from 1 to"),
         ({"SECRET": ""}, "MILEPOST_SECRET is missing"),
         ({"SECRET": "short"}, "MILEPOST_SECRET has fewer than 16 bytes"),
         ({"SECRET_FILE": "/nowhere"}, "MILEPOST_SECRET and MILEPOST_SECRET_FILE are both given"),
@@ -68,6 +82,25 @@ def test_what_is_wrong_is_named_with_an_example(
     assert said.startswith(named), said
     assert "; for example: " in said
     assert "password@db" not in said
+
+
+def test_limits_are_the_published_ones_unless_others_are_given(tmp_path: Path) -> None:
+    """The brand's rate stands beside them; a class that is not named has no limit of its own."""
+    usual = settings.load(REAL, tmp_path)
+    none = settings.load(REAL | {"MILEPOST_LIMITS": "none"}, tmp_path)
+    own = {"MILEPOST_LIMITS": '{"list_contacts": 900}', "MILEPOST_RATE_PER_MINUTE": "1200"}
+    given = settings.load(REAL | own, tmp_path)
+    assert (3000, 500) == (usual.rate_per_minute, usual.limits["list_contacts"])
+    assert (3000, {}) == (none.rate_per_minute, none.limits)
+    assert (1200, {"list_contacts": 900}) == (given.rate_per_minute, given.limits)
+
+
+def test_the_public_address_may_have_a_path_and_no_slash_at_its_end(tmp_path: Path) -> None:
+    """Short links are built by appending to it."""
+    url = "https://example.com/milepost/"
+    given = settings.load(REAL | {"MILEPOST_PUBLIC_URL": url}, tmp_path)
+    assert "https://example.com/milepost" == given.public_url
+    assert settings.load(REAL, tmp_path).public_url is None
 
 
 def test_a_secret_may_stand_in_a_file(tmp_path: Path) -> None:

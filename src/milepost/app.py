@@ -6,14 +6,19 @@ import asyncio
 import errno
 import signal
 import socket
+import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from types import FrameType
 
 import uvicorn
 from msgspec import Struct
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from milepost import api
+from milepost.budget import Budget
 from milepost.embedded import EmbeddedPostgres
 from milepost.errors import ConfigurationError, DatabaseError
 from milepost.issuing import Issuing
@@ -23,8 +28,9 @@ from milepost.jobs.sync import Sync
 from milepost.model import Deployment, Route
 from milepost.routes import MailingListMaker
 from milepost.settings import Settings
-from milepost.store import Store, migrate
+from milepost.store import LOCAL_URL, Store, migrate
 from milepost.upstream import Upstream
+from milepost.worker import Cadence, Worker
 
 KEEP_ALIVE_SECONDS = 65
 """Longer than callers keep their pooled connections (60 s is usual): it is they who close first,
@@ -33,6 +39,21 @@ and no request meets a connection that is just going away."""
 GRACE_SECONDS = 15
 """How long requests may take to end once the process was told to stop: the longest deadline that a
 caller may set is 8 s."""
+
+LINGER_SECONDS = 2
+"""How long a server that was told to stop still answers on the connections that it has, each for
+the last time, before it closes those that are idle. A request that is on its way over a connection
+meanwhile would be lost, and its caller could not know whether it arrived."""
+
+SUCCESSOR_SECONDS = 10
+"""How long, instead, one of several processes waits for its successor at the most."""
+
+REPLENISH_SECONDS = 30
+"""Between looks for slots that are missing: a pool grows while people still have places."""
+
+HEAD_SECONDS = 10
+"""How long a caller may take to send the head of a request: who connects and says nothing, or a
+letter now and then, holds a connection for no longer."""
 
 BACKLOG = 2048
 """Connections that wait to be taken; what Linux allows itself is the smaller number."""
@@ -43,10 +64,12 @@ class Milepost(Struct, frozen=True, kw_only=True):
 
     store: Store
     upstream: Upstream
+    budget: Budget
     deployment: Deployment
     issuing: Issuing
     sync: Sync
     replenish: Replenish
+    worker: Worker
 
 
 @contextmanager
@@ -81,8 +104,11 @@ async def opened(settings: Settings, database_url: str) -> AsyncIterator[Milepos
         UpstreamError: the platform cannot be asked for the directory, the first time.
     """
     async with (
-        await Store.open(database_url) as store,
-        Upstream(settings.upstream_url, settings.upstream_token) as upstream,
+        await Store.open(database_url, settings.public_url or LOCAL_URL) as store,
+        Budget(
+            store.budget, rate_per_minute=settings.rate_per_minute, limits=settings.limits
+        ) as budget,
+        Upstream(settings.upstream_url, settings.upstream_token, gate=budget) as upstream,
     ):
         deployment = await store.deployment.load()
         if deployment.directory_id is None:
@@ -93,61 +119,112 @@ async def opened(settings: Settings, database_url: str) -> AsyncIterator[Milepos
             deployment=store.deployment.load,
             secret=settings.secret,
         )
-        issuing = Issuing(store, {Route.LIST: maker})
+        issuing = Issuing(store, {Route.LIST: maker}, budget)
+        replenish = Replenish(store, upstream, deployment)
         try:
             yield Milepost(
                 store=store,
                 upstream=upstream,
+                budget=budget,
                 deployment=deployment,
                 issuing=issuing,
                 sync=Sync(store, upstream, settings.directory_id),
-                replenish=Replenish(store, upstream, deployment),
+                replenish=replenish,
+                worker=Worker(
+                    [
+                        Cadence(
+                            job="replenish",
+                            run=lambda stopping: replenish.run_once(stopping=stopping),
+                            every=REPLENISH_SECONDS,
+                        )
+                    ]
+                ),
             )
         finally:
             await issuing.finish()
 
 
 @contextmanager
-def listening(host: str, port: int) -> Iterator[socket.socket]:
-    """A socket that takes connections; port 0 picks a free one.
+def listening(host: str, port: int, processes: int = 1) -> Iterator[list[socket.socket]]:
+    """Sockets that take connections on one port, one for each process; port 0 picks a free one.
+
+    Of several, each has a queue of its own, and the kernel deals connections out to them evenly:
+    200 kept-alive connections to two processes came to lie between 90 : 110 and 100 : 100, where
+    processes that shared one queue had up to 34 : 166 (whoever wakes first takes all that wait).
+    The price is that a queue stands still while its process is away. Whoever calls this keeps the
+    sockets open all the while, so that what waits in a queue is not lost, but answered by the next
+    process that is given its socket.
 
     Raises:
         ConfigurationError: the address cannot be had.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
+    with ExitStack() as sockets:
+        try:
+            first = socket.create_server((host, port), family=family, backlog=BACKLOG)
+            if processes == 1:
+                yield [sockets.enter_context(first)]
+                return
+            # Nobody had the port. It is taken again for sharing, which alone would not have told:
+            # anybody who shares a port may join.
+            with first:
+                port = first.getsockname()[1]
+            listeners = [
+                sockets.enter_context(
+                    socket.create_server(
+                        (host, port), family=family, backlog=BACKLOG, reuse_port=True
+                    )
+                )
+                for _ in range(processes)
+            ]
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise ConfigurationError(
+                    f"another program has port {port}: end it, or choose another port with --port"
+                ) from error
             raise ConfigurationError(
-                f"another program has port {port}: end it, or choose another port with --port"
+                f"cannot listen on {host}, port {port}: {error.strerror}"
             ) from error
-        raise ConfigurationError(
-            f"cannot listen on {host}, port {port}: {error.strerror}"
-        ) from error
-    with listener:
-        yield listener
+        # Only Linux deals out; elsewhere the last of the sockets would get everything.
+        yield listeners if sys.platform == "linux" else listeners[-1:] * processes
 
 
 async def serve(
-    settings: Settings, database_url: str, listener: socket.socket, ready: Callable[[], None]
+    settings: Settings,
+    database_url: str,
+    listener: socket.socket,
+    *,
+    with_worker: bool,
+    ready: Callable[[], None],
+    ending: Callable[[], bool] = lambda: False,
 ) -> None:
     """Answer requests until SIGTERM or SIGINT; then finish what is in flight, and return.
+
+    Told to stop, the process says at `/health/ready` that it is not, answers each connection for
+    the last time, finishes requests and the calls behind them, and has its worker end.
 
     Args:
         settings: of this installation.
         database_url: the database, migrated.
         listener: takes the connections.
+        with_worker: run the jobs, too.
         ready: is called once, when requests are answered.
+        ending: is called once, when it was told to stop, and says whether a successor is on its
+            way; the process then goes on until a second signal says that it is there. After SIGINT
+            it waits for nobody.
 
     Raises:
         As `opened`.
     """
-    async with opened(settings, database_url) as milepost:
+    stopping = asyncio.Event()
+    async with (
+        opened(settings, database_url) as milepost,
+        _working(milepost, stopping, wanted=with_worker),
+    ):
         config = uvicorn.Config(
-            api.create(milepost.store, milepost.issuing),
+            api.create(milepost.store, milepost.issuing, stopping=stopping.is_set),
             loop="uvloop",
-            http="httptools",
+            http=_Connection,
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
             access_log=False,  # it would write refs and ids of people
             log_config=None,
@@ -155,35 +232,137 @@ async def serve(
             backlog=BACKLOG,
             timeout_graceful_shutdown=GRACE_SECONDS,
         )
-        await _Server(config, ready).serve([listener])
+        await _Server(config, stopping, ready, ending).serve([listener])
+
+
+async def work(settings: Settings, database_url: str, ready: Callable[[], None]) -> None:
+    """Run the jobs, and answer nobody, until SIGTERM or SIGINT.
+
+    Raises:
+        As `opened`.
+    """
+    stopping = asyncio.Event()
+    with told_to_stop(lambda _: stopping.set()):
+        async with opened(settings, database_url) as milepost, _working(milepost, stopping):
+            ready()
+            await stopping.wait()
+
+
+@asynccontextmanager
+async def _working(
+    milepost: Milepost, stopping: asyncio.Event, *, wanted: bool = True
+) -> AsyncIterator[None]:
+    """A worker beside the block; at the block's end it ends as well, without breaking off."""
+    work = asyncio.create_task(milepost.worker.run(stopping)) if wanted else None
+    try:
+        yield
+    finally:
+        stopping.set()
+        if work is not None:
+            await work
+
+
+class _Connection(HttpToolsProtocol):
+    """A caller's connection, which has to say what it wants within `HEAD_SECONDS`."""
+
+    _head: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn's own
+        super().connection_made(transport)
+        self._await_head()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        if self._head is None:
+            self._await_head()
+
+    def on_headers_complete(self) -> None:
+        self._forget_head()
+        super().on_headers_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._forget_head()
+        super().connection_lost(exc)
+
+    def _await_head(self) -> None:
+        self._head = self.loop.call_later(HEAD_SECONDS, self.timeout_keep_alive_handler)
+
+    def _forget_head(self) -> None:
+        if self._head is not None:
+            self._head.cancel()
+            self._head = None
 
 
 class _Server(uvicorn.Server):
-    """Says when it serves, and returns after a signal instead of dying of it.
+    """Says when it serves, takes leave of its callers, and returns after a signal.
 
-    What stands behind it (calls in flight, the simulator, Postgres) is then ended in order.
+    Uvicorn would close idle connections at once, under requests that are on their way, and then die
+    of the signal; what stands behind it (calls in flight, the simulator, Postgres) is ended in
+    order.
     """
 
-    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        stopping: asyncio.Event,
+        ready: Callable[[], None],
+        ending: Callable[[], bool],
+    ) -> None:
         super().__init__(config)
+        self._stopping = stopping
         self._ready = ready
+        self._ending = ending
+        self._released = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._ready()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self.should_exit or sig == signal.SIGINT:
+            self._released.set()
+        super().handle_exit(sig, frame)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._stopping.set()
+        self._answer_for_the_last_time()
+        if self._ending():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._released.wait(), SUCCESSOR_SECONDS)
+        until = time.monotonic() + LINGER_SECONDS
+        while self.server_state.connections and time.monotonic() < until:  # noqa: ASYNC110  (uvicorn has no event for it, and looks as well)
+            await asyncio.sleep(0.05)
+        await super().shutdown(sockets)
+
+    def _answer_for_the_last_time(self) -> None:
+        """Let each connection end with its next answer."""
+        self.server_state.default_headers = [
+            *self.server_state.default_headers,
+            (b"connection", b"close"),
+        ]
+        for connection in self.server_state.connections:
+            if (cycle := getattr(connection, "cycle", None)) is not None:
+                cycle.keep_alive = False  # its headers were chosen when the request came
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        loop = asyncio.get_running_loop()
-        wanted = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-        signals = [s for s in wanted if signal.getsignal(s) is not signal.SIG_IGN]
-        for number in signals:
-            loop.add_signal_handler(number, self.handle_exit, number, None)
-        try:
+        with told_to_stop(lambda number: self.handle_exit(number, None)):
             yield
-        finally:
-            for number in signals:
-                loop.remove_signal_handler(number)
+
+
+@contextmanager
+def told_to_stop(stop: Callable[[int], None]) -> Iterator[None]:
+    """Call `stop` for each signal that asks the process to end, instead of ending it."""
+    loop = asyncio.get_running_loop()
+    wanted = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    signals = [s for s in wanted if signal.getsignal(s) is not signal.SIG_IGN]  # as under nohup
+    for number in signals:
+        loop.add_signal_handler(number, stop, number)
+    try:
+        yield
+    finally:
+        for number in signals:
+            loop.remove_signal_handler(number)

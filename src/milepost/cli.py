@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import os
 import signal
+import socket
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -28,8 +30,11 @@ if TYPE_CHECKING:
     from milepost import simulator
     from milepost.app import Milepost
     from milepost.jobs.registrants_file import Report
+    from milepost.local import Crew
     from milepost.replay import Tally
     from milepost.store import Store
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -119,22 +124,116 @@ def demo(*, leave: bool) -> None:
     type=click.IntRange(0, 65535),
     help="0 picks a free one.",
 )
-def serve(*, host: str, port: int) -> None:
-    """Answer the REST API until Ctrl-C or SIGTERM."""
+@click.option(
+    "--processes",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1, 64),
+    help="Processes that share the port; one uses one core.",
+)
+@click.option("--no-worker", is_flag=True, help="Leave the jobs to `milepost work`.")
+def serve(*, host: str, port: int, processes: int, no_worker: bool) -> None:
+    """Answer the REST API, and run the jobs, until Ctrl-C or SIGTERM."""
     given = settings.load()
     from milepost import app
 
     with (
-        app.listening(host, port) as listener,
+        app.listening(host, port, processes) as listeners,
         _simulator(given) as await_simulator,
         app.database(given) as url,
     ):
         named = f"[{host}]" if ":" in host else host
-        address = f"http://{named}:{listener.getsockname()[1]}"
-        said = f"Milepost on {address} (documentation: {address}/schema/docs)"
+        address = f"http://{named}:{listeners[0].getsockname()[1]}"
         if which := await_simulator():
             click.echo(which[:1].upper() + which[1:], err=True)
-        uvloop.run(app.serve(given, url, listener, lambda: click.echo(said, err=True)))
+
+        def ready() -> None:
+            click.echo(f"Milepost on {address} (documentation: {address}/schema/docs)", err=True)
+
+        given = _reachable(given, address)
+        if processes == 1:
+            uvloop.run(app.serve(given, url, listeners[0], with_worker=not no_worker, ready=ready))
+        else:
+            uvloop.run(_crew(given, url, listeners, with_worker=not no_worker).run(ready))
+
+
+def _reachable(given: Settings, address: str) -> Settings:
+    """The settings with a public address: without one, short links lead to this machine."""
+    if given.public_url is not None:
+        return given
+    if not given.simulated:
+        log.warning(
+            "MILEPOST_PUBLIC_URL is missing: short links lead to %s, where customers may not "
+            "come; for example: https://links.example.com",
+            address,
+        )
+    return msgspec.structs.replace(given, public_url=address)
+
+
+def _crew(given: Settings, url: str, listeners: list[socket.socket], *, with_worker: bool) -> Crew:
+    """Processes that serve, each with a listener of its own."""
+    from milepost.local import Crew
+
+    # What was made or chosen here holds for all of them.
+    chosen = {
+        "MILEPOST_DATABASE_URL": url,
+        "MILEPOST_SECRET": given.secret.decode(),
+        "MILEPOST_PUBLIC_URL": given.public_url or "",
+    }
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name.removesuffix("_FILE") not in chosen
+    }
+    verbose = ["-v"] if log.isEnabledFor(logging.INFO) else []
+    options = ["--with-worker"] if with_worker else []
+    descriptors = [listener.fileno() for listener in listeners]
+    return Crew(
+        [[*verbose, "serve-one", "--listener", str(number), *options] for number in descriptors],
+        environment=kept | chosen,
+        descriptors=descriptors,
+    )
+
+
+@main.command(hidden=True)
+@click.option("--listener", required=True, type=int, help="The descriptor of a socket.")
+@click.option("--with-worker", is_flag=True, help="Run the jobs, too.")
+def serve_one(*, listener: int, with_worker: bool) -> None:
+    """Be one of the processes of `serve --processes`, with what that one has set up."""
+    given = settings.load()
+    from milepost import app
+    from milepost.local import ENDING, READY
+
+    def ending() -> bool:
+        try:
+            click.echo(ENDING)
+        except OSError:  # the one that would start a successor has died
+            return False
+        return True
+
+    with socket.socket(fileno=listener) as inherited:
+        uvloop.run(
+            app.serve(
+                given,
+                given.database_url or "",
+                inherited,
+                with_worker=with_worker,
+                ready=lambda: click.echo(READY),
+                ending=ending,
+            )
+        )
+
+
+@main.command()
+def work() -> None:
+    """Run the jobs without answering requests, until Ctrl-C or SIGTERM."""
+    given = settings.load()
+    from milepost import app
+
+    with _simulator(given) as await_simulator, app.database(given) as url:
+        if which := await_simulator():
+            click.echo(which[:1].upper() + which[1:], err=True)
+        uvloop.run(app.work(given, url, lambda: click.echo("Milepost works", err=True)))
 
 
 @contextmanager

@@ -7,11 +7,13 @@
 
 `claim` writes the event down with its decision before any call goes out; `make` is the route's
 call; `settle` writes the outcome, fenced by the claim's attempt number. A request that finds an
-unfinished link goes in by the same door: it waits for whoever has the claim, and takes it over when
-they are gone. No transaction and no connection is held while a call is out.
+unfinished link goes in by the same door, and so do the jobs and a customer who opens a short URL
+(`take_up`, `click`). No transaction and no connection is held while a call is out.
 
-A call that is still out at the caller's deadline is not wasted: it settles behind the answer, and
-the next request for the event gets its URL.
+A call needs a permit of the budget. An event that gets none is deferred by its claim, which is then
+all there is: one write, and the answer holds the short URL. A call that is still out when the
+caller's deadline comes near is handed over as the milestone's last lane says, and goes on by
+itself: what it brings is found behind the short URL, or by the next request.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Final
 from uuid import UUID
@@ -27,11 +29,13 @@ from uuid import UUID
 import msgspec
 from msgspec import Struct
 
-from milepost import payload
+from milepost import failpoints, payload
+from milepost.budget import Budget, Denied, Permit, spending
 from milepost.errors import (
     DatabaseBusy,
     InvalidData,
     MilepostError,
+    Refusal,
     UnknownMilestone,
     UnknownRegistrant,
 )
@@ -42,13 +46,15 @@ from milepost.model import (
     Link,
     LinkState,
     MilestoneDefinition,
+    Purpose,
     Route,
 )
 from milepost.personal_link import MalformedId, NotAPersonalLink
 from milepost.routes import Made, Maker, NothingThere, StillUnknown
 from milepost.store import Store
-from milepost.store.links import LEASE_SECONDS, Asked, LookupTaken, Settlement
+from milepost.store.links import LEASE_SECONDS, Asked, LookupTaken, Opened, Settlement
 from milepost.upstream import (
+    BudgetSpent,
     Forbidden,
     NotFound,
     Refused,
@@ -87,11 +93,12 @@ BEGIN_SECONDS: Final = 8.0
 most, so it has ended when the lease of 20 s lets somebody else take the link up, who would not see
 what it does."""
 
-DEADLINE_MS: Final = 1_500
-"""For an event whose milestone cannot say."""
+HAND_OVER_SECONDS: Final = 0.3
+"""Before its caller's deadline, or half the time that it gave where that is less, a link without a
+URL is handed over: the write and the answer take their time too, most of all when many are late."""
 
-WAITS_FOR_OTHERS: Final = frozenset({"registrant-unknown", "pool-empty", "no-slot", "no-lane"})
-"""Reasons to wait that no request can end by asking again: a job or a person must act."""
+NO_LANE: Final = "no-lane"
+"""Why no call is made for a milestone that wants none at the time of the event."""
 
 
 class Answer(Struct, frozen=True, kw_only=True):
@@ -105,9 +112,10 @@ class Answer(Struct, frozen=True, kw_only=True):
 class Issuing:
     """Turns events into links. One for each process; safe to share between tasks."""
 
-    def __init__(self, store: Store, makers: Mapping[Route, Maker]) -> None:
+    def __init__(self, store: Store, makers: Mapping[Route, Maker], budget: Budget) -> None:
         self._store = store
         self._makers = makers
+        self._budget = budget
         self._definitions: dict[str, tuple[float, MilestoneDefinition]] = {}
         self._under_way: dict[UUID, asyncio.Task[Link | None]] = {}
 
@@ -122,52 +130,143 @@ class Issuing:
             Refusal: the event is not taken, and says which field is wrong.
             DatabaseBusy: nothing was promised.
         """
-        loop = asyncio.get_running_loop()
-        arrived = loop.time()
-        usual_ms = await self._admit(event)
-        deadline = arrived + (deadline_ms or usual_ms) / 1000
+        arrived = asyncio.get_running_loop().time()
+        definition = await self._admit(event)
+        seconds = (deadline_ms or definition.deadline_ms) / 1000
+        hand_over_at = arrived + seconds - min(HAND_OVER_SECONDS, seconds / 2)
         is_new = False
         pause = FIRST_POLL_SECONDS
         while True:
-            claimed_at = loop.time()
-            asked = await self._claim(event)
+            asked = await self._ask(event, definition)
             is_new = is_new or asked.is_first
             link = asked.link
             call = self._under_way.get(link.id)
-            if asked.claim is not None:
-                call = self._start(asked.claim, claimed_at + BEGIN_SECONDS)
-            if call is not None:
-                link = await _within(call, deadline) or link
-            left = deadline - loop.time()
+            if call is not None and link.url is None:
+                link = await _within(call, hand_over_at) or link
+            if link.url is not None or not link.unsettled:
+                break
+            left = hand_over_at - asyncio.get_running_loop().time()
             if left <= pause or not _may_settle_within(left, link, asked):
-                return Answer(link=link, is_new=is_new)
+                if link.lane is None:
+                    link = await self._store.links.hand_over(link.id)
+                break
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_POLL_SECONDS)
+        failpoints.reach("settled", event.event_id)
+        return Answer(link=link, is_new=is_new)
+
+    async def issue_all(
+        self, events: Sequence[Event], *, deadline_ms: int | None = None
+    ) -> list[Answer | MilepostError]:
+        """Give many events their links; one outcome for each, in order.
+
+        Args:
+            events: what happened; the same event may stand among them twice.
+            deadline_ms: milliseconds until the caller needs an answer; None: each milestone's own.
+
+        Returns:
+            Where an event is not taken, or the database was away: the error that `issue` raises.
+        """
+        outcomes = await asyncio.gather(
+            *(self.issue(event, deadline_ms=deadline_ms) for event in events),
+            return_exceptions=True,
+        )
+        answers: list[Answer | MilepostError] = []
+        for outcome in outcomes:
+            if not isinstance(outcome, Answer | MilepostError):
+                raise outcome
+            answers.append(outcome)
+        return answers
+
+    async def take_up(self, event: Event, permit: Permit) -> Link:
+        """Try an unsettled link again, as a job or a click does; returns it as it is then.
+
+        Args:
+            event: of the link.
+            permit: for the first call; given back when none is made.
+
+        Raises:
+            DatabaseBusy: nothing was done.
+        """
+        claimed_at = asyncio.get_running_loop().time()
+        try:
+            asked = await self._store.links.claim(event, purpose=permit.purpose)
+        except BaseException:
+            permit.give_back()
+            raise
+        if asked.claim is None:
+            permit.give_back()
+            return asked.link
+        call = self._start(asked.claim, permit, claimed_at + BEGIN_SECONDS)
+        await asyncio.wait({call})
+        return (_result(call)) or asked.link
+
+    async def click(self, token: str, *, wait: float = 2.0) -> Opened:
+        """Open a short URL for a person who waits in front of it.
+
+        Its link, where there is none yet, is made before any other. The click is noted.
+
+        Args:
+            token: of the short URL.
+            wait: seconds that the person is left without an answer; what is under way goes on.
+
+        Raises:
+            UnknownLink: there is no such token.
+            DatabaseBusy: nothing was noted.
+        """
+        until = asyncio.get_running_loop().time() + wait
+        opened = await self._store.links.click(token)
+        pause = FIRST_POLL_SECONDS
+        while opened.url is None and opened.gone is None:
+            left = until - asyncio.get_running_loop().time()
+            call_class = self._makers[Route.LIST].call_class
+            permit = await self._budget.grant(call_class, Purpose.CLICK)
+            if isinstance(permit, Permit) and left > 0:
+                making = asyncio.ensure_future(self.take_up(opened.event, permit))
+                await asyncio.wait({making}, timeout=left)
+                if making.done() and (error := making.exception()):
+                    raise error
+                opened = await self._store.links.look(token)
+                left = until - asyncio.get_running_loop().time()
+                if opened.url is not None or opened.gone is not None:
+                    break
+            elif isinstance(permit, Permit):
+                permit.give_back()
+            if left <= pause:
+                break
+            # Somebody else is at it, or upstream asked for a pause.
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_POLL_SECONDS)
+        return opened
 
     async def finish(self) -> None:
         """Wait until the calls that are out have settled; for the end of a process."""
         while self._under_way:
             await asyncio.wait(self._under_way.values())
 
-    async def _admit(self, event: Event) -> int:
-        """Hold an event against its milestone and return the milestone's deadline, in ms.
+    async def _admit(self, event: Event) -> MilestoneDefinition:
+        """Hold an event against its milestone and return the milestone's definition.
 
         An event that was seen before passes, whatever became of its milestone since: the ledger
         tells whether it is the same event.
         """
         try:
             definition = await self._definition(event.milestone)
+        except UnknownMilestone:
+            if await self._store.links.find(event_id=event.event_id) is not None:
+                await self._store.links.claim(event, without=NO_LANE)  # raises: another milestone's
+            raise
+        try:
+            payload.check(event.data, definition.fields)
+        except InvalidData:
+            self._definitions.pop(event.milestone, None)
+            definition = await self._definition(event.milestone)
             try:
                 payload.check(event.data, definition.fields)
             except InvalidData:
-                self._definitions.pop(event.milestone, None)
-                definition = await self._definition(event.milestone)
-                payload.check(event.data, definition.fields)
-        except (InvalidData, UnknownMilestone):
-            if await self._store.links.find(event_id=event.event_id) is None:
-                raise
-            return DEADLINE_MS
-        return definition.deadline_ms
+                if await self._store.links.find(event_id=event.event_id) is None:
+                    raise
+        return definition
 
     async def _definition(self, milestone: str) -> MilestoneDefinition:
         now = time.monotonic()
@@ -178,11 +277,37 @@ class Issuing:
         self._definitions[milestone] = (now + REMEMBERED_SECONDS, definition)
         return definition
 
-    async def _claim(self, event: Event) -> Asked:
+    async def _ask(self, event: Event, definition: MilestoneDefinition) -> Asked:
+        """Claim an event with as much of the budget as there is; begin the call if it is ours."""
+        failpoints.reach("arrived", event.event_id)
+        permit: Permit | None = None
+        without: str | None = NO_LANE
+        if Lane.DIRECT in definition.lanes:
+            call_class = self._makers[definition.route].call_class
+            granted = await self._budget.grant(call_class, Purpose.DIRECT)
+            if isinstance(granted, Denied):
+                without = granted.rule
+            else:
+                permit, without = granted, None
+        claimed_at = asyncio.get_running_loop().time()
+        try:
+            asked = await self._claim(event, without)
+        except BaseException:
+            if permit is not None:
+                permit.give_back()
+            raise
+        if permit is not None:
+            if asked.claim is None:
+                permit.give_back()
+            else:
+                self._start(asked.claim, permit, claimed_at + BEGIN_SECONDS)
+        return asked
+
+    async def _claim(self, event: Event, without: str | None) -> Asked:
         """Claim; where the registrant is missing and the event brings their details, with them."""
         is_first = False
         try:
-            asked = await self._store.links.claim(event)
+            asked = await self._store.links.claim(event, without=without)
         except UnknownRegistrant:
             if event.details is None:
                 raise
@@ -191,11 +316,11 @@ class Issuing:
                 return asked
             is_first = asked.is_first
         await self._store.registrants.put({event.ref: event.details}, change=False)
-        asked = await self._store.links.claim(event)
+        asked = await self._store.links.claim(event, without=without)
         return msgspec.structs.replace(asked, is_first=is_first or asked.is_first)
 
-    def _start(self, claim: Claim, begin_by: float) -> asyncio.Task[Link | None]:
-        call = asyncio.create_task(self._make(claim, begin_by))
+    def _start(self, claim: Claim, permit: Permit, begin_by: float) -> asyncio.Task[Link | None]:
+        call = asyncio.create_task(self._make(claim, permit, begin_by))
         self._under_way[claim.link.id] = call
         call.add_done_callback(lambda done: self._ended(claim, done))
         return call
@@ -207,8 +332,9 @@ class Issuing:
             # The row is still claimed: whoever comes after the lease asks what became of the call.
             log.error("link %s is left unsettled: %s", claim.link.id, type(error).__name__)
 
-    async def _make(self, claim: Claim, begin_by: float) -> Link | None:
-        with counting() as calls:
+    async def _make(self, claim: Claim, permit: Permit, begin_by: float) -> Link | None:
+        failpoints.reach("claimed", claim.link.event_id)
+        with counting() as calls, spending(permit):
             try:
                 made = await self._makers[claim.route].make(claim, begin_by=begin_by)
             except MilepostError as error:
@@ -219,11 +345,14 @@ class Issuing:
                             claim.place.slot_id, PAUSE_UNTIL_MENDED_SECONDS, str(error)
                         )
                 return await self._settle(_setback(claim, error, calls.count))
+        failpoints.reach("made", claim.link.event_id)
         try:
             link = await self._settle(_success(claim, made, calls.count))
         except LookupTaken as error:
             log.error("link %s: %s", claim.link.id, error)  # noqa: TRY400  (a trace shows the URL)
             return await self._settle(_setback(claim, error, calls.count))
+        if link is not None and link.lane is not Lane.DIRECT:
+            failpoints.reach("answered-late", claim.link.event_id)
         if link is not None and claim.contact_id is None:
             with suppress(DatabaseBusy):  # the next link of this registrant tells it again
                 await self._store.registrants.note_contact(
@@ -254,7 +383,11 @@ async def _within(call: asyncio.Task[Link | None], deadline: float) -> Link | No
     """
     left = max(0.0, deadline - asyncio.get_running_loop().time())
     done, _ = await asyncio.wait({call}, timeout=left)
-    return call.result() if done and not call.cancelled() and not call.exception() else None
+    return _result(call) if done else None
+
+
+def _result(call: asyncio.Task[Link | None]) -> Link | None:
+    return None if call.cancelled() or call.exception() else call.result()
 
 
 def _lacks_registrant(link: Link) -> bool:
@@ -263,13 +396,12 @@ def _lacks_registrant(link: Link) -> bool:
 
 def _may_settle_within(left: float, link: Link, asked: Asked) -> bool:
     """Whether asking again in the `left` seconds can bring more than it brought now."""
-    if not link.unsettled:
-        return False
-    if link.reason is not None and link.reason.rule in WAITS_FOR_OTHERS:
-        return False
-    if asked.claim is not None or asked.pause_until is None or link.state is LinkState.CLAIMED:
+    if asked.claim is not None or link.state is LinkState.CLAIMED:
         return True
-    return (asked.pause_until - asked.at).total_seconds() < left
+    if asked.pause_until is not None:
+        return (asked.pause_until - asked.at).total_seconds() < left
+    # Whatever else it waits for, a job or a person must bring.
+    return link.reason is not None and link.reason.rule == "once"
 
 
 def _success(claim: Claim, made: Made, calls: int) -> Settlement:
@@ -298,6 +430,8 @@ def _setback(claim: Claim, error: MilepostError, calls: int) -> Settlement:
             state, rule = LinkState.UNKNOWN, "outcome-unknown"
         case StillUnknown():
             state, rule, pause = LinkState.UNKNOWN, "outcome-unknown", PAUSE_AFTER_LOOK_SECONDS
+        case BudgetSpent(retry_after=seconds):
+            rule, pause = "budget-spent", min(seconds or PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
         case Throttled(retry_after=seconds):
             rule, pause = "upstream-busy", min(seconds or PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
         case Unauthorized() | Forbidden():

@@ -1,4 +1,4 @@
-"""Milepost's own processes on this machine: the simulator beside `serve`, both beside the demo.
+"""Milepost's own processes on this machine: those of `serve`, the simulator beside it, the demo's.
 
 A process that is started here never outlives the one that started it, however that one ended: it
 is told to stop at the end of the block, and it stops by itself when its standard input, a pipe that
@@ -7,7 +7,9 @@ the kernel closes with the parent, comes to its end.
 
 from __future__ import annotations
 
+import asyncio
 import json
+import logging
 import os
 import runpy
 import signal
@@ -15,7 +17,8 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from asyncio.subprocess import Process
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
@@ -23,11 +26,29 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import urlsplit
 
-from milepost.errors import ConfigurationError
+from milepost.app import told_to_stop
+from milepost.errors import ConfigurationError, MilepostError
 from milepost.settings import SIMULATOR_PORT, SIMULATOR_TOKEN, SIMULATOR_URL
+
+log = logging.getLogger(__name__)
 
 STOP_SECONDS = 40
 """More than a `serve` needs to finish what is in flight: 15 s for requests, 10 s for calls."""
+
+STEADY_SECONDS = 10
+"""Who lived for so long did not die of how it was started: its successor comes without a pause."""
+
+FIRST_PAUSE_SECONDS = 0.1
+LONGEST_PAUSE_SECONDS = 10
+"""Before a successor of one that lived shorter; the pauses double."""
+
+STARTS = 5
+"""Processes that end one after the other before they answer, until no other one is tried."""
+
+READY = "ready"
+ENDING = "ending"
+"""The lines that a process of a crew writes to its standard output: that it answers, and that it
+was told to end."""
 
 ASK_SECONDS = 5
 """How long whoever listens on the simulator's port may take to say whether it is one."""
@@ -99,6 +120,142 @@ def process(
                 started.wait(STOP_SECONDS)
             except subprocess.TimeoutExpired:
                 started.kill()
+
+
+class StartsInVain(MilepostError):
+    """A process ended before it did anything, and so would the next one."""
+
+
+class Crew:
+    """Processes that do the same work side by side, each in a place of its own.
+
+    A place is filled again when its process dies. A process that is told to end goes on until its
+    successor answers, so that its place is never empty.
+
+    Args:
+        commands: the arguments of `milepost`, for each place.
+        environment: of all processes.
+        descriptors: the open files that they inherit.
+    """
+
+    def __init__(
+        self,
+        commands: Sequence[Sequence[str]],
+        *,
+        environment: Mapping[str, str],
+        descriptors: Sequence[int],
+    ) -> None:
+        self._commands = commands
+        self._environment = environment
+        self._descriptors = descriptors
+
+    async def run(self, ready: Callable[[], None]) -> None:
+        """Keep every place filled until SIGTERM or SIGINT; then end all processes, and return.
+
+        Args:
+            ready: is called once, when all of them answer.
+
+        Raises:
+            StartsInVain: a process does not come to answer.
+        """
+        stop = asyncio.Event()
+        with told_to_stop(lambda _: stop.set()):
+            stopping = asyncio.create_task(stop.wait())
+            keeping = asyncio.create_task(self._keep_all(ready))
+            await asyncio.wait({stopping, keeping}, return_when=asyncio.FIRST_COMPLETED)
+            stopping.cancel()
+            keeping.cancel()
+            try:
+                await keeping
+            except asyncio.CancelledError:
+                pass
+            except BaseExceptionGroup as group:
+                raise group.exceptions[0] from None
+
+    async def _keep_all(self, ready: Callable[[], None]) -> None:
+        async with asyncio.TaskGroup() as places:
+            for command in self._commands:
+                answers = asyncio.Event()
+                places.create_task(self._keep(command, answers))
+                await answers.wait()  # what keeps the first from answering is told once
+            ready()
+
+    async def _keep(self, command: Sequence[str], answers: asyncio.Event) -> None:
+        """Keep a place filled, until it is cancelled."""
+        clock = asyncio.get_running_loop().time
+        alive: dict[Process, signal.Signals] = {}
+        in_vain = short_lives = 0
+        try:
+            while True:
+                begun = clock()
+                process = await self._start(command)
+                alive[process] = signal.SIGTERM
+                if await _line(process) == READY:
+                    alive[process] = signal.SIGINT  # which says as well that nobody succeeds it
+                    answers.set()
+                    in_vain = 0
+                    for predecessor in [*alive][:-1]:
+                        _release(predecessor)
+                    if await _line(process) == ENDING:
+                        short_lives = 0
+                        continue
+                else:
+                    in_vain += 1
+                code = await process.wait()
+                if in_vain == STARTS or not answers.is_set():
+                    raise StartsInVain(f"a process ended before it answered {_how(code)}")
+                short_lives = 0 if clock() - begun > STEADY_SECONDS else short_lives + 1
+                log.warning("a process died %s; another takes its place", _how(code))
+                alive = {p: number for p, number in alive.items() if p.returncode is None}
+                await asyncio.sleep(_pause(short_lives))
+        finally:
+            await asyncio.gather(*(_end(process, number) for process, number in alive.items()))
+
+    async def _start(self, command: Sequence[str]) -> Process:
+        return await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "milepost.local",
+            *command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=self._environment,
+            pass_fds=self._descriptors,
+            start_new_session=True,  # Ctrl-C in the terminal ends us first, and we end it
+        )
+
+
+async def _line(process: Process) -> str:
+    """The next line that a process writes; nothing when it has ended."""
+    line = await process.stdout.readline() if process.stdout else b""
+    return line.decode().strip()
+
+
+def _release(predecessor: Process) -> None:
+    """Say that nobody has to wait for a successor any more: it ends by itself then."""
+    if predecessor.stdin is not None:
+        predecessor.stdin.close()
+
+
+async def _end(process: Process, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        process.send_signal(number)
+    try:
+        await asyncio.wait_for(process.wait(), STOP_SECONDS)
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+
+
+def _pause(short_lives: int) -> float:
+    """Seconds before the next start, after so many processes in a row that died young."""
+    if not short_lives:
+        return 0
+    return float(min(FIRST_PAUSE_SECONDS * 2 ** (short_lives - 1), LONGEST_PAUSE_SECONDS))
+
+
+def _how(code: int) -> str:
+    return f"(signal {-code})" if code < 0 else f"(exit code {code})"
 
 
 def is_listening(port: int) -> bool:

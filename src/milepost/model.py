@@ -86,6 +86,21 @@ class Lane(StrEnum):
     QUEUED = "queued"
 
 
+class Purpose(StrEnum):
+    """What calls to the platform are made for, the most urgent first."""
+
+    CLICK = "click"
+    """A person waits in front of the browser."""
+    DIRECT = "direct"
+    """An app waits for the link of an event."""
+    DRAIN = "drain"
+    """A link is out already, and its calls are to follow."""
+    PROVISIONING = "provisioning"
+    """Work ahead of events: pools, and contacts of registrants."""
+    RECONCILE = "reconcile"
+    """Looking at what became of links."""
+
+
 class FieldType(StrEnum):
     """The type of a declared transaction field."""
 
@@ -248,7 +263,7 @@ class Link(Struct, frozen=True, kw_only=True):
     lane: Lane | None
     route: Route | None
     url: str | None
-    """The published URL: None until there is one."""
+    """The published URL, personal or short: None until there is one."""
     expires_at: datetime | None
     reused: bool
     reason: Reason | None
@@ -274,6 +289,11 @@ class LinkRecord(Link, frozen=True, kw_only=True):
     waiting_until: datetime | None
     issued_at: datetime | None
     finished_at: datetime | None
+    clicked_at: datetime | None
+    """When the short URL was first opened by a person."""
+    revoked_at: datetime | None
+    other_url: str | None
+    """The personal URL behind a published short one; for admins."""
 
 
 class Deployment(Struct, frozen=True, kw_only=True):

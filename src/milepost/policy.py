@@ -26,6 +26,9 @@ EXPLANATIONS: Final[Mapping[str, str]] = {
     "waiting/pool-empty": "No distribution of the milestone takes links; job replenish makes them.",
     "waiting/no-slot": "The registrant has a live link in every slot: one must end or come.",
     "waiting/no-lane": "The milestone's lanes make no personal link at the time of the event.",
+    "waiting/budget-spent": "The calls of this minute are spent; the link is made when there are "
+    "some again.",
+    "waiting/upstream-away": "The platform does not answer; the link is made when it does.",
     "waiting/once": "An earlier event of the registrant is to get the one link, and still waits.",
     "issued/once": "The registrant's one link of this milestone is alive, so it is given again.",
     "suppressed/once": "The registrant has finished their one survey of this milestone.",
@@ -39,6 +42,10 @@ EXPLANATIONS: Final[Mapping[str, str]] = {
     "tells contacts apart, and so the same contact.",
     "suppressed/opted-out": "The registrant has opted out.",
     "suppressed/erased": "The registrant was erased.",
+    "suppressed/revoked": "The link was revoked before it was made.",
+    "failed/parked": "Whoever made this link died of it, again and again: see the logs of the "
+    "moments when it was claimed.",
+    "failed/waited-too-long": "The link could not be made for as long as it would have lived.",
 }
 """What a rule of `claim.sql` means to a person, by the link's state and the rule."""
 

@@ -11,9 +11,11 @@ import secrets
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 from urllib.parse import urlsplit
 
+import msgspec
 from msgspec import Struct
 
 from milepost.errors import ConfigurationError
@@ -27,8 +29,38 @@ SIMULATOR_PORT: Final = 8790
 SIMULATOR_URL: Final = f"http://127.0.0.1:{SIMULATOR_PORT}/API/v3"
 SIMULATOR_TOKEN: Final = "simulator"  # noqa: S105  (it opens a stand-in on this machine)
 
+RATE_PER_MINUTE: Final = 3_000
+"""Calls a minute that the platform allows a whole brand, shared with everybody in it (documented).
+"""
+
+MAX_RATE_PER_MINUTE: Final = 10_000_000
+"""More than any machine can ask: who means "no limit" gives it."""
+
+PUBLISHED_LIMITS: Final[Mapping[str, int]] = MappingProxyType(
+    {
+        "list_contacts": 500,
+        "directory_contacts": 500,
+        "links": 500,
+        "history": 300,
+        "distributions": 3_000,
+        "responses": 240,
+    }
+)
+"""Calls a minute of single call classes, from one second-hand list (inferred). The platform gives
+each endpoint its own number and a class holds several: the smallest of them counts."""
+
+CALL_CLASSES: Final = frozenset(PUBLISHED_LIMITS) | {
+    "account",
+    "directories",
+    "mailing_lists",
+    "surveys",
+}
+
 MIN_SECRET_BYTES: Final = 16
+_UNPRINTED: Final = re.compile(r"[\s\x00-\x20\x7f]")
+_NUMBER: Final = re.compile("[0-9]{1,9}")
 _DIRECTORY_ID: Final = re.compile(r"POOL_[0-9A-Za-z]{15}")
+_LIMITS_EXAMPLE: Final = '{"list_contacts": 500}, or: published, or: none'
 _SECRET_EXAMPLE: Final = "the output of: openssl rand -hex 32"  # noqa: S105  (no secret, a hint)
 
 
@@ -44,6 +76,13 @@ class Settings(Struct, frozen=True, kw_only=True):
     """The upstream is our simulator on this machine."""
     directory_id: str | None
     secret: bytes
+    public_url: str | None
+    """Where customers reach Milepost, without a slash at its end: short links begin with it. None:
+    it was not given."""
+    rate_per_minute: int
+    """Calls a minute to the platform, all processes together."""
+    limits: Mapping[str, int]
+    """Calls a minute of single call classes; one that is not named has the brand's rate alone."""
 
     @property
     def embedded(self) -> bool:
@@ -77,6 +116,9 @@ def load(environment: Mapping[str, str] = os.environ, home: Path = HOME) -> Sett
         simulated=simulated,
         directory_id=directory_id,
         secret=_signing_secret(environment, home, embedded=database_url is None),
+        public_url=_public_url(environment),
+        rate_per_minute=_rate_per_minute(environment),
+        limits=_limits(environment),
     )
 
 
@@ -102,6 +144,68 @@ def _upstream(environment: Mapping[str, str]) -> tuple[str, str, bool]:
             "the API token of the account, or its file in MILEPOST_UPSTREAM_TOKEN_FILE",
         )
     return url, token, False
+
+
+def _public_url(environment: Mapping[str, str]) -> str | None:
+    url = environment.get(f"{PREFIX}PUBLIC_URL", "").rstrip("/")
+    if not url:
+        return None
+    example = "https://links.example.com"
+    if not _is_url(url, {"http", "https"}) or not urlsplit(url).hostname or _UNPRINTED.search(url):
+        raise _wrong("PUBLIC_URL", "is not a URL", example)
+    parts = urlsplit(url)
+    if "?" in url or "#" in url or parts.username is not None:
+        raise _wrong("PUBLIC_URL", "is more than an address and a path", example)
+    return url
+
+
+def _rate_per_minute(environment: Mapping[str, str]) -> int:
+    given = environment.get(f"{PREFIX}RATE_PER_MINUTE", "")
+    if not given:
+        return RATE_PER_MINUTE
+    if not _NUMBER.fullmatch(given) or not 0 < int(given) <= MAX_RATE_PER_MINUTE:
+        raise _wrong(
+            "RATE_PER_MINUTE",
+            f"is not a whole number from 1 to {MAX_RATE_PER_MINUTE}",
+            str(RATE_PER_MINUTE),
+        )
+    return int(given)
+
+
+def _limits(environment: Mapping[str, str]) -> Mapping[str, int]:
+    given = environment.get(f"{PREFIX}LIMITS", "")
+    if given in {"", "published"}:
+        return PUBLISHED_LIMITS
+    if given == "none":
+        return {}
+    try:
+        limits = msgspec.json.decode(given, type=dict[str, object])
+    except msgspec.DecodeError:
+        raise _wrong(
+            "LIMITS", "is neither published nor none nor a JSON object", _LIMITS_EXAMPLE
+        ) from None
+    return {name: _limit(name, number) for name, number in limits.items()}
+
+
+def _limit(call_class: str, number: object) -> int:
+    if call_class == "brand":
+        raise _wrong(
+            "LIMITS",
+            f"names the brand, whose calls a minute are {PREFIX}RATE_PER_MINUTE",
+            _LIMITS_EXAMPLE,
+        )
+    if call_class not in CALL_CLASSES:
+        known = ", ".join(sorted(CALL_CLASSES))
+        raise _wrong(
+            "LIMITS", f"names {call_class!r}, and call classes are {known}", _LIMITS_EXAMPLE
+        )
+    if type(number) is not int or not 0 < number <= MAX_RATE_PER_MINUTE:
+        raise _wrong(
+            "LIMITS",
+            f"gives {call_class} no whole number from 1 to {MAX_RATE_PER_MINUTE}",
+            _LIMITS_EXAMPLE,
+        )
+    return number
 
 
 def _signing_secret(environment: Mapping[str, str], home: Path, *, embedded: bool) -> bytes:

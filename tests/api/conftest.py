@@ -9,10 +9,14 @@ import pytest
 from litestar import Litestar
 
 from milepost import api
+from milepost.budget import Budget
 from milepost.issuing import Issuing
-from milepost.model import MilestoneDefinition, RegistrantDetails, Scope
+from milepost.model import MilestoneDefinition, RegistrantDetails, Route, Scope
+from milepost.routes import MailingListMaker
 from milepost.store import Store
+from milepost.upstream import Upstream
 
+DIRECTORY = "POOL_000000000000001"
 SURVEY = "SV_000000000000001"
 EMAIL = frozenset({"email"})
 
@@ -22,7 +26,7 @@ async def store(database_url: str) -> AsyncIterator[Store]:
     """A store that knows milestone `landed` and registrant `ann`, and has no pool."""
     async with await Store.open(database_url) as store:
         await store.deployment.load()
-        await store.registrants.rekey("POOL_000000000000001", EMAIL)
+        await store.registrants.rekey(DIRECTORY, EMAIL)
         await store.milestones.put("landed", MilestoneDefinition(survey_id=SURVEY))
         ann = RegistrantDetails(email="ann@example.com", first_name="Ann", attributes={"tier": "7"})
         await store.registrants.put({"ann": ann})
@@ -30,9 +34,27 @@ async def store(database_url: str) -> AsyncIterator[Store]:
 
 
 @pytest.fixture
-def application(store: Store) -> Litestar:
+async def issuing(store: Store) -> AsyncIterator[Issuing]:
+    """The path of an event up to the platform, which is not there."""
+    async with (
+        Budget(store.budget, rate_per_minute=3_000, limits={}) as budget,
+        Upstream("http://127.0.0.1:9/API/v3", "nobody", gate=budget) as upstream,
+    ):
+        maker = MailingListMaker(
+            upstream,
+            directory_id=DIRECTORY,
+            deployment=store.deployment.load,
+            secret=b"a secret of at least sixteen bytes",
+        )
+        issuing = Issuing(store, {Route.LIST: maker}, budget)
+        yield issuing
+        await issuing.finish()
+
+
+@pytest.fixture
+def application(store: Store, issuing: Issuing) -> Litestar:
     """The application."""
-    return api.create(store, Issuing(store, {}))
+    return api.create(store, issuing)
 
 
 @pytest.fixture

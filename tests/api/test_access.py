@@ -20,11 +20,17 @@ PUBLIC = {
     "GET /schema/docs",
     "GET /schema/openapi.json",
     "GET /schema/{path:str}",
+    "GET /l",
+    "HEAD /l",
+    "GET /l/{token:path}",
+    "HEAD /l/{token:path}",
 }
 OPEN_TO = {
     "POST /v1/links": {Scope.ISSUE},
+    "POST /v1/links/batch": {Scope.ISSUE},
     "GET /v1/links": {Scope.ISSUE, Scope.READ},
     "GET /v1/links/{link_id:uuid}": {Scope.ISSUE, Scope.READ},
+    "POST /v1/links/{link_id:uuid}/revoke": {Scope.ISSUE},
     "PUT /v1/milestones/{key:str}": set[Scope](),
     "GET /v1/milestones/{key:str}": {Scope.READ},
     "GET /v1/milestones": {Scope.READ},
@@ -57,6 +63,7 @@ async def test_every_operation_opens_to_its_scopes_alone(
             .replace("{key:str}", "landed")
             .replace("{ref:path}", "ann")
             .replace("{path:str}", "nothing")
+            .replace("{token:path}", "nothing")
         )
         operation = f"{method} {path}"
         if method == "OPTIONS" and f"GET {path}" in PUBLIC:
@@ -155,7 +162,8 @@ async def test_urls_are_for_whoever_asked_for_them(
     async with store.connections.path() as database:
         await database.execute(
             b"UPDATE links SET state = 'issued', url = 'https://l/' || event_id, lookup_id = 'x',"
-            b" expires_at = now(), issued_at = now(), published = 'personal'"
+            b" expires_at = now(), issued_at = now(), published = 'personal', lane = 'direct',"
+            b" due_at = NULL, token = NULL, short_url = NULL"
         )
     mine, theirs = ("https://l/issue", "https://l/both")
     for name, urls, page in (

@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from milepost import app, settings
 from milepost.local import process
-from milepost.model import Field, FieldType, MilestoneDefinition, RegistrantDetails, Scope
+from milepost.model import Field, FieldType, Lane, MilestoneDefinition, RegistrantDetails, Scope
 from milepost.simulator import Config, running
 
 PHONE = {"width": 390, "height": 844}
@@ -30,12 +30,13 @@ class Site(msgspec.Struct, frozen=True):
 
     url: str
     key: str
+    simulator: str
 
-    def link(self, event_id: str) -> str:
-        """The personal link of an event of `ann`."""
+    def link(self, event_id: str, milestone: str = "landed") -> str:
+        """The link of an event of `ann`; a short one where the milestone is `visited`."""
         event = {
             "event_id": event_id,
-            "milestone": "landed",
+            "milestone": milestone,
             "registrant": "ann",
             "data": {"flight": 4711, "gate": "A-secret-gate"},
         }
@@ -43,6 +44,12 @@ class Site(msgspec.Struct, frozen=True):
         answer = httpx.post(f"{self.url}/v1/links", json=event, headers=headers, trust_env=False)
         assert 201 == answer.status_code, answer.text
         return str(answer.json()["url"])
+
+    def slow_down(self, milliseconds: int) -> None:
+        """Let the platform take so long for every answer from now on."""
+        settings = {"latency_ms": milliseconds}
+        answer = httpx.put(f"{self.simulator}/control/settings", json=settings, trust_env=False)
+        answer.raise_for_status()
 
 
 @pytest.fixture(scope="module")  # while it is open, no test of this process can have a loop
@@ -93,7 +100,9 @@ def site(database_url: str, tmp_path: Path) -> Iterator[Site]:
         arguments = ("serve", "--port", "0")
         with process(*arguments, environment=environment, stderr=subprocess.PIPE) as started:
             assert started.stderr is not None
-            yield Site(url=started.stderr.readline().decode().split()[2], key=key)
+            ready = next(line for line in started.stderr if line.startswith(b"Milepost on "))
+            url = ready.decode().split()[2]
+            yield Site(url=url, key=key, simulator=on.origin)
 
 
 async def _set_up(given: settings.Settings, survey_id: str) -> str:
@@ -101,6 +110,8 @@ async def _set_up(given: settings.Settings, survey_id: str) -> str:
         fields = (Field(name="flight", type=FieldType.INTEGER), Field(name="gate"))
         definition = MilestoneDefinition(survey_id=survey_id, fields=fields)
         await milepost.store.milestones.put("landed", definition)
+        deferred = msgspec.structs.replace(definition, lanes=(Lane.DEFERRED,))
+        await milepost.store.milestones.put("visited", deferred)
         ann = RegistrantDetails(email="ann@example.com", first_name="Ann", language="EN")
         await milepost.store.registrants.put({"ann": ann})
         await milepost.replenish.run_once()

@@ -1,12 +1,13 @@
-"""What people see: the survey behind a link, and the API's documentation."""
+"""What people see: the survey behind a link, the pages before it, and the API's documentation."""
 
 from __future__ import annotations
 
+import re
 from typing import Protocol
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import Browser, Locator, Page
 
 pytestmark = pytest.mark.browser
 
@@ -16,8 +17,12 @@ class Site(Protocol):
 
     url: str
 
-    def link(self, event_id: str) -> str:
-        """The personal link of an event."""
+    def link(self, event_id: str, milestone: str = "landed") -> str:
+        """The link of an event, a short one of milestone `visited`."""
+        ...
+
+    def slow_down(self, milliseconds: int) -> None:
+        """Let the platform take so long for every answer from now on."""
         ...
 
 
@@ -64,6 +69,86 @@ def test_an_altered_link_says_that_the_url_is_incorrect(site: Site, phone: Page)
     assert 404 == answer.status
     assert "incorrect" == state(phone)
     assert phone.get_by_text("The URL is incorrect").is_visible()
+
+
+def test_a_short_link_waits_and_opens_the_survey_by_itself(site: Site, phone: Page) -> None:
+    """On a slow platform the page says so, without JavaScript, and nobody learns where from."""
+    short = site.link("e1", "visited")
+    referrers: list[str | None] = []
+    phone.on("request", lambda request: referrers.append(request.headers.get("referer")))
+    site.slow_down(4_000)
+    phone.goto(short)
+    assert "waiting" == state(phone)
+    assert not overflows(phone, 390)
+    assert short.rpartition("/")[2] not in phone.content()
+    site.slow_down(0)
+    phone.locator("main[data-state=open] form").wait_for()
+    assert "/jfe/form/" in phone.url
+    assert {None} == set(referrers)
+
+
+def test_a_short_link_that_took_too_long_has_a_button(site: Site, phone: Page) -> None:
+    """The policy of the page lets a tap on it lead to another host."""
+    short = site.link("e1", "visited")
+    site.slow_down(4_000)
+    phone.goto(f"{short}?try=10")
+    assert "later" == state(phone)
+    site.slow_down(0)
+    phone.get_by_role("link").tap()
+    phone.locator("main[data-state=open] form").wait_for()
+    assert "/jfe/form/" in phone.url
+
+
+@pytest.mark.parametrize("language", ["de", "pl", "pt"])
+def test_the_pages_of_short_links_fit_a_small_phone(
+    site: Site, chromium: Browser, language: str
+) -> None:
+    """At 320 px, in light and dark, with every text in reach and easy to read."""
+    short = site.link("e1", "visited")
+    places = {"unknown": f"{site.url}/l/nothing", "open": short}
+    for scheme in ("light", "dark"):
+        with chromium.new_context(
+            viewport={"width": 320, "height": 568},
+            color_scheme=scheme,
+            extra_http_headers={"Accept-Language": language},
+            user_agent="TelegramBot (like TwitterBot)",
+        ) as context:
+            page = context.new_page()
+            asked: list[str] = []
+            errors: list[str] = []
+            page.on("request", lambda request, asked=asked: asked.append(request.url))
+            page.on("console", lambda message, errors=errors: errors.append(message.text))
+            for name, place in places.items():
+                page.goto(place)
+                assert (name, language) == (state(page), page.get_attribute("html", "lang"))
+                assert not overflows(page, 320)
+                for text in page.locator("h1, p, a").all():
+                    assert contrast(text) >= 4.5
+            assert {urlsplit(site.url).netloc} == {urlsplit(url).netloc for url in asked}
+            assert [] == [error for error in errors if "404" not in error]
+
+
+def contrast(text: Locator) -> float:
+    """How much a text stands out from what is behind it, as WCAG counts it: 1 to 21."""
+    ink, ground = text.evaluate(
+        """element => {
+            let behind = element;
+            while (getComputedStyle(behind).backgroundColor === "rgba(0, 0, 0, 0)")
+                behind = behind.parentElement;
+            return [getComputedStyle(element).color, getComputedStyle(behind).backgroundColor];
+        }"""
+    )
+    bright, dim = sorted((luminance(ink), luminance(ground)), reverse=True)
+    return (bright + 0.05) / (dim + 0.05)
+
+
+def luminance(colour: str) -> float:
+    """How bright a colour is, as WCAG counts it: 0 to 1."""
+    red, green, blue = (
+        share / 12.92 if share <= 0.04045 else ((share + 0.055) / 1.055) ** 2.4
+        for share in (int(number) / 255 for number in re.findall(r"\d+", colour)[:3])
+    )
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
 def test_the_documentation_renders_and_asks_no_other_host(site: Site, desk: Page) -> None:

@@ -90,6 +90,8 @@ def settings(database_url: str, simulator: Ready, tmp_path: Path) -> Settings:
             "MILEPOST_UPSTREAM_URL": simulator.url,
             "MILEPOST_UPSTREAM_TOKEN": "simulator",
             "MILEPOST_SECRET": SECRET,
+            "MILEPOST_RATE_PER_MINUTE": "1000000",
+            "MILEPOST_LIMITS": "none",
         },
         tmp_path,
     )
@@ -171,12 +173,15 @@ def elapse(
         """Let them go by."""
         for table, column in (
             ("links", "lease_until"),
+            ("links", "due_at"),
             ("links", "first_look_at"),
             ("slots", "rests_until"),
             ("distributions", "lease_until"),
             ("registrants", "contact_lease_until"),
             ("registrants", "contact_first_look_at"),
             ("deployment", "home_lease_until"),
+            ("call_classes", "closed_until"),
+            ("call_classes", "cut_at"),
         ):
             await execute(
                 f"UPDATE {table} SET {column} = {column} - make_interval(secs => %s)", seconds

@@ -17,6 +17,9 @@ Landed = Callable[..., Awaitable[None]]
 Elapse = Callable[[float], Awaitable[None]]
 Execute = Callable[..., Awaitable[list[tuple[Any, ...]]]]
 
+PATIENT = ["direct", "queued"]
+"""Lanes of a milestone whose callers want personal URLs only, and wait for them."""
+
 
 async def ask(
     client: httpx.AsyncClient, event_id: str, ref: str, flight: int, **more: object
@@ -43,7 +46,7 @@ async def test_a_contact_that_passes_on_keeps_the_links_made_under_it(
     client: httpx.AsyncClient, milepost: Milepost, landed: Landed, platform: Any
 ) -> None:
     """Who takes over another's e-mail gets other slots; the older link keeps its own data."""
-    await landed(slots=3)
+    await landed(lanes=PATIENT, slots=3)
     _, anns = await ask(client, "e1", "ann", 1)
     assert "own" == await change(client, "ann", "ann@elsewhere.example")
     assert "own" == await change(client, "ben", "ann@example.com")
@@ -70,7 +73,7 @@ async def test_a_link_in_doubt_adds_nothing_under_another_contact(
     accepted: bool,
 ) -> None:
     """What the first call made is found and handed out; otherwise the event is decided anew."""
-    await landed(slots=3)
+    await landed(lanes=PATIENT, slots=3)
     moment = "after" if accepted else "before"
     await platform.fault("status", status=500, moment=moment, call_class="list_contacts")
     status, _ = await ask(client, "e1", "ann", 1, deadline_ms=400)
@@ -102,7 +105,7 @@ async def test_a_list_that_goes_amid_a_doubt_ends_the_doubt(
     elapse: Elapse,
 ) -> None:
     """A list that is not there cannot hold the contact: the event gets its link from another."""
-    await landed(slots=2)
+    await landed(lanes=PATIENT, slots=2)
     await platform.fault("status", status=500, call_class="list_contacts")
     assert 202 == (await ask(client, "e1", "ann", 1, deadline_ms=400))[0]
     pool = (await client.get("/v1/milestones/landed/pool")).json()
@@ -121,7 +124,7 @@ async def test_an_event_that_waits_is_not_bound_to_a_slot_that_stopped(
     execute: Execute,
 ) -> None:
     """Taken out of use while an event waits for it, a slot gives the event to another."""
-    await landed(slots=2)
+    await landed(lanes=PATIENT, slots=2)
     await platform.fault("status", status=429, call_class="list_contacts", times=9)
     assert 202 == (await ask(client, "e1", "ann", 1))[0]
     await platform.web.delete("/control/faults")
@@ -138,7 +141,7 @@ async def test_somebody_elses_lock_delays_only_its_own_batch(
     client: httpx.AsyncClient, milepost: Milepost, landed: Landed
 ) -> None:
     """A row that is held outside answers 503 for its event, and the next one is served."""
-    await landed()
+    await landed(lanes=PATIENT)
     async with milepost.store.connections.transaction() as holder:
         await holder.exec_driver_sql("SELECT 1 FROM registrants WHERE ref = 'ann' FOR UPDATE")
         held = await client.post(
@@ -168,7 +171,7 @@ async def test_a_milestone_says_how_long_its_callers_wait(
     milepost: Milepost, landed: Landed, platform: Any
 ) -> None:
     """Without a deadline of its own a request has its milestone's."""
-    await landed(deadline_ms=100)
+    await landed(lanes=PATIENT, deadline_ms=100)
     await platform.web.put("/control/settings", json={"latency_ms": 700})
     answer = await milepost.issuing.issue(event("e1"))
     assert answer.link.url is None

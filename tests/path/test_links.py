@@ -82,6 +82,7 @@ async def test_the_answer_has_the_keys_of_the_contract(
     record = read.json()
     assert first == {name: record.pop(name) for name in KEYS}
     moments = ["occurred_at", "attempt", "lease_until", "waiting_until", "issued_at", "finished_at"]
+    moments += ["clicked_at", "revoked_at", "other_url"]
     assert moments == list(record)
     assert (1, None) == (record["attempt"], record["lease_until"])
     assert first["data_at"] == record["issued_at"]
@@ -211,7 +212,7 @@ async def test_a_milestone_can_wait_for_its_registrant(
     client: httpx.AsyncClient, landed: Landed
 ) -> None:
     """The event is kept, and done when they are known: by themselves or with an event's details."""
-    await landed(unknown_registrant="defer")
+    await landed(unknown_registrant="defer", lanes=["direct", "queued"])
     status, link = await ask(client, registrant="dora")
     assert (202, "waiting", "registrant-unknown") == (status, link["state"], link["reason"]["rule"])
     await client.put("/v1/registrants/dora", json={"email": "dora@example.com"})
@@ -320,7 +321,11 @@ async def test_an_event_without_a_place_waits(
     client: httpx.AsyncClient, landed: Landed, milepost: Milepost, platform: Any
 ) -> None:
     """With an empty pool or no free slot it is 202 and a reason, and done when there is one."""
-    definition = {"survey_id": platform.ready.survey_id, "fields": [{"name": "flight"}]}
+    definition = {
+        "survey_id": platform.ready.survey_id,
+        "fields": [{"name": "flight"}],
+        "lanes": ["direct", "queued"],
+    }
     await client.put("/v1/milestones/landed", json=definition | {"slots": 1})
     status, link = await ask(client, data={})
     assert (202, "waiting", "pool-empty") == (status, link["state"], link["reason"]["rule"])
@@ -328,20 +333,8 @@ async def test_an_event_without_a_place_waits(
     assert 200 == (await ask(client, data={}))[0]
     status, link = await ask(client, "e2", data={})
     assert (202, "waiting", "no-slot") == (status, link["state"], link["reason"]["rule"])
-    await landed(slots=2)
+    await landed(slots=2, lanes=["direct", "queued"])
     assert (200, "issued") == ((again := await ask(client, "e2", data={}))[0], again[1]["state"])
-
-
-async def test_no_lane_that_is_built_keeps_the_event(
-    client: httpx.AsyncClient, landed: Landed, platform: Any
-) -> None:
-    """A lane that cannot answer is passed over; what none can answer is kept and not called for."""
-    await landed(lanes=["ready", "deferred"])
-    status, link = await ask(client)
-    assert (202, "waiting", None) == (status, link["state"], link["url"])
-    assert [] == await platform.writes()
-    await landed(lanes=["direct", "queued"])
-    assert 200 == (await ask(client))[0]
 
 
 async def test_one_event_at_once_everywhere_is_one_link(

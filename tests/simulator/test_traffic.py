@@ -269,6 +269,49 @@ def test_a_timeout_ends_after_its_seconds(faulty: Customer) -> None:
         faulty.result("GET", "/whoami")
 
 
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_slow_call_is_answered_rightly_but_late(faulty: Customer, moment: str) -> None:
+    """Whoever waits gets what it would have got at once."""
+    path = faulty.mailing_list()
+    fault = {"kind": "slow", "moment": moment, "call_class": "list_contacts", "seconds": 0.15}
+    faulty.control("POST", "faults", fault | {"times": 1})
+    began = time.monotonic()
+    faulty.add(path)
+    assert time.monotonic() - began >= 0.15
+    assert _count(faulty, path) == 1
+
+
+def test_a_call_held_up_before_acceptance_is_accepted_without_its_caller(faulty: Customer) -> None:
+    """It has changed nothing when the caller leaves, and everything a moment later."""
+    path = faulty.mailing_list()
+    fault = {"kind": "slow", "moment": "before", "call_class": "list_contacts", "seconds": 0.3}
+    faulty.control("POST", "faults", fault | {"times": 1})
+    with pytest.raises(httpx.ReadTimeout):
+        faulty.api.post(f"{path}/contacts", json={"email": "late@example.com"}, timeout=0.1)
+    assert _count(faulty, path) == 0
+    give_up = time.monotonic() + 5
+    while _count(faulty, path) == 0 and time.monotonic() < give_up:
+        time.sleep(0.02)
+    assert _count(faulty, path) == 1
+
+
+def test_a_trickling_answer_outlasts_a_limit_for_each_read(faulty: Customer) -> None:
+    """No wait between two bytes is long, and the whole is: it comes complete, in its seconds."""
+    faulty.control("POST", "faults", {"kind": "trickle", "times": 1, "seconds": 0.5})
+    began = time.monotonic()
+    answer = faulty.api.get("/whoami", timeout=0.2)
+    assert time.monotonic() - began >= 0.5
+    assert answer.json()["result"]["brandId"]
+
+
+def test_a_trickle_ends_with_its_caller(faulty: Customer) -> None:
+    """A connection that is gone is not written to, and the next call is answered."""
+    faulty.control("POST", "faults", {"kind": "trickle", "times": 1, "seconds": 30})
+    with pytest.raises(httpx.ReadTimeout):
+        faulty.api.get("/whoami", timeout=0.1)
+    assert faulty.api.get("/whoami").status_code == 200
+
+
 @pytest.mark.parametrize("status", [429, 500, 503])
 def test_a_status_is_answered_as_often_as_asked(faulty: Customer, status: int) -> None:
     """So many calls of any class, then none."""

@@ -105,7 +105,7 @@ def register(store: Store, sql: Sql) -> Register:
 
     async def landed(key: str = "landed", **changes: Any) -> None:
         """Register it."""
-        given = {"survey_id": SURVEY, **changes}
+        given = {"survey_id": SURVEY, "lanes": ["direct", "queued"], **changes}
         await store.milestones.put(key, msgspec.convert(given, MilestoneDefinition))
         await store.pools.plan(key, "abcdefgh")
         sql("UPDATE slots SET list_id = 'CG_' || id WHERE list_id IS NULL")

@@ -19,9 +19,10 @@ from milepost.store.links import Asked
 LOCK = "SELECT 1 FROM registrants WHERE ref = %s FOR NO KEY UPDATE"
 FOREIGN_LINK = (
     "INSERT INTO links (id, event_id, milestone, survey_id, ref, registrant_id, data, fingerprint,"
-    " asked_by, state, attempt, lease_until, slot_id, distribution_id, contact_key, created_at)"
+    " asked_by, state, attempt, lease_until, due_at, slot_id, distribution_id, contact_key,"
+    " created_at)"
     " SELECT gen_random_uuid(), %s, 'landed', 's', ref, id, '{}', '{}', 'app', 'claimed', 1,"
-    " now() + interval '20 s', 1, 1, 'k', statement_timestamp() FROM registrants WHERE ref = %s"
+    " now() + interval '20 s', now(), 1, 1, 'k', statement_timestamp() FROM registrants WHERE ref = %s"
     " RETURNING created_at"
 )
 

@@ -380,7 +380,7 @@ async def test_no_path_leads_the_token_to_another_host(
         for path in (f"@{elsewhere}/whoami", f"//{elsewhere}/whoami", f"http://{elsewhere}/whoami"):
             for call in (caller.read, caller.write):
                 with suppress(httpx.InvalidURL):
-                    await call(Request("whoami", "GET", path), decoder)
+                    await call(Request("whoami", "account", "GET", path), decoder)
         await caller.aclose()
     assert (hostile.connections, hostile.seen) == (0, [])
     assert {f"127.0.0.1:{ours.port}"} == {seen.headers["host"] for seen in ours.seen}

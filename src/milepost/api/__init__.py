@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.metadata import version
 
 from litestar import Litestar, Router
@@ -10,7 +11,7 @@ from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
 
-from milepost.api import health, links, milestones, problems, registrants
+from milepost.api import health, links, milestones, problems, registrants, short_links
 from milepost.api.access import PUBLIC, Doorkeeper, refuse_unguarded
 from milepost.api.requests import StrictRequest
 from milepost.api.schema import Reader
@@ -21,16 +22,25 @@ from milepost.store import Store
 __all__ = ["create"]
 
 
-def create(store: Store, issuing: Issuing) -> Litestar:
-    """The REST application, on an open store."""
+def create(
+    store: Store, issuing: Issuing, *, stopping: Callable[[], bool] = lambda: False
+) -> Litestar:
+    """The REST application, on an open store.
+
+    Args:
+        store: what is asked.
+        issuing: the path of an event.
+        stopping: whether the process was told to end: it is not ready any more then.
+    """
     application = Litestar(
         [
             links.router(issuing, store),
             milestones.router(store),
             registrants.router(store),
-            health.router(store),
+            short_links.router(issuing),
+            health.router(store, stopping),
         ],
-        guards=[Doorkeeper(store.keys)],
+        before_request=Doorkeeper(store.keys),
         request_class=StrictRequest,
         request_max_body_size=0,  # a handler that takes a body says how large it may be
         exception_handlers={

@@ -9,12 +9,12 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Any, Final
 
-from litestar import Litestar
+from litestar import Litestar, Request
 from litestar.connection import ASGIConnection
 from litestar.exceptions import HTTPException
-from litestar.handlers import BaseRouteHandler
 from litestar.routes import HTTPRoute
 
+from milepost.api.requests import header
 from milepost.model import Caller, Scope
 from milepost.store.keys import KeyStore
 
@@ -30,30 +30,37 @@ def needs(*scopes: Scope) -> dict[str, Any]:
 
 
 def refuse_unguarded(application: Litestar) -> None:
-    """See that nobody forgot to say who may call a handler.
+    """See that nobody forgot to say who may call a handler, or let others in by a hook of its own.
 
     Raises:
-        TypeError: a handler has no scopes.
+        TypeError: a handler has no scopes, or its doorkeeper is not the application's.
     """
     for route in application.routes:
         for handler in route.route_handlers if isinstance(route, HTTPRoute) else ():
+            if handler.resolve_before_request() is not application.before_request:
+                raise TypeError(f"{handler} on {route.path} has a before_request of its own")
             # Litestar answers OPTIONS itself; those have no scopes, so the doorkeeper refuses them.
             if SCOPES not in handler.opt and handler.http_methods != {"OPTIONS"}:
                 raise TypeError(f"{handler} on {route.path} says neither needs(…) nor PUBLIC")
 
 
 class Doorkeeper:
-    """The guard of every handler."""
+    """Stands before every handler.
+
+    As its `before_request`, and not as a guard: for a guard the framework copies the handler at
+    every request, which takes longer than all that is done here. Of hooks of that kind only the
+    innermost is called, so `refuse_unguarded` sees that it is this one.
+    """
 
     def __init__(self, keys: KeyStore) -> None:
         self._keys = keys
 
-    async def __call__(self, connection: Connection, handler: BaseRouteHandler) -> None:
+    async def __call__(self, request: Request[Any, Any, Any]) -> None:
         """Let the caller in, or raise 401 or 403."""
-        scopes: tuple[Scope, ...] | None = handler.opt.get(SCOPES)
+        scopes: tuple[Scope, ...] | None = request.route_handler.opt.get(SCOPES)
         if scopes == ():
             return
-        kind, _, key = connection.headers.get("authorization", "").partition(" ")
+        kind, _, key = header(request.scope, b"authorization").partition(" ")
         caller = await self._keys.caller(key.strip()) if kind.lower() == "bearer" else None
         if caller is None:
             raise HTTPException(
@@ -67,7 +74,7 @@ class Doorkeeper:
                 status_code=HTTPStatus.FORBIDDEN,
                 detail=f"The key {caller.name!r} lacks the scope {wanted}.",
             )
-        connection.scope["auth"] = caller
+        request.scope["auth"] = caller
 
 
 def caller_of(connection: Connection) -> Caller:

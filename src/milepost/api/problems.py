@@ -79,32 +79,37 @@ class Problem(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 def refused(request: Request[Any, Any, Any], error: Refusal) -> Response[bytes]:
     """Answer what Milepost itself refused."""
-    status = _STATUS.get(type(error), HTTPStatus.BAD_REQUEST)
     if isinstance(error, UnknownRegistrant) and request.method == "GET":
-        status = HTTPStatus.NOT_FOUND  # they are what was asked for, and not a part of it
-    return respond(
-        problem(
-            status,
-            error.code,
-            error.detail,
-            field=error.field,
-            fields=error.fields if isinstance(error, EventMismatch) else (),
-            fix=error.fix,
-        )
+        # They are what was asked for, and not a part of it.
+        return respond(of(error, HTTPStatus.NOT_FOUND))
+    return respond(of(error))
+
+
+def of(error: Refusal, status: HTTPStatus | None = None) -> Problem:
+    """The problem that a refusal is, by itself or as one of a batch."""
+    return problem(
+        status or _STATUS.get(type(error), HTTPStatus.BAD_REQUEST),
+        error.code,
+        error.detail,
+        field=error.field,
+        fields=error.fields if isinstance(error, EventMismatch) else (),
+        fix=error.fix,
     )
 
 
 def busy(_: Request[Any, Any, Any], error: DatabaseBusy) -> Response[bytes]:
     """Answer while Postgres is away: nothing was promised, and it is worth coming back."""
     log.warning("answered 503: %s", error)
-    return respond(
-        problem(
-            HTTPStatus.SERVICE_UNAVAILABLE,
-            "try-again",
-            "Milepost cannot reach its database at the moment.",
-            fix=f"Send the same request again in {error.retry_after} s.",
-        ),
-        {"Retry-After": str(error.retry_after)},
+    return respond(of_busy(error), {"Retry-After": str(error.retry_after)})
+
+
+def of_busy(error: DatabaseBusy) -> Problem:
+    """The problem that a database is which is away, for a request or for one event of a batch."""
+    return problem(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "try-again",
+        "Milepost cannot reach its database at the moment.",
+        fix=f"Send the same request again in {error.retry_after} s.",
     )
 
 
@@ -119,7 +124,7 @@ def framework(request: Request[Any, Any, Any], error: HTTPException) -> Response
         detail = in_our_words(str(wrong.get("message", sentence)))
         name = str(wrong.get("key", ""))
         return respond(problem(status, code, detail, field=_PARAMETERS.get(name, name) or None))
-    spoken = error.status_code in {401, 403, 408, 415}
+    spoken = error.status_code in {401, 403, 408, 415, 503}
     return respond(
         problem(status, code, error.detail if spoken else sentence), dict(error.headers or {})
     )

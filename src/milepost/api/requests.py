@@ -14,17 +14,20 @@ import re
 from collections.abc import Iterable
 from functools import cache
 from http import HTTPStatus
-from typing import Any, Final, get_args
+from typing import Any, Final, TypeVar, cast, get_args
 
 import msgspec
 from litestar import Request
 from litestar.datastructures import State
-from litestar.exceptions import HTTPException, InternalServerException
+from litestar.exceptions import HTTPException
+from litestar.exceptions.http_exceptions import RequestEntityTooLarge
+from litestar.types import Empty, HTTPReceiveMessage, Scope
 
 from milepost.errors import InvalidRequest
 from milepost.model import EventId, FieldName, FieldType, Key, Lane, Ref, Route, SurveyId
 
 MAX_DEPTH: Final = 32
+_TOO_DEEP: Final = f"The JSON is nested deeper than {MAX_DEPTH} levels."
 MAX_BODY_BYTES: Final = 64 * 1024
 """For one event or one definition; a body that is larger is a mistake or an attack."""
 BODY_SECONDS: Final = 5.0
@@ -70,6 +73,24 @@ _PATTERNS: Final = {
 # each quote in it would be taken for another beginning, which is quadratic.
 _TEXT_OR_BRACKET: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
 
+_ESCAPED_COLON: Final = re.compile(rb"\\u003[aA]")
+_ANYTHING: Final = msgspec.json.Decoder()
+_MEMBERS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_ENCODE: Final = msgspec.json.Encoder().encode
+
+T = TypeVar("T")
+
+
+def header(scope: Scope, name: bytes) -> str:
+    """The first header of this name, in lower case; empty where there is none.
+
+    Straight from the scope: the framework's mapping decodes all of them, for every request.
+    """
+    for given, value in scope["headers"]:
+        if given == name:
+            return value.decode("latin-1")
+    return ""
+
 
 class StrictRequest(Request[Any, Any, State]):
     """A request whose body is read and decoded strictly."""
@@ -79,58 +100,91 @@ class StrictRequest(Request[Any, Any, State]):
 
         Raises:
             HTTPException: 413 for one that is too large, 408 for one that stalls.
+            InvalidRequest: the caller hung up.
         """
-        try:
-            async with asyncio.timeout(BODY_SECONDS):
-                return await super().body()
-        except TimeoutError as error:
-            raise HTTPException(
-                status_code=HTTPStatus.REQUEST_TIMEOUT,
-                detail=f"The body did not arrive within {BODY_SECONDS:g} s.",
-            ) from error
-        except InternalServerException as error:  # the framework's word for a caller who hung up
-            raise InvalidRequest("The connection ended before the body did.") from error
+        if self._body is Empty:
+            try:
+                async with asyncio.timeout(BODY_SECONDS):
+                    self._body = self._connection_state.body = await self._receive_all()
+            except TimeoutError as error:
+                raise HTTPException(
+                    status_code=HTTPStatus.REQUEST_TIMEOUT,
+                    detail=f"The body did not arrive within {BODY_SECONDS:g} s.",
+                ) from error
+        return self._body
+
+    async def _receive_all(self) -> bytes:
+        most = self.route_handler.resolve_request_max_body_size() or 0
+        announced = header(self.scope, b"content-length")
+        if announced.isdecimal() and int(announced) > most:
+            raise RequestEntityTooLarge
+        parts: list[bytes] = []
+        left = most
+        while True:
+            message = cast("HTTPReceiveMessage", await self.receive())
+            if message["type"] == "http.disconnect":
+                raise InvalidRequest("The connection ended before the body did.")
+            parts.append(message["body"])
+            left -= len(message["body"])
+            if left < 0:
+                raise RequestEntityTooLarge
+            if not message["more_body"]:
+                return b"".join(parts)
 
     async def json(self) -> Any:
         """Decode the body into what the handler takes.
 
         Raises:
-            HTTPException: 415 when the content type is not JSON.
+            HTTPException: as `json_body`.
             InvalidRequest: names the field that is wrong.
         """
-        content_type = self.content_type[0]
-        if content_type != "application/json":
-            raise HTTPException(
-                status_code=HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-                detail=f"The content type is {content_type or 'missing'}; "
-                "send JSON as application/json.",
-            )
         field = self.route_handler.parsed_data_field
         if field is None:  # pragma: no cover  (Litestar asks only for handlers that take data)
             raise TypeError("the handler takes no data")
-        return decode(await self.body(), field.annotation)
+        return decode(await self.json_body(), field.annotation)
+
+    async def json_body(self) -> bytes:
+        """Read the body that says of itself that it is JSON.
+
+        Raises:
+            HTTPException: 415 when the content type is not JSON; as `body`.
+            InvalidRequest: the caller hung up.
+        """
+        kind = header(self.scope, b"content-type").partition(";")[0].strip().lower()
+        if kind != "application/json":
+            raise HTTPException(
+                status_code=HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+                detail=f"The content type is {kind or 'missing'}; send JSON as application/json.",
+            )
+        return await self.body()
 
 
-def decode(body: bytes, wanted: Any) -> Any:
+def decode(body: bytes, wanted: type[T]) -> T:
     """Decode JSON strictly into a type.
 
     Raises:
         InvalidRequest: says what is wrong, and where.
     """
     if _depth_exceeds(body, MAX_DEPTH):
-        raise InvalidRequest(f"The JSON is nested deeper than {MAX_DEPTH} levels.")
-    try:
-        value = _decoder(wanted).decode(body)
-    except msgspec.ValidationError as error:
-        raise _refusal(str(error)) from None
-    except msgspec.DecodeError as error:
-        flaw = str(error).removeprefix("JSON is malformed: ").removeprefix("Input data was ")
-        raise InvalidRequest(f"The body is not JSON: {flaw}.") from None
-    except UnicodeDecodeError:
-        raise InvalidRequest("The body is not UTF-8.") from None
-    _refuse_twins(body)
+        raise InvalidRequest(_TOO_DEEP)
+    value: T = _decoded(body, wanted)
+    if _may_hold_twins(body):
+        _refuse_twins(body)
     if b"\\u0000" in body and (path := _path_of_nul(msgspec.to_builtins(value), ())) is not None:
         raise InvalidRequest("A text holds a NUL character.", fix="Leave it out.", field=path)
+    return value
+
+
+def decode_envelope(body: bytes, wanted: type[T]) -> T:
+    """Decode an object whose members are raw JSON, for `decode` to look at each by itself.
+
+    Raises:
+        InvalidRequest: says what is wrong with the envelope.
+    """
+    value: T = _decoded(body, wanted)
+    # As `_may_hold_twins`, but exact: the names are known by now, and what is raw stays as it is.
+    if _ENCODE(_MEMBERS.decode(body)).count(b":") != body.count(b":"):
+        raise InvalidRequest("A field stands twice.")
     return value
 
 
@@ -145,6 +199,20 @@ def checked(text: str, kind: Any, field: str) -> str:
     except msgspec.ValidationError as error:
         raise _refusal(str(error), field) from None
     return value
+
+
+def _decoded(body: bytes, wanted: Any) -> Any:
+    try:
+        return _decoder(wanted).decode(body)
+    except msgspec.ValidationError as error:
+        raise _refusal(str(error)) from None
+    except msgspec.DecodeError as error:
+        flaw = str(error).removeprefix("JSON is malformed: ").removeprefix("Input data was ")
+        raise InvalidRequest(f"The body is not JSON: {flaw}.") from None
+    except UnicodeDecodeError:
+        raise InvalidRequest("The body is not UTF-8.") from None
+    except RecursionError:
+        raise InvalidRequest(_TOO_DEEP) from None
 
 
 @cache
@@ -165,6 +233,19 @@ def _depth_exceeds(body: bytes, most: int) -> bool:
         elif token in b"]}":
             depth -= 1
     return False
+
+
+def _may_hold_twins(body: bytes) -> bool:
+    """Whether a name may stand twice in one object; false is certain.
+
+    Of two that have one name decoding keeps one, which is told by the colons that are left. Each
+    stands behind a name or inside a text, and no text gains or loses one by being decoded and
+    encoded again, unless it is written as an escape. This takes a tenth of the time of a decoder
+    that looks at names.
+    """
+    if _ESCAPED_COLON.search(body):
+        return True
+    return _ENCODE(_ANYTHING.decode(body)).count(b":") != body.count(b":")
 
 
 def _refuse_twins(body: bytes) -> None:

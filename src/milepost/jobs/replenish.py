@@ -64,12 +64,18 @@ class Replenish:
         self._deployment = deployment
         self._directory_id = deployment.directory_id or ""
 
-    async def run_once(self, progress: Callable[[int], None] = lambda _: None) -> Counts:
+    async def run_once(
+        self,
+        progress: Callable[[int], None] = lambda _: None,
+        stopping: asyncio.Event | None = None,
+    ) -> Counts:
         """Make every slot that a milestone lacks, as far as the platform lets us.
 
         Args:
             progress: is told after each slot how many were seen to.
+            stopping: once it is set, no further slot is begun.
         """
+        stopping = stopping or asyncio.Event()
         counts = Counts()
         for milestone in await self._store.milestones.all():
             counts.planned += await self._store.pools.plan(milestone.key, self._deployment.id)
@@ -77,16 +83,20 @@ class Replenish:
         try:
             async with asyncio.TaskGroup() as workers:
                 for _ in range(AT_ONCE):
-                    workers.create_task(self._work(counts, failed, progress))
+                    workers.create_task(self._work(counts, failed, progress, stopping))
         except BaseExceptionGroup as group:
             raise group.exceptions[0] from None
         counts.unfinished = await self._store.pools.unfinished()
         return counts
 
     async def _work(
-        self, counts: Counts, failed: dict[int, str], progress: Callable[[int], None]
+        self,
+        counts: Counts,
+        failed: dict[int, str],
+        progress: Callable[[int], None],
+        stopping: asyncio.Event,
     ) -> None:
-        while claimed := await self._store.pools.claim(1):
+        while not stopping.is_set() and (claimed := await self._store.pools.claim(1)):
             (making,) = claimed
             try:
                 if making.id in failed:

@@ -35,6 +35,8 @@ class MailingListMaker:
         secret: signs the reference by which a response is matched to its link.
     """
 
+    call_class = "list_contacts"
+
     def __init__(
         self,
         upstream: Upstream,

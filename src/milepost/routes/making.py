@@ -61,7 +61,13 @@ def contact_fields(
 
 
 class Maker(Protocol):
-    """Makes the personal link of a claim."""
+    """Makes the personal link of a claim.
+
+    Attributes:
+        call_class: The endpoints whose limit decides whether a call can be made now.
+    """
+
+    call_class: str
 
     async def make(self, claim: Claim, *, begin_by: float) -> Made:
         """Do what the route does, with as few calls as it can.

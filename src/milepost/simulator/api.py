@@ -87,7 +87,9 @@ async def answered(
         body=b"" if endpoint.method == "GET" else await request.body(),
     )
     fault = account.faults.strike(endpoint.call_class, "before")
-    if fault is not None:
+    if fault is not None and fault.kind == "slow":
+        await asyncio.sleep(fault.seconds)
+    elif fault is not None:
         return await spoil(fault, request)
     content = success(await _result(account, endpoint, call))
     if account.latency_ms:

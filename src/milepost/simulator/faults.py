@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 TRANSPORT = "transport"
 """The scope extension in which the server hands over the connection."""
 
+TRICKLED_PIECES = 20
+"""In how many pieces a trickling answer comes: each of them ends a wait for the next byte."""
+
 HTML = b"<html><head><title>Error</title></head><body><h1>An error occurred</h1></body></html>"
 
 
@@ -33,17 +36,23 @@ class Fault(Struct, forbid_unknown_fields=True):
     Attributes:
         kind: `status` an error envelope, `timeout` silence until the caller leaves, `reset` the
             connection is reset, `html` a page instead of JSON, `truncated` half of the answer and
-            the end of the connection, `without_result` a 200 without `result`.
+            the end of the connection, `trickle` the answer bit by bit and the end of the
+            connection, `without_result` a 200 without `result`, `slow` the right answer, but late.
+            A `slow` call that is held up `before` is accepted after its time, whether its caller
+            still waits or not.
         call_class: Whose calls; `None` is everybody's.
         moment: Before or after the call is accepted; unless given, before for `status`, else after.
         status: Of `status` (default 500) and `html` (default 200).
         times: After so many calls it is gone; `None` stays until it is deleted.
         probability: Of striking a call.
-        seconds: How long a `timeout` is silent at most, before the connection is closed.
+        seconds: How long a `timeout` is silent at most, before the connection is closed; how long
+            a `trickle` takes, and how late a `slow` call is.
         struck: How many calls it met so far.
     """
 
-    kind: Literal["status", "timeout", "reset", "html", "truncated", "without_result"]
+    kind: Literal[
+        "status", "timeout", "reset", "html", "truncated", "trickle", "without_result", "slow"
+    ]
     call_class: str | None = None
     moment: Literal["before", "after"] | None = None
     status: Annotated[int, Meta(ge=200, le=599)] | None = None
@@ -93,6 +102,10 @@ async def spoil(
         return Response(HTML, status_code=fault.status or 200, media_type="text/html")
     if fault.kind == "without_result":
         return Response(success(None), media_type="application/json")
+    whole = success({}) if answer is None else answer
+    if fault.kind == "slow":
+        await asyncio.sleep(fault.seconds)
+        return Response(whole, media_type="application/json")
     extensions = cast("dict[str, Any]", request.scope["extensions"])
     transport = cast("asyncio.Transport", extensions[TRANSPORT])
     if fault.kind == "timeout":
@@ -105,12 +118,25 @@ async def spoil(
         )
         transport.abort()
     else:
-        whole = success({}) if answer is None else answer
         head = f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {len(whole)}"
-        transport.write(head.encode() + b"\r\n\r\n" + whole[: len(whole) // 2])
+        transport.write(head.encode() + b"\r\n\r\n")
+        if fault.kind == "truncated":
+            transport.write(whole[: len(whole) // 2])
+        else:
+            await _trickle(transport, whole, fault.seconds)
         transport.close()
     await _gone(request)
     return Response(b"")
+
+
+async def _trickle(transport: asyncio.Transport, whole: bytes, seconds: float) -> None:
+    """Give an answer away over so many seconds, or until the caller has gone."""
+    size = -(-len(whole) // TRICKLED_PIECES)
+    for start in range(0, len(whole), size):
+        await asyncio.sleep(seconds / TRICKLED_PIECES)
+        if transport.is_closing():
+            return
+        transport.write(whole[start : start + size])
 
 
 async def _gone(request: Request[Any, Any, Any]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Self
 
 from milepost.model import Deployment
+from milepost.store.budget import BudgetStore
 from milepost.store.connections import Connections
 from milepost.store.deployment import DeploymentStore
 from milepost.store.keys import KeyStore
@@ -19,29 +20,39 @@ from milepost.store.registrants import RegistrantStore
 
 __all__ = ["Store"]
 
+LOCAL_URL = "http://127.0.0.1:8700"
+"""Where a service on this machine answers, unless it is told otherwise."""
+
 
 class Store:
     """The verbs, by what they are about. Made with `await Store.open(url)`."""
 
-    def __init__(self, connections: Connections, deployment: Deployment) -> None:
+    def __init__(
+        self, connections: Connections, deployment: Deployment, public_url: str
+    ) -> None:
         self.connections = connections
+        self.budget = BudgetStore(connections)
         self.deployment = DeploymentStore(connections)
         self.keys = KeyStore(connections)
-        self.links = LinkStore(connections, deployment.fingerprint_key)
+        self.links = LinkStore(connections, deployment.fingerprint_key, public_url)
         self.milestones = MilestoneStore(connections)
         self.pools = PoolStore(connections)
         self.registrants = RegistrantStore(connections)
 
     @classmethod
-    async def open(cls, url: str) -> Self:
+    async def open(cls, url: str, public_url: str = LOCAL_URL) -> Self:
         """Connect to a migrated database.
+
+        Args:
+            url: the database.
+            public_url: where short URLs lead.
 
         Raises:
             DatabaseError: Postgres cannot be reached.
         """
         connections = Connections(url)
         await connections.open()
-        return cls(connections, await DeploymentStore(connections).load())
+        return cls(connections, await DeploymentStore(connections).load(), public_url)
 
     async def close(self) -> None:
         """Close every connection."""

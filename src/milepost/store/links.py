@@ -1,16 +1,25 @@
 """Links: the ledger of events, the deepest part of the store.
 
 **What a row is.** One event, for ever. `state` says what is true at the platform, `published` what
-the caller was given. A row is written once by the first request for its event and afterwards only
-moved along::
+the caller was given, `lane` how. A row is written once by the first request for its event and
+afterwards only moved along::
 
-    claim     a new event, or one that waits ──▶ claimed, waiting, suppressed, issued (reused)
-    settle    claimed ──▶ issued, waiting, unknown, failed
+    claim       a new event, or one that waits ──▶ claimed, waiting, suppressed, issued (reused)
+    settle      claimed ──▶ issued, waiting, unknown, failed
+    hand over   an unsettled link at its caller's deadline gets its short URL
+
+**What was given stays.** `published`, `lane` and the URL they name are written once, by whichever
+of the three is first, and always before the answer leaves.
 
 **Who may move it.** A claim is a lease by the database's clock: for `LEASE_SECONDS` the row is its
 taker's. The lease carries an attempt number, and `settle` changes nothing under another one, so a
 process that was frozen and wakes up late is harmless. Until `lease_until` nobody else takes the
-row; on a row that is not claimed it is the pause that upstream asked for.
+row; on a row that is not claimed it is the pause that upstream asked for. A claim whose taker died
+is counted (`lost`): an event that kills whoever takes it is parked at the `PARKED_AFTER`th time.
+
+**What is never forgotten.** Exactly the unsettled rows have a `due_at`, when a job looks at them
+next; a row past its `waiting_until` fails then. `due` hands such rows out, and the job claims each
+by the same door as a request.
 
 **What is locked, and why in two statements.** A claim decides about a person (one live link per
 list, `once`, cooldown, quiet), so it locks the person: the registrants of a batch, in `ref` order,
@@ -26,21 +35,23 @@ cannot be a constraint, since links expire without anybody writing: there the lo
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Final, TypeVar
+from typing import Final, Literal
 from uuid import UUID
 
 import msgspec
 import psycopg
 import uuid_utils.compat as uuid_utils
 from msgspec import Struct
-from sqlalchemy import select
+from sqlalchemy import func, select, update
 
 from milepost.errors import (
     EventMismatch,
     MilepostError,
     MilestonePaused,
+    UnknownLink,
     UnknownMilestone,
     UnknownRegistrant,
 )
@@ -53,25 +64,39 @@ from milepost.model import (
     LinkRecord,
     LinkState,
     Place,
+    Purpose,
+    Reason,
+    RegistrantDetails,
     Route,
+    Scalar,
 )
 from milepost.payload import differing, fingerprint
 from milepost.policy import EXPLANATIONS, sample_point
 from milepost.store import tables
 from milepost.store.connections import Connections, Row, begun_again, plain, statement
 from milepost.store.grouping import GroupCommit
-from milepost.store.registrants import details_of
-
-Shape = TypeVar("Shape", bound=Link)
 
 LEASE_SECONDS: Final = 20
 """How long a claim is its taker's alone. Longer than the longest call (10 s) and the longest
 deadline (8 s), so that only a process that is gone loses one; a takeover comes within 30 s."""
 
+PARKED_AFTER: Final = 5
+"""Claims that end with their taker's death before an event is parked. An innocent one shares a
+crash with its batch once or twice: from the second time on a job takes it up alone."""
+
+HOLD_SECONDS: Final = 15
+"""How long a row that is handed to a job is not handed to another: the job claims it much sooner,
+and a job that died delays it by no more than this."""
+
 _CLAIM_LOCK: Final = statement("claim_lock")
 _CLAIM: Final = statement("claim")
 _SETTLE: Final = statement("settle")
+_HAND_OVER: Final = statement("hand_over")
 _FIND: Final = statement("find")
+_FIND_MANY: Final = statement("find_many")
+_DUE: Final = statement("due")
+_LOOK: Final = statement("look")
+_CLICK: Final = statement("click")
 
 
 class LookupTaken(MilepostError):
@@ -113,38 +138,112 @@ class Asked(Struct, frozen=True, kw_only=True):
     """The database's time of this answer."""
 
 
+class Due(Struct, frozen=True):
+    """An unsettled link's event, for a job to take up."""
+
+    event: Event
+    alone: bool
+    """Whoever took it died, twice in a row: to be tried with nothing else under way."""
+
+
+class Opened(Struct, frozen=True, kw_only=True):
+    """What stands behind a short URL."""
+
+    event: Event
+    url: str | None
+    """The personal URL; None where there is none yet, or none any more."""
+    gone: Literal["expired", "revoked", "erased", "withdrawn"] | None
+    """Why there is no survey behind it any more; `withdrawn`: none could be made after all."""
+    language: str | None
+    """The registrant's."""
+
+
+class Backlog(Struct, frozen=True):
+    """Unsettled links of one milestone in one state."""
+
+    milestone: str
+    state: LinkState
+    links: int
+
+
 class _Asking(Struct, frozen=True):
-    """An event, and what identifies its payload."""
+    """An event, what identifies its payload, and what can be done for it now."""
 
     event: Event
     fingerprint: Mapping[str, str]
+    purpose: Purpose
+    without: str | None
+
+
+class _Making(Struct, frozen=True):
+    """What `claim.sql` says of a claim besides its link."""
+
+    attempt: int
+    route: Route
+    in_doubt: bool
+    may_add: bool
+    looked_enough: bool
+    place: Place
+    details: RegistrantDetails
+    contact_key: str
+    contact_id: str | None
+    lookups_before: frozenset[str]
+    data: dict[str, Scalar]
+    fields: tuple[Field, ...]
+
+
+_MAKING: Final = msgspec.json.Decoder(_Making)
 
 
 class LinkStore:
-    """The verbs of the ledger; each is one transaction."""
+    """The verbs of the ledger; each is one transaction.
 
-    def __init__(self, connections: Connections, fingerprint_key: bytes) -> None:
+    Args:
+        connections: to Postgres.
+        fingerprint_key: keys the hashes that identify a payload.
+        public_url: where short URLs lead, such as `https://milepost.example`.
+    """
+
+    def __init__(self, connections: Connections, fingerprint_key: bytes, public_url: str) -> None:
         self._connections = connections
         self._fingerprint_key = fingerprint_key
+        self._short = f"{public_url}/l/"
         self._claims = GroupCommit(
             self._write_claims,
             apart=lambda asking: (("ref", asking.event.ref), ("event", asking.event.event_id)),
-            same=lambda asking: (asking.event.event_id, frozenset(asking.fingerprint.items())),
+            same=lambda asking: (
+                asking.event.event_id,
+                asking.purpose,
+                asking.without is None,
+                frozenset(asking.fingerprint.items()),
+            ),
         )
         self._settlements = GroupCommit(
             self._write_settlements,
             apart=lambda settlement: (settlement.id,),
             same=lambda settlement: (settlement.id, settlement.attempt),
         )
+        self._hand_overs = GroupCommit(
+            self._write_hand_overs, apart=lambda link: (link,), same=lambda link: link
+        )
 
-    async def claim(self, event: Event) -> Asked:
+    async def claim(
+        self, event: Event, *, purpose: Purpose = Purpose.DIRECT, without: str | None = None
+    ) -> Asked:
         """Write the event down and decide it, or say what an earlier request made of it.
+
+        Args:
+            event: what happened.
+            purpose: for whom; an app that asks again for a link whose short URL it has is told that
+                URL, and only jobs and clicks take such a link up.
+            without: the rule by which no call can be made at present, so that the link can only
+                wait; None: one can.
 
         Raises:
             EventMismatch: the event was seen with another payload.
             MilestonePaused, UnknownMilestone, UnknownRegistrant: it is refused, nothing is written.
         """
-        asking = _Asking(event, fingerprint(event, self._fingerprint_key))
+        asking = _Asking(event, fingerprint(event, self._fingerprint_key), purpose, without)
         while True:
             row, own = await self._claims.submit(asking)
             match row["course"]:
@@ -156,10 +255,10 @@ class LinkStore:
                     raise UnknownRegistrant(event.ref)
             if row["id"] is None:
                 continue  # another request wrote or settled the row meanwhile: ask again
-            if asking.fingerprint != row["fingerprint"]:
+            if row["fingerprint"] is not None and asking.fingerprint != row["fingerprint"]:
                 fields = differing(asking.fingerprint, row["fingerprint"])
                 raise EventMismatch(event.event_id, fields)
-            return _asked(row, own=own)
+            return _asked(row, event, own=own)
 
     async def settle(self, settlement: Settlement) -> Link | None:
         """Finish a claim; None when it is not its taker's any more, and nothing was changed.
@@ -174,6 +273,80 @@ class LinkStore:
                 raise
             raise LookupTaken("another link has the same URL") from error
         return _link(row) if row else None
+
+    async def hand_over(self, link_id: UUID) -> Link:
+        """Give an unsettled link what its milestone's last lane gives; returns it as it is then.
+
+        A link that was settled or handed over meanwhile is returned unchanged.
+        """
+        row, _ = await self._hand_overs.submit(link_id)
+        return _link(row)
+
+    async def due(self, state: LinkState, limit: int) -> list[Due]:
+        """Take unsettled links that are due, for `HOLD_SECONDS`; those that were clicked first."""
+        given = {"state": state.value, "limit": limit, "hold": HOLD_SECONDS}
+        async with self._connections.path() as connection:
+            cursor = await connection.execute(_DUE, given, prepare=True)
+            rows = await cursor.fetchall()
+        rows.sort(key=lambda row: (row["is_later"], row["created_at"]))
+        return [Due(_event(row), row["alone"]) for row in rows]
+
+    async def look(self, token: str) -> Opened:
+        """What stands behind a short URL, without touching it.
+
+        Raises:
+            UnknownLink: there is no such token.
+        """
+        async with self._connections.path() as connection:
+            cursor = await connection.execute(_LOOK, {"token": token}, prepare=True)
+            return _opened(await cursor.fetchone())
+
+    async def click(self, token: str) -> Opened:
+        """Note that a person has opened a short URL, and say what stands behind it.
+
+        Raises:
+            UnknownLink: there is no such token.
+        """
+        async with self._connections.path() as connection, connection.pipeline():
+            await connection.execute(_CLICK, {"token": token}, prepare=True)
+            cursor = await connection.execute(_LOOK, {"token": token}, prepare=True)
+            return _opened(await cursor.fetchone())
+
+    async def revoke(self, link_id: UUID, *, asked_by: str | None = None) -> LinkRecord:
+        """End a link's short URL, and its making; a personal URL that is out goes on working.
+
+        Args:
+            link_id: the link's id.
+            asked_by: only if the key of this name asked for it.
+
+        Raises:
+            UnknownLink: there is none.
+        """
+        links = tables.links
+        mine = links.c.asked_by == asked_by if asked_by is not None else True
+        async with self._connections.transaction() as connection:
+            await connection.execute(
+                update(links)
+                .where(links.c.id == link_id, mine, links.c.revoked_at.is_(None))
+                .values(revoked_at=func.milepost_now())
+            )
+        link = await self.find(link_id, asked_by=asked_by)
+        if link is None:
+            raise UnknownLink
+        return link
+
+    async def backlog(self) -> list[Backlog]:
+        """The unsettled links, counted by milestone and state."""
+        links = tables.links
+        query = (
+            select(links.c.milestone, links.c.state, func.count().label("links"))
+            .where(links.c.due_at.is_not(None))
+            .group_by(links.c.milestone, links.c.state)
+            .order_by(links.c.milestone, links.c.state)
+        )
+        async with self._connections.transaction() as connection:
+            rows = (await connection.execute(query)).mappings()
+            return [msgspec.convert(plain(row), Backlog) for row in rows]
 
     async def find(
         self,
@@ -193,7 +366,7 @@ class LinkStore:
         async with self._connections.path() as connection:
             cursor = await connection.execute(_FIND, wanted, prepare=True)
             row = await cursor.fetchone()
-        return _shaped(row, LinkRecord) if row else None
+        return _record(row) if row else None
 
     async def page(
         self,
@@ -245,10 +418,20 @@ class LinkStore:
                 "fingerprint": asking.fingerprint,
                 "sample_point": sample_point(event.event_id),
                 "asked_by": event.asked_by,
+                "brings_details": event.details is not None,
+                "purpose": asking.purpose,
+                "without": asking.without,
+                "token": _token(),
             }
             for asking in askings
             for event in (asking.event,)
         ]
+        given = {
+            "events": msgspec.json.encode(batch).decode(),
+            "lease": LEASE_SECONDS,
+            "tries": PARKED_AFTER,
+            "short": self._short,
+        }
         async with (
             self._connections.path() as connection,
             connection.pipeline(),
@@ -257,49 +440,66 @@ class LinkStore:
             await connection.execute(
                 _CLAIM_LOCK, {"refs": [asking.event.ref for asking in askings]}, prepare=True
             )
-            cursor = await connection.execute(
-                _CLAIM,
-                {"events": msgspec.json.encode(batch).decode(), "lease": LEASE_SECONDS},
-                prepare=True,
-            )
+            cursor = await connection.execute(_CLAIM, given, prepare=True)
         rows = {row["asked"]: row for row in await cursor.fetchall()}
         return [rows[asking.event.event_id] for asking in askings]
 
     @begun_again
     async def _write_settlements(self, settlements: Sequence[Settlement]) -> Sequence[Row | None]:
+        batch = [
+            {**msgspec.structs.asdict(settlement), "token": _token()} for settlement in settlements
+        ]
         # What upstream said may hold a NUL, which Postgres cannot store; nothing else here can.
-        given = msgspec.json.encode(settlements).replace(rb"\u0000", rb"\ufffd").decode()
+        given = msgspec.json.encode(batch).replace(rb"\u0000", rb"\ufffd").decode()
         async with self._connections.path() as connection:
-            cursor = await connection.execute(_SETTLE, {"settlements": given}, prepare=True)
+            cursor = await connection.execute(
+                _SETTLE, {"settlements": given, "short": self._short}, prepare=True
+            )
             rows = {row["id"]: row for row in await cursor.fetchall()}
         return [rows.get(settlement.id) for settlement in settlements]
 
+    @begun_again
+    async def _write_hand_overs(self, ids: Sequence[UUID]) -> Sequence[Row]:
+        batch = msgspec.json.encode([{"id": link_id, "token": _token()} for link_id in ids])
+        async with (
+            self._connections.path() as connection,
+            connection.pipeline(),
+            connection.transaction(),
+        ):
+            await connection.execute(
+                _HAND_OVER, {"links": batch.decode(), "short": self._short}, prepare=True
+            )
+            # A statement of its own sees what a settlement wrote while this one waited for it.
+            cursor = await connection.execute(_FIND_MANY, {"ids": list(ids)}, prepare=True)
+        rows = {row["id"]: row for row in await cursor.fetchall()}
+        return [rows[link_id] for link_id in ids]
 
-def _asked(row: Row, *, own: bool) -> Asked:
+
+def _token() -> str:
+    """128 random bits, as 22 characters that a URL can hold."""
+    return secrets.token_urlsafe(16)
+
+
+def _asked(row: Row, event: Event, *, own: bool) -> Asked:
     link = _link(row)
     claim = None
-    if own and row["is_written"] and link.state is LinkState.CLAIMED:
+    if own and row["making"] is not None:
+        making = _MAKING.decode(row["making"])
         claim = Claim(
             link=link,
-            attempt=row["attempt"],
-            route=Route(row["claim_route"]),
-            in_doubt=row["in_doubt"],
-            may_add=row["may_add"],
-            looked_enough=row["looked_enough"],
-            place=Place(
-                slot_id=row["slot_id"],
-                list_id=row["list_id"],
-                distribution_id=row["distribution_id"],
-                template=row["template"],
-                expires_at=row["place_expires_at"],
-            ),
-            ref=row["ref"],
-            details=details_of(row),
-            contact_key=row["contact_key"],
-            contact_id=row["contact_id"],
-            lookups_before=frozenset(row["lookups_before"]),
-            data=row["data"],
-            fields=msgspec.convert(row["fields"], tuple[Field, ...]),
+            attempt=making.attempt,
+            route=making.route,
+            in_doubt=making.in_doubt,
+            may_add=making.may_add,
+            looked_enough=making.looked_enough,
+            place=making.place,
+            ref=event.ref,
+            details=making.details,
+            contact_key=making.contact_key,
+            contact_id=making.contact_id,
+            lookups_before=making.lookups_before,
+            data=making.data,
+            fields=making.fields,
         )
     return Asked(
         link=link,
@@ -311,25 +511,82 @@ def _asked(row: Row, *, own: bool) -> Asked:
 
 
 def _link(row: Row) -> Link:
-    return _shaped(row, Link)
+    return Link(**_told(row))
 
 
-def _shaped(row: Row, shape: type[Shape]) -> Shape:
-    return msgspec.convert(
-        {
-            **row,
-            "registrant": row["ref"],
-            "url": (row["url"] or row["reused_url"]) if row["published"] == "personal" else None,
-            "reused": row["reuses"] is not None,
-            "reason": _reason(row) if row["rule"] else None,
-        },
-        shape,
+def _record(row: Row) -> LinkRecord:
+    short = row["published"] == "short"
+    return LinkRecord(
+        **_told(row),
+        occurred_at=row["occurred_at"],
+        attempt=row["attempt"],
+        lease_until=row["lease_until"],
+        waiting_until=row["waiting_until"],
+        issued_at=row["issued_at"],
+        finished_at=row["finished_at"],
+        clicked_at=row["clicked_at"],
+        revoked_at=row["revoked_at"],
+        other_url=(row["url"] or row["reused_url"]) if short else None,
     )
 
 
-def _reason(row: Row) -> Row:
+def _told(row: Row) -> Row:
+    """The members of a link, from its row."""
+    state, rule, lane, route = row["state"], row["rule"], row["lane"], row["route"]
+    match row["published"]:
+        case "personal":
+            url = row["url"] or row["reused_url"]
+        case "short":
+            url = row["short_url"]
+        case _:
+            url = None
     return {
-        "rule": row["rule"],
-        "until": row["rule_until"],
-        "detail": row["rule_detail"] or EXPLANATIONS.get(f"{row['state']}/{row['rule']}"),
+        "id": row["id"],
+        "event_id": row["event_id"],
+        "milestone": row["milestone"],
+        "registrant": row["ref"],
+        "state": LinkState(state),
+        "lane": lane and Lane(lane),
+        "route": route and Route(route),
+        "url": url,
+        "expires_at": row["expires_at"],
+        "reused": row["reuses"] is not None,
+        "reason": rule
+        and Reason(
+            rule, row["rule_until"], row["rule_detail"] or EXPLANATIONS.get(f"{state}/{rule}")
+        ),
+        "upstream_calls": row["upstream_calls"],
+        "created_at": row["created_at"],
+        "data_at": row["data_at"],
     }
+
+
+def _event(row: Row) -> Event:
+    return Event(
+        event_id=row["event_id"],
+        milestone=row["milestone"],
+        ref=row["ref"],
+        data=row["data"],
+        occurred_at=row["occurred_at"],
+        asked_by=row["asked_by"],
+    )
+
+
+def _opened(row: Row | None) -> Opened:
+    if row is None:
+        raise UnknownLink
+    gone: Literal["expired", "revoked", "erased", "withdrawn"] | None = None
+    if row["revoked_at"] is not None:
+        gone = "revoked"
+    elif row["erased_at"] is not None:
+        gone = "erased"
+    elif row["is_expired"]:
+        gone = "expired"
+    elif row["state"] in {LinkState.SUPPRESSED, LinkState.FAILED}:
+        gone = "withdrawn"
+    return Opened(
+        event=_event(row),
+        url=row["url"] if gone is None else None,
+        gone=gone,
+        language=row["language"],
+    )

@@ -45,6 +45,7 @@ _KEYS_LOCK: Final = 0x6B657973  # "keys"
 _LOCK: Final = statement("registrants_lock")
 _PUT: Final = statement("registrants_put")
 _KEY: Final = statement("registrants_key")
+_ARRIVED: Final = statement("registrants_arrived")
 _WITHOUT_CONTACT: Final = statement("registrants_without_contact")
 _SET_BACK: Final = statement("registrants_set_back")
 
@@ -304,9 +305,13 @@ async def _write(
     )
     written = await cursor.fetchall()
     await connection.execute(_KEY, {"refs": sorted(locked | given.keys())})
-    created = sum(row["is_first"] for row in written)
+    created = [row["ref"] for row in written if row["is_first"]]
+    if created:
+        await connection.execute(_ARRIVED, {"refs": created})
     return Counts(
-        created=created, changed=len(written) - created, unchanged=len(rows) - len(written)
+        created=len(created),
+        changed=len(written) - len(created),
+        unchanged=len(rows) - len(written),
     )
 
 

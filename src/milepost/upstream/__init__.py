@@ -1,14 +1,16 @@
 """The client of the survey platform, the only part of Milepost that speaks its HTTP.
 
 `client.py` has the verbs, `wire.py` the shapes of what is sent and read, `call.py` carries one
-request and says what became of it, `errors.py` draws the tree of what can go wrong.
+request and says what became of it, `breaker.py` tells whether a call is worth making, `errors.py`
+draws the tree of what can go wrong.
 """
 
 from __future__ import annotations
 
-from milepost.upstream.call import Calls, counting
+from milepost.upstream.call import CALL_CLASSES, CallClass, Calls, Gate, counting
 from milepost.upstream.client import Upstream
 from milepost.upstream.errors import (
+    BudgetSpent,
     CallFailed,
     Forbidden,
     NotFound,
@@ -37,8 +39,11 @@ from milepost.upstream.wire import (
 )
 
 __all__ = [
+    "CALL_CLASSES",
     "Account",
     "AddedContact",
+    "BudgetSpent",
+    "CallClass",
     "CallFailed",
     "Calls",
     "Contact",
@@ -47,6 +52,7 @@ __all__ = [
     "Distribution",
     "Forbidden",
     "FoundContact",
+    "Gate",
     "HistoryEntry",
     "ListContact",
     "ListedLink",

@@ -22,12 +22,12 @@ import logging
 import random
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from typing import Final, Protocol, TypeVar
+from typing import Final, Literal, Protocol, TypeVar, get_args
 
 import httpx
 import msgspec
@@ -47,6 +47,22 @@ from milepost.upstream.errors import (
     Unreadable,
 )
 from milepost.upstream.wire import AnswerMeta, Bare, ErrorNote
+
+CallClass = Literal[
+    "account",
+    "directories",
+    "directory_contacts",
+    "distributions",
+    "history",
+    "links",
+    "list_contacts",
+    "mailing_lists",
+    "responses",
+    "surveys",
+]
+"""A family of endpoints that has a limit of its own at the platform (second-hand)."""
+
+CALL_CLASSES: Final[tuple[CallClass, ...]] = get_args(CallClass)
 
 B = TypeVar("B", bound=Bare)
 B_co = TypeVar("B_co", bound=Bare, covariant=True)
@@ -124,6 +140,25 @@ def counting() -> Iterator[Calls]:
         _counting.reset(token)
 
 
+class Gate(Protocol):
+    """What every request passes right before it is sent: `budget.py` implements it."""
+
+    def passage(
+        self, verb: str, call_class: CallClass, within: float
+    ) -> AbstractAsyncContextManager[None]:
+        """Let one request through and watch it; it is sent, and ends, inside the block.
+
+        Args:
+            verb: the verb that sends it.
+            call_class: what it is one of.
+            within: seconds after which a grant would come too late for the call.
+
+        Raises:
+            BudgetSpent: on entering; nothing is to be sent.
+        """
+        ...
+
+
 class Decoder(Protocol[B_co]):
     """What turns a body into an envelope in one pass, such as `msgspec.json.Decoder`."""
 
@@ -137,6 +172,7 @@ class Request:
     """One call of a verb, without the origin and the token."""
 
     verb: str
+    call_class: CallClass
     method: str
     path: str
     body: bytes | None = None
@@ -179,14 +215,23 @@ class _Departure:
 
 
 class Caller:
-    """Carries requests to one origin, at most `max_connections` at a time."""
+    """Carries requests to one origin, at most `max_connections` at a time, each past the gate."""
 
-    def __init__(self, base_url: str, token: str, *, deadline: float, max_connections: int) -> None:
+    def __init__(
+        self,
+        base_url: str,
+        token: str,
+        *,
+        deadline: float,
+        max_connections: int,
+        gate: Gate | None = None,
+    ) -> None:
         self._base = httpx.URL(_checked_base(base_url))
         self._base_path = self._base.path.rstrip("/")
         if not _VISIBLE.fullmatch(token):
             raise ConfigurationError("the upstream token is empty or not plain visible ASCII")
         self._deadline = deadline
+        self._gate = gate
         headers = [
             (b"Host", self._base.netloc),
             (b"X-API-TOKEN", token.encode()),
@@ -216,21 +261,23 @@ class Caller:
 
         Raises:
             Refused: Nothing was changed.
+            BudgetSpent: Nothing was sent, and nothing is wrong.
             Unreachable: Nothing was sent.
             UnknownOutcome: It was sent, and what it did is not known. A caller that is cancelled
                 is told nothing, and must take the outcome for unknown as well.
         """
         ends = asyncio.get_running_loop().time() + self._deadline
-        return self._settled(request, await self._carry(request, ends), decoder, write=True)
+        return await self._once(request, ends, decoder, write=True)
 
     async def read(self, request: Request, decoder: Decoder[B]) -> B:
         """Make a call that changes nothing, again where that may help.
 
         `Throttled` is not tried again here: every process is to slow down then, which whoever
-        holds the budget arranges.
+        holds the budget arranges. Each try is a call, and passes the gate.
 
         Raises:
             Refused: With the platform's reason.
+            BudgetSpent: Nothing was sent, or not again.
             Unreachable: Nothing was sent.
             Unavailable: No answer of the platform's.
             Unreadable: An answer that is not understood.
@@ -240,15 +287,35 @@ class Caller:
         tries = 0
         while True:
             tries += 1
-            landed = await self._carry(request, ends)
             try:
-                return self._settled(request, landed, decoder, write=False)
+                return await self._once(request, ends, decoder, write=False)
             except (Unavailable, Unreachable):
                 # Full jitter: the dice are apart from the arithmetic, which is `longest_pause`.
                 pause = random.uniform(0, longest_pause(tries))  # noqa: S311 -- not a secret
                 if tries == READ_TRIES or clock() + pause >= ends:
                     raise
             await asyncio.sleep(pause)
+
+    async def _once(self, request: Request, ends: float, decoder: Decoder[B], *, write: bool) -> B:
+        """One try: a free place, the gate, the call."""
+        try:
+            async with asyncio.timeout_at(ends):
+                await self._places.acquire()
+        except TimeoutError:
+            raise Unreachable(request.verb, "nothing was sent; too many calls are out") from None
+        try:
+            async with self._passage(request, ends):
+                landed = await self._carry(request, ends)
+                return self._settled(request, landed, decoder, write=write)
+        finally:
+            self._places.release()
+
+    def _passage(self, request: Request, ends: float) -> AbstractAsyncContextManager[None]:
+        """The gate. What is left of the deadline is shared with the call, which comes after it."""
+        if self._gate is None:
+            return nullcontext()
+        within = (ends - asyncio.get_running_loop().time()) / 2
+        return self._gate.passage(request.verb, request.call_class, within)
 
     async def _carry(self, request: Request, ends: float) -> _Answer | _Lost:
         """Send and receive until the moment `ends` of the loop's clock; never raises for the net.
@@ -259,7 +326,7 @@ class Caller:
         departure = _Departure(_counting.get())
         cause: Cause
         try:
-            async with asyncio.timeout_at(ends), self._places:
+            async with asyncio.timeout_at(ends):
                 return await self._exchange(self._addressed(request, departure))
         except TimeoutError:
             cause, saying = "deadline", "no answer inside the deadline"

@@ -17,7 +17,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 
 import msgspec
 
-from milepost.upstream.call import Caller, Request
+from milepost.upstream.call import CallClass, Caller, Gate, Request
 from milepost.upstream.errors import Refused, Unreadable
 from milepost.upstream.wire import (
     Account,
@@ -93,6 +93,7 @@ class Upstream:
         token: Sent as `X-API-TOKEN`, to the origin of `base_url` only.
         deadline: Seconds for all of one call: waiting for a connection, and all tries of a read.
         max_connections: Calls that may be under way at once; others wait inside their deadline.
+        gate: What each request passes before it is sent; None: all pass.
 
     Raises:
         ConfigurationError: The address is neither https nor on this machine, or the token is empty.
@@ -105,8 +106,11 @@ class Upstream:
         *,
         deadline: float = DEADLINE,
         max_connections: int = 100,
+        gate: Gate | None = None,
     ) -> None:
-        self._caller = Caller(base_url, token, deadline=deadline, max_connections=max_connections)
+        self._caller = Caller(
+            base_url, token, deadline=deadline, max_connections=max_connections, gate=gate
+        )
 
     async def __aenter__(self) -> Self:
         return self
@@ -127,11 +131,13 @@ class Upstream:
 
     async def whoami(self) -> Account:
         """Say whose token it is."""
-        return (await self._caller.read(Request("whoami", "GET", "/whoami"), _ACCOUNT)).result
+        return (
+            await self._caller.read(Request("whoami", "account", "GET", "/whoami"), _ACCOUNT)
+        ).result
 
     async def directories(self) -> list[Directory]:
         """List the account's directories, with the criteria by which each merges contacts."""
-        pages = self._pages("directories", "/directories", _DIRECTORIES)
+        pages = self._pages("directories", "directories", "/directories", _DIRECTORIES)
         return [directory async for directory in pages]
 
     # --- mailing lists --------------------------------------------------------------------------
@@ -140,7 +146,7 @@ class Upstream:
         """Make a mailing list and return its id, `CG_…`; a name has at most 100 characters."""
         path = f"{_directory(directory_id)}/mailinglists"
         body = _encode(MailingListBody(name))
-        request = Request("create_mailing_list", "POST", path, body)
+        request = Request("create_mailing_list", "mailing_lists", "POST", path, body)
         return (await self._caller.write(request, _LIST_MADE)).result.id
 
     def mailing_lists(self, directory_id: str) -> AsyncIterator[MailingList]:
@@ -149,12 +155,14 @@ class Upstream:
         Beyond 10,000 lists a directory stops listing them (documented).
         """
         path = f"{_directory(directory_id)}/mailinglists?pageSize=100"
-        return self._pages("mailing_lists", path, _LISTS)
+        return self._pages("mailing_lists", "mailing_lists", path, _LISTS)
 
     async def delete_mailing_list(self, directory_id: str, list_id: str) -> None:
         """Delete a list; every link of every distribution on it is dead then (observed)."""
-        path = _list(directory_id, list_id)
-        await self._caller.write(Request("delete_mailing_list", "DELETE", path), _DONE)
+        request = Request(
+            "delete_mailing_list", "mailing_lists", "DELETE", _list(directory_id, list_id)
+        )
+        await self._caller.write(request, _DONE)
 
     # --- contacts -------------------------------------------------------------------------------
 
@@ -169,13 +177,13 @@ class Upstream:
         the data are overwritten (inferred).
         """
         path = _list(directory_id, list_id) + "/contacts"
-        request = Request("add_list_contact", "POST", path, _encode(contact))
+        request = Request("add_list_contact", "list_contacts", "POST", path, _encode(contact))
         return (await self._caller.write(request, _ADDED)).result
 
     def list_contacts(self, directory_id: str, list_id: str) -> AsyncIterator[ListContact]:
         """Iterate over the contacts of a list, with their lookup ids."""
         path = _list(directory_id, list_id) + "/contacts?pageSize=100"
-        return self._pages("list_contacts", path, _LIST_CONTACTS)
+        return self._pages("list_contacts", "list_contacts", path, _LIST_CONTACTS)
 
     async def update_list_contact(
         self, directory_id: str, list_id: str, contact_id: str, fields: ContactFields
@@ -185,13 +193,14 @@ class Upstream:
         The platform refuses keys beyond those of `ContactFields`, and nulls (observed).
         """
         path = f"{_list(directory_id, list_id)}/contacts/{path_id('CID', contact_id)}"
-        request = Request("update_list_contact", "PUT", path, _encode(fields))
+        request = Request("update_list_contact", "list_contacts", "PUT", path, _encode(fields))
         await self._caller.write(request, _DONE)
 
     async def get_contact(self, directory_id: str, contact_id: str) -> Contact:
         """Read one contact of the directory, with the lists that they are in."""
         path = f"{_directory(directory_id)}/contacts/{path_id('CID', contact_id)}"
-        return (await self._caller.read(Request("get_contact", "GET", path), _CONTACT)).result
+        request = Request("get_contact", "directory_contacts", "GET", path)
+        return (await self._caller.read(request, _CONTACT)).result
 
     def search_contacts(self, directory_id: str, *, ref: str) -> AsyncIterator[FoundContact]:
         """Iterate over the contacts whose `extRef` is `ref`.
@@ -199,9 +208,8 @@ class Upstream:
         How soon a search finds a contact that was just made is not known.
         """
         path = f"{_directory(directory_id)}/contacts/search?pageSize=100"
-        return self._pages(
-            "search_contacts", path, _FOUND, body=_encode(SearchBody(RefFilter(ref)))
-        )
+        body = _encode(SearchBody(RefFilter(ref)))
+        return self._pages("search_contacts", "directory_contacts", path, _FOUND, body=body)
 
     # --- distributions and links ----------------------------------------------------------------
 
@@ -219,13 +227,15 @@ class Upstream:
             description=description,
             expiration_date=zulu(expires_at),
         )
-        request = Request("create_distribution", "POST", "/distributions", _encode(body))
+        request = Request(
+            "create_distribution", "distributions", "POST", "/distributions", _encode(body)
+        )
         return (await self._caller.write(request, _DISTRIBUTION_MADE)).result.id
 
     def distributions(self, survey_id: str) -> AsyncIterator[Distribution]:
         """Iterate over a survey's distributions, everybody's among them."""
         path = f"/distributions?surveyId={path_id('SV', survey_id)}"
-        return self._pages("distributions", path, _DISTRIBUTIONS)
+        return self._pages("distributions", "distributions", path, _DISTRIBUTIONS)
 
     def distribution_links(self, distribution_id: str, survey_id: str) -> AsyncIterator[ListedLink]:
         """Iterate over the links of a distribution.
@@ -235,7 +245,7 @@ class Upstream:
         more than 48 hours (observed).
         """
         path = f"{_distribution(distribution_id)}/links?surveyId={path_id('SV', survey_id)}"
-        return self._pages("distribution_links", path, _LINKS)
+        return self._pages("distribution_links", "links", path, _LINKS)
 
     async def history(self, distribution_id: str) -> AsyncIterator[HistoryEntry]:
         """Iterate over what became of a distribution's links.
@@ -245,7 +255,7 @@ class Upstream:
         """
         path = f"{_distribution(distribution_id)}/history"
         try:
-            async for entry in self._pages("history", path, _HISTORY):
+            async for entry in self._pages("history", "history", path, _HISTORY):
                 yield entry
         except Refused as error:
             if error.error_code != _NO_RECIPIENTS:
@@ -256,17 +266,19 @@ class Upstream:
     async def survey_definition(self, survey_id: str) -> SurveyDefinition:
         """Read whether a survey is active, and which fields it declares."""
         path = f"/survey-definitions/{path_id('SV', survey_id)}"
-        request = Request("survey_definition", "GET", path)
+        request = Request("survey_definition", "surveys", "GET", path)
         return (await self._caller.read(request, _DEFINITION)).result
 
     async def response(self, survey_id: str, response_id: str) -> SurveyResponse:
         """Read one response with its embedded data."""
         path = f"/surveys/{path_id('SV', survey_id)}/responses/{path_id('R', response_id)}"
-        return (await self._caller.read(Request("response", "GET", path), _RESPONSE)).result
+        request = Request("response", "responses", "GET", path)
+        return (await self._caller.read(request, _RESPONSE)).result
 
     async def _pages(
         self,
         verb: str,
+        call_class: CallClass,
         path: str,
         decoder: msgspec.json.Decoder[Envelope[Page[T]]],
         *,
@@ -282,7 +294,8 @@ class Upstream:
         cursor = ""
         while True:
             where = f"{path}{joint}skipToken={quote(cursor, safe='')}" if cursor else path
-            page = (await self._caller.read(Request(verb, method, where, body), decoder)).result
+            request = Request(verb, call_class, method, where, body)
+            page = (await self._caller.read(request, decoder)).result
             for element in page.elements:
                 yield element
             if page.next_page is None:

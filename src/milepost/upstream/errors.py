@@ -9,6 +9,7 @@
         │   ├── Forbidden     403: the token is good, the thing is not ours
         │   ├── NotFound      404
         │   └── Throttled     429: too many calls; `retry_after`
+        │       └── BudgetSpent  our own budget has none left: nothing was sent; `rule`
         ├── Unreachable       no connection inside the deadline: nothing was sent
         ├── UnknownOutcome    a write was sent and its effect is not known: ask before repeating
         ├── Unavailable       a read got no answer of the platform's: another try may help
@@ -124,6 +125,21 @@ class Throttled(Refused):
     def __init__(self, verb: str, saying: str, facts: Facts, retry_after: float | None) -> None:
         super().__init__(verb, saying, facts)
         self.retry_after = retry_after
+
+
+class BudgetSpent(Throttled):
+    """The budget granted no call in time: nothing was sent, and nobody but us said no.
+
+    Attributes:
+        rule: `budget-spent`, or `upstream-away` where the breaker holds calls back.
+        retry_after: Seconds after which asking again may bring a grant.
+    """
+
+    def __init__(
+        self, verb: str, rule: Literal["budget-spent", "upstream-away"], retry_after: float
+    ) -> None:
+        super().__init__(verb, f"nothing was sent; {rule}", _NO_ANSWER, retry_after)
+        self.rule: Final = rule
 
 
 class Unreachable(CallFailed):

@@ -1,8 +1,11 @@
 -- Decide the events of a batch whose registrants are locked, and write one row for each.
 --
 -- %(events)s  JSON array of {link_id, event_id, milestone, ref, occurred_at, data, fingerprint,
---             sample_point, asked_by}, no event_id and no registrant twice
+--             sample_point, asked_by, brings_details, purpose, without, token}, no event_id and no
+--             registrant twice
 -- %(lease)s   seconds for which a claim is its taker's alone
+-- %(tries)s   claims that may end with their taker's death before the event is parked
+-- %(short)s   what a token is put behind to make a short URL
 --
 -- The snapshot of this statement is newer than the locks of the one before it, so that it sees all
 -- that those who held them have written. One statement for both would not: under READ COMMITTED the
@@ -11,19 +14,39 @@ WITH event AS MATERIALIZED (
     SELECT e.*, milepost_now() AS at
     FROM jsonb_to_recordset(%(events)s::jsonb) AS e (
         link_id uuid, event_id text, milestone text, ref text, occurred_at timestamptz,
-        data jsonb, fingerprint jsonb, sample_point double precision, asked_by text)
+        data jsonb, fingerprint jsonb, sample_point double precision, asked_by text,
+        brings_details boolean, purpose text, without text, token text)
+),
+
+-- The places that take links, read once for the whole batch.
+open_place AS MATERIALIZED (
+    SELECT
+        s.milestone, s.survey_id, s.number, s.id AS slot_id, d.id AS distribution_id, d.generation
+    FROM slots AS s
+    JOIN distributions AS d ON d.slot_id = s.id
+    WHERE s.milestone IN (SELECT e.milestone FROM event AS e)
+        AND coalesce(s.rests_until <= milepost_now(), true)
+        AND d.state = 'ready'
+        AND d.takes_until > milepost_now()
 ),
 
 -- What is known of each event: its milestone, its registrant, and the row that an earlier request
--- left. Only `course = 'decide'` goes further.
+-- left. Only `course = 'decide'` goes further. Who holds a short URL is told it at once: what is
+-- still to be made for it is a job's work, or a click's.
 candidate AS MATERIALIZED (
     SELECT
         e.*,
         seen.id AS seen_id,
         coalesce(seen.created_at, e.at) AS created_at,
+        seen.rule AS held_rule,
+        seen.due_at AS held_due_at,
+        seen.published AS held_published,
         seen.slot_id AS held_slot_id,
         seen.distribution_id AS held_distribution_id,
         seen.contact_key AS held_contact_key,
+        seen.waiting_until,
+        seen.revoked_at,
+        coalesce(seen.lost + (seen.state = 'claimed')::integer, 0) AS lost,
         coalesce(seen.state IN ('claimed', 'unknown'), false) AS in_doubt,
         coalesce(seen.looks >= 3 AND seen.first_look_at <= e.at - interval '60 seconds', false)
             AS looked_enough,
@@ -36,11 +59,13 @@ candidate AS MATERIALIZED (
             WHEN seen.id IS NOT NULL AND (
                 seen.fingerprint <> e.fingerprint
                 OR seen.state NOT IN ('claimed', 'waiting', 'unknown')
-                OR seen.lease_until > e.at) THEN 'seen'
+                OR seen.lease_until > e.at
+                OR (seen.published IS NOT NULL AND e.purpose = 'direct')) THEN 'seen'
             WHEN m.key IS NULL THEN 'unknown-milestone'
             WHEN seen.id IS NOT NULL THEN 'decide'
             WHEN m.state = 'paused' THEN 'milestone-paused'
-            WHEN r.id IS NULL AND m.unknown_registrant = 'reject' THEN 'unknown-registrant'
+            WHEN r.id IS NULL AND (m.unknown_registrant = 'reject' OR e.brings_details)
+                THEN 'unknown-registrant'
             ELSE 'decide'
         END AS course
     FROM event AS e
@@ -49,29 +74,27 @@ candidate AS MATERIALIZED (
     LEFT JOIN LATERAL (SELECT r.* FROM registrants AS r WHERE r.ref = e.ref) AS r ON true
 ),
 
-decided AS MATERIALIZED (
+judged AS MATERIALIZED (
     SELECT
         c.*,
-        place.slot_id,
-        place.distribution_id,
-        CASE verdict.text WHEN 'issued/once' THEN earlier.survey_id
-            ELSE coalesce(place.survey_id, c.survey_id) END AS link_survey_id,
-        split_part(verdict.text, '/', 1) AS state,
-        nullif(split_part(verdict.text, '/', 2), '') AS rule,
-        CASE verdict.text
-            WHEN 'issued/once' THEN earlier.expires_at
-            WHEN 'suppressed/cooldown' THEN earlier.created_at + make_interval(days => c.cooldown_days)
-            WHEN 'suppressed/quiet' THEN quiet.until
-        END AS rule_until,
-        CASE verdict.text WHEN 'issued/once' THEN earlier.id END AS reuses,
-        CASE verdict.text WHEN 'issued/once' THEN earlier.expires_at END AS expires_at
+        CASE WHEN c.in_doubt THEN held.slot_id ELSE free.slot_id END AS slot_id,
+        CASE WHEN c.in_doubt THEN held.distribution_id ELSE free.distribution_id END
+            AS distribution_id,
+        coalesce(held.survey_id, free.survey_id) AS place_survey_id,
+        earlier.id AS earlier_id,
+        earlier.survey_id AS earlier_survey_id,
+        earlier.created_at AS earlier_created_at,
+        earlier.expires_at AS earlier_expires_at,
+        earlier.published AS earlier_published,
+        quiet.until AS quiet_until,
+        verdict.text AS verdict
     FROM candidate AS c
 
     -- The registrant's last link of this milestone, which `once` and `cooldown` look at. Of those
     -- that wait without a place, an event that waited itself counts only the ones before it, or two
     -- of them would wait for each other. By `ref`: what waits for its registrant has no id of them.
     LEFT JOIN LATERAL (
-        SELECT l.id, l.survey_id, l.state, l.created_at, l.expires_at, l.finished_at
+        SELECT l.id, l.survey_id, l.state, l.published, l.created_at, l.expires_at, l.finished_at
         FROM links AS l
         WHERE c.repeat <> 'every_event'
             AND l.ref = c.ref
@@ -90,111 +113,171 @@ decided AS MATERIALIZED (
         SELECT l.created_at + make_interval(days => c.quiet_days) AS until
         FROM links AS l
         WHERE c.quiet_links IS NOT NULL
+            AND c.seen_id IS NULL
             AND l.ref = c.ref
             AND l.created_at > c.created_at - make_interval(days => c.quiet_days)
             AND l.state IN ('claimed', 'waiting', 'unknown', 'issued')
             AND l.reuses IS NULL
-            AND l.id IS DISTINCT FROM c.seen_id
-            AND (c.seen_id IS NULL OR l.state <> 'waiting' OR l.slot_id IS NOT NULL
-                OR (l.created_at, l.id) < (c.created_at, c.seen_id))
         ORDER BY l.created_at DESC, l.id DESC
         OFFSET c.quiet_links - 1
         LIMIT 1
     ) AS quiet ON true
 
-    -- The first slot whose list holds no live link of the registrant or of their contact, with a
-    -- distribution that neither has a link of. To the platform a place is a contact's: a contact key
-    -- that passes to another registrant takes the links made under it along. An event that waited
-    -- prefers the place that it had; one in doubt keeps it, for its call may have been accepted there.
+    -- Where the registrant, or their contact, has links. To the platform a place is a contact's: a
+    -- contact key that passes to another registrant takes the links made under it along.
     LEFT JOIN LATERAL (
-        SELECT s.id AS slot_id, s.survey_id, d.id AS distribution_id
-        FROM slots AS s
-        JOIN distributions AS d ON d.slot_id = s.id
-        WHERE s.milestone = c.milestone
-            AND CASE
-                WHEN c.in_doubt THEN
-                    d.id = c.held_distribution_id AND d.state IN ('ready', 'draining')
-                ELSE
-                    s.survey_id = c.survey_id
-                    AND coalesce(s.rests_until <= c.at, true)
-                    AND d.state = 'ready'
-                    AND d.takes_until > c.at
-                    AND NOT EXISTS (
-                        SELECT FROM (
-                            SELECT * FROM links AS l
-                            WHERE l.registrant_id = c.registrant_id AND l.slot_id = s.id
-                            UNION ALL
-                            SELECT * FROM links AS l
-                            WHERE l.contact_key = c.contact_key AND l.slot_id = s.id) AS l
-                        WHERE l.id IS DISTINCT FROM c.seen_id
-                            AND (
-                                l.distribution_id = d.id
-                                OR l.state IN ('claimed', 'waiting', 'unknown')
-                                OR (l.finished_at IS NULL AND l.expires_at > c.at)))
-            END
-        ORDER BY s.id IS DISTINCT FROM c.held_slot_id, s.number, d.generation DESC
+        SELECT
+            array_agg(l.slot_id) FILTER (
+                WHERE l.state IN ('claimed', 'waiting', 'unknown')
+                    OR (l.finished_at IS NULL AND l.expires_at > c.at)) AS slots,
+            array_agg(l.distribution_id) AS distributions
+        FROM (
+            SELECT l.id, l.slot_id, l.distribution_id, l.state, l.finished_at, l.expires_at
+            FROM links AS l
+            WHERE l.registrant_id = c.registrant_id AND l.slot_id IS NOT NULL
+            UNION ALL
+            SELECT l.id, l.slot_id, l.distribution_id, l.state, l.finished_at, l.expires_at
+            FROM links AS l
+            WHERE l.contact_key = c.contact_key) AS l
+        WHERE l.id IS DISTINCT FROM c.seen_id
+    ) AS taken ON NOT c.in_doubt
+
+    -- The first slot whose list holds no live link of theirs, with a distribution that never had
+    -- one. An event that waited prefers the slot that it had.
+    LEFT JOIN LATERAL (
+        SELECT p.slot_id, p.distribution_id, p.survey_id
+        FROM open_place AS p
+        WHERE NOT c.in_doubt
+            AND p.milestone = c.milestone
+            AND p.survey_id = c.survey_id
+            AND NOT coalesce(p.slot_id = ANY (taken.slots), false)
+            AND NOT coalesce(p.distribution_id = ANY (taken.distributions), false)
+        ORDER BY p.slot_id IS DISTINCT FROM c.held_slot_id, p.number, p.generation DESC
         LIMIT 1
-    ) AS place ON c.registrant_id IS NOT NULL
+    ) AS free ON c.registrant_id IS NOT NULL
+
+    -- One in doubt keeps its place, for its call may have been accepted there.
+    LEFT JOIN LATERAL (
+        SELECT s.id AS slot_id, d.id AS distribution_id, s.survey_id
+        FROM distributions AS d
+        JOIN slots AS s ON s.id = d.slot_id
+        WHERE c.in_doubt
+            AND d.id = c.held_distribution_id
+            AND d.state IN ('ready', 'draining')
+    ) AS held ON true
 
     -- State and rule, the first that holds. `policy.EXPLANATIONS` has a sentence for each. Without a
-    -- verdict the row stays as it is: a link in doubt whose distribution must not be touched now.
+    -- verdict the row stays as it is: a link in doubt that cannot be looked for now. Sample, cooldown
+    -- and quiet are decided once, when the event comes: what waits may have been promised since.
     CROSS JOIN LATERAL (
         SELECT CASE
             WHEN c.erased_at IS NOT NULL THEN 'suppressed/erased'
             WHEN c.opted_out_at IS NOT NULL THEN 'suppressed/opted-out'
-            WHEN c.in_doubt AND place.slot_id IS NULL THEN NULL
-            WHEN c.in_doubt THEN 'claimed'
-            WHEN c.registrant_id IS NULL THEN 'waiting/registrant-unknown'
-            WHEN c.held_slot_id IS NULL AND c.sample_point >= c.sample_percent
-                THEN 'suppressed/sample'
-            WHEN c.contact_key IS NULL THEN 'suppressed/contact-incomplete'
-            WHEN c.dedup_key IS NULL THEN 'suppressed/contact-shared'
-            WHEN c.held_slot_id IS NOT NULL AND place.slot_id IS NOT NULL THEN 'claimed'
-            WHEN c.repeat = 'once' AND earlier.state IN ('claimed', 'waiting', 'unknown')
-                THEN 'waiting/once'
-            WHEN c.repeat = 'once' AND earlier.finished_at IS NOT NULL THEN 'suppressed/once'
-            WHEN c.repeat = 'once' AND earlier.expires_at > c.at THEN 'issued/once'
-            WHEN c.repeat = 'cooldown'
+            WHEN c.lost >= %(tries)s THEN 'failed/parked'
+            WHEN c.waiting_until <= c.at THEN 'failed/waited-too-long'
+            WHEN c.in_doubt AND held.slot_id IS NOT NULL AND c.without IS NULL THEN 'claimed'
+            WHEN c.in_doubt THEN NULL
+            WHEN c.revoked_at IS NOT NULL THEN 'suppressed/revoked'
+            WHEN c.seen_id IS NULL AND c.sample_point >= c.sample_percent THEN 'suppressed/sample'
+            WHEN c.seen_id IS NULL AND c.repeat = 'cooldown'
                 AND earlier.created_at > c.created_at - make_interval(days => c.cooldown_days)
                 THEN 'suppressed/cooldown'
             WHEN quiet.until IS NOT NULL THEN 'suppressed/quiet'
-            WHEN place.slot_id IS NOT NULL AND 'direct' = ANY (c.lanes) THEN 'claimed'
-            WHEN place.slot_id IS NOT NULL THEN 'waiting/no-lane'
+            WHEN c.registrant_id IS NULL THEN 'waiting/registrant-unknown'
+            WHEN c.contact_key IS NULL THEN 'suppressed/contact-incomplete'
+            WHEN c.dedup_key IS NULL THEN 'suppressed/contact-shared'
+            WHEN c.held_slot_id IS NOT NULL AND free.slot_id IS NOT NULL AND c.without IS NULL
+                THEN 'claimed'
+            WHEN c.held_slot_id IS NOT NULL AND free.slot_id IS NOT NULL THEN 'waiting/' || c.without
+            WHEN c.repeat = 'once' AND earlier.state IN ('claimed', 'waiting', 'unknown')
+                THEN 'waiting/once'
+            WHEN c.repeat = 'once' AND earlier.finished_at IS NOT NULL AND c.held_published IS NULL
+                THEN 'suppressed/once'
+            WHEN c.repeat = 'once' AND earlier.expires_at > c.at THEN 'issued/once'
+            WHEN free.slot_id IS NOT NULL AND c.purpose = 'direct' AND 'direct' <> ALL (c.lanes)
+                THEN 'waiting/no-lane'
+            WHEN free.slot_id IS NOT NULL AND c.without IS NULL THEN 'claimed'
+            WHEN free.slot_id IS NOT NULL THEN 'waiting/' || c.without
             WHEN NOT EXISTS (
-                SELECT FROM slots AS s
-                JOIN distributions AS d ON d.slot_id = s.id
-                WHERE s.milestone = c.milestone
-                    AND s.survey_id = c.survey_id
-                    AND coalesce(s.rests_until <= c.at, true)
-                    AND d.state = 'ready'
-                    AND d.takes_until > c.at) THEN 'waiting/pool-empty'
-            WHEN c.when_full = 'suppressed' THEN 'suppressed/no-slot'
+                SELECT FROM open_place AS p
+                WHERE p.milestone = c.milestone AND p.survey_id = c.survey_id)
+                THEN 'waiting/pool-empty'
+            WHEN c.when_full = 'suppressed' AND c.held_published IS NULL THEN 'suppressed/no-slot'
             ELSE 'waiting/no-slot'
         END AS text
     ) AS verdict
     WHERE c.course = 'decide' AND verdict.text IS NOT NULL
 ),
 
+-- What follows from the verdict. A link that waits is handed over at once, as what its milestone's
+-- last lane gives: nothing that its caller could wait for will change it. But for one that waits for
+-- the registrant's earlier link, whose call may be out just now.
+decided AS MATERIALIZED (
+    SELECT
+        j.*,
+        split_part(j.verdict, '/', 1) AS state,
+        nullif(split_part(j.verdict, '/', 2), '') AS rule,
+        j.verdict LIKE 'waiting/%%'
+            AND (j.verdict <> 'waiting/once' OR j.earlier_published = 'short')
+            AND 'deferred' = ANY (j.lanes) AS is_deferred,
+        j.verdict LIKE 'waiting/%%'
+            AND j.verdict <> 'waiting/once'
+            AND 'deferred' <> ALL (j.lanes) AS is_queued,
+        j.verdict = 'claimed' OR (j.verdict LIKE 'waiting/%%' AND j.verdict <> 'waiting/once')
+            AS takes_place,
+        CASE
+            WHEN j.verdict = 'claimed' THEN j.at + make_interval(secs => %(lease)s)
+            WHEN j.verdict NOT LIKE 'waiting/%%' THEN NULL
+            WHEN j.purpose = 'direct' AND j.verdict = 'waiting/' || j.held_rule THEN j.held_due_at
+            WHEN j.verdict IN ('waiting/registrant-unknown', 'waiting/pool-empty', 'waiting/no-slot',
+                'waiting/once')
+                -- Only somebody else can end these waits: looked at ever less often.
+                THEN j.at + least(
+                    greatest((j.at - j.created_at) / 4, interval '2 seconds'), interval '10 minutes')
+            ELSE j.at
+        END AS due_at
+    FROM judged AS j
+),
+
 -- An event that was decided before is taken up again in place: same row, next attempt. One that goes
--- on waiting for the same reason is not written again. The order keeps two batches that share
--- event_ids from waiting for each other in a circle.
+-- on waiting for the same reason is written again only to be looked at later. The order keeps two
+-- batches that share event_ids from waiting for each other in a circle.
 written AS (
     INSERT INTO links AS l (
         id, event_id, milestone, survey_id, ref, registrant_id, occurred_at, data, fingerprint,
-        state, rule, rule_until, published, attempt, lease_until, waiting_until,
-        slot_id, distribution_id, contact_key, reuses, expires_at, created_at, asked_by)
+        state, rule, rule_until, route, lane, published, token, short_url, attempt, lease_until,
+        waiting_until, due_at, lost, slot_id, distribution_id, contact_key, reuses, expires_at,
+        created_at, asked_by)
     SELECT
-        d.link_id, d.event_id, d.milestone, d.link_survey_id, d.ref, d.registrant_id, d.occurred_at,
-        d.data, d.fingerprint, d.state, d.rule, d.rule_until,
-        CASE d.state WHEN 'issued' THEN 'personal' END,
+        d.link_id, d.event_id, d.milestone,
+        CASE d.verdict WHEN 'issued/once' THEN d.earlier_survey_id
+            ELSE coalesce(d.place_survey_id, d.survey_id) END,
+        d.ref, d.registrant_id, d.occurred_at, d.data, d.fingerprint, d.state, d.rule,
+        CASE d.verdict
+            WHEN 'issued/once' THEN d.earlier_expires_at
+            WHEN 'suppressed/cooldown'
+                THEN d.earlier_created_at + make_interval(days => d.cooldown_days)
+            WHEN 'suppressed/quiet' THEN d.quiet_until
+        END,
+        CASE WHEN d.is_deferred OR d.is_queued THEN d.route END,
+        CASE WHEN d.is_deferred THEN 'deferred' WHEN d.is_queued THEN 'queued' END,
+        CASE WHEN d.is_deferred THEN 'short' WHEN d.state = 'issued' THEN 'personal' END,
+        CASE WHEN d.is_deferred THEN d.token END,
+        CASE WHEN d.is_deferred THEN %(short)s || d.token END,
         (d.state = 'claimed')::integer,
-        CASE d.state WHEN 'claimed' THEN d.at + make_interval(secs => %(lease)s) END,
+        CASE d.state WHEN 'claimed' THEN d.due_at END,
         CASE WHEN d.state IN ('claimed', 'waiting') THEN d.at + make_interval(days => d.link_days) END,
-        CASE d.state WHEN 'claimed' THEN d.slot_id END,
-        CASE d.state WHEN 'claimed' THEN d.distribution_id END,
-        CASE d.state WHEN 'claimed' THEN CASE WHEN d.in_doubt THEN d.held_contact_key
-            ELSE d.contact_key END END,
-        d.reuses, d.expires_at, d.at, d.asked_by
+        d.due_at,
+        d.lost,
+        -- What ends in doubt keeps its place: its call may have been accepted there.
+        CASE WHEN d.takes_place THEN d.slot_id WHEN d.in_doubt THEN d.held_slot_id END,
+        CASE WHEN d.state = 'claimed' THEN d.distribution_id
+            WHEN d.in_doubt THEN d.held_distribution_id END,
+        CASE WHEN d.in_doubt THEN d.held_contact_key
+            WHEN d.takes_place AND d.slot_id IS NOT NULL THEN d.contact_key END,
+        CASE d.verdict WHEN 'issued/once' THEN d.earlier_id END,
+        CASE d.verdict WHEN 'issued/once' THEN d.earlier_expires_at END,
+        d.at, d.asked_by
     FROM decided AS d
     ORDER BY d.event_id
     ON CONFLICT (event_id) DO UPDATE SET
@@ -204,9 +287,15 @@ written AS (
         rule = excluded.rule,
         rule_until = excluded.rule_until,
         rule_detail = NULL,
+        route = coalesce(l.route, excluded.route),
+        lane = coalesce(l.lane, excluded.lane),
         published = coalesce(l.published, excluded.published),
+        token = CASE WHEN l.published IS NULL THEN excluded.token ELSE l.token END,
+        short_url = CASE WHEN l.published IS NULL THEN excluded.short_url ELSE l.short_url END,
         attempt = l.attempt + excluded.attempt,
         lease_until = excluded.lease_until,
+        due_at = excluded.due_at,
+        lost = excluded.lost,
         slot_id = excluded.slot_id,
         distribution_id = excluded.distribution_id,
         contact_key = excluded.contact_key,
@@ -215,7 +304,9 @@ written AS (
     WHERE l.fingerprint = excluded.fingerprint
         AND l.state IN ('claimed', 'waiting', 'unknown')
         AND coalesce(l.lease_until <= milepost_now(), true)
-        AND (excluded.state <> 'waiting' OR excluded.rule IS DISTINCT FROM l.rule)
+        AND (excluded.state <> 'waiting'
+            OR excluded.rule IS DISTINCT FROM l.rule
+            OR excluded.due_at > l.due_at)
     RETURNING l.*
 ),
 
@@ -231,27 +322,38 @@ outcome AS (
 SELECT
     c.event_id AS asked,
     c.course,
-    o.*,
+    c.at,
+    CASE c.course WHEN 'seen' THEN o.fingerprint END AS fingerprint,
+    o.id, o.event_id, o.milestone, o.ref, o.state, o.lane, o.route, o.published, o.short_url, o.url,
+    o.expires_at, o.reuses, o.rule, o.rule_until, o.rule_detail, o.upstream_calls, o.created_at,
+    o.data_at, o.lease_until,
     o.id = c.link_id AS is_first,
     original.url AS reused_url,
-    c.at,
-    c.in_doubt,
-    c.dedup_key IS NOT NULL AND c.dedup_key = o.contact_key AS may_add,
-    c.looked_enough,
-    c.route AS claim_route,
-    c.email, c.first_name, c.last_name, c.phone, c.language, c.attributes, c.contact_id, c.fields,
-    s.list_id,
-    d.template,
-    d.expires_at AS place_expires_at,
-    CASE WHEN c.in_doubt THEN ARRAY(
-        SELECT l.lookup_id
-        FROM links AS l
-        WHERE l.registrant_id = o.registrant_id
-            AND l.slot_id = o.slot_id
-            AND l.id <> o.id
-            AND l.lookup_id IS NOT NULL) ELSE '{}' END AS lookups_before
+    CASE WHEN o.is_written AND o.state = 'claimed' THEN json_build_object(
+        'attempt', o.attempt,
+        'route', c.route,
+        'in_doubt', c.in_doubt,
+        'may_add', c.dedup_key IS NOT NULL AND c.dedup_key = o.contact_key,
+        'looked_enough', c.looked_enough,
+        'place', json_build_object(
+            'slot_id', s.id, 'list_id', s.list_id, 'distribution_id', d.id,
+            'template', d.template, 'expires_at', d.expires_at),
+        'details', json_build_object(
+            'email', c.email, 'first_name', c.first_name, 'last_name', c.last_name,
+            'phone', c.phone, 'language', c.language, 'attributes', c.attributes),
+        'contact_key', o.contact_key,
+        'contact_id', c.contact_id,
+        'lookups_before', CASE WHEN c.in_doubt THEN ARRAY(
+            SELECT l.lookup_id
+            FROM links AS l
+            WHERE l.registrant_id = o.registrant_id
+                AND l.slot_id = o.slot_id
+                AND l.id <> o.id
+                AND l.lookup_id IS NOT NULL) ELSE '{}' END,
+        'data', o.data,
+        'fields', c.fields)::text END AS making
 FROM candidate AS c
 LEFT JOIN outcome AS o ON o.event_id = c.event_id
 LEFT JOIN links AS original ON original.id = o.reuses
-LEFT JOIN slots AS s ON s.id = o.slot_id
-LEFT JOIN distributions AS d ON d.id = o.distribution_id
+LEFT JOIN slots AS s ON s.id = o.slot_id AND o.state = 'claimed'
+LEFT JOIN distributions AS d ON d.id = o.distribution_id AND o.state = 'claimed'

@@ -38,4 +38,4 @@ WHERE %(change)s
     IS DISTINCT FROM (
         excluded.email, excluded.first_name, excluded.last_name, excluded.phone,
         excluded.language, excluded.attributes, excluded.contact_key)
-RETURNING r.xmax = 0 AS is_first
+RETURNING r.ref, r.xmax = 0 AS is_first

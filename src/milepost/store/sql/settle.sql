@@ -1,17 +1,42 @@
 -- Settle a batch of claims, each only while it is still its taker's: a claim that somebody else
--- took over has another attempt number, and a late writer changes nothing.
+-- took over has another attempt number, and a late writer changes nothing. A link that goes on
+-- waiting is handed over as its milestone's last lane says, if that lane gives a URL.
 --
 -- %(settlements)s  JSON array of {id, attempt, state, rule, detail, route, lane, lookup_id, url,
---                  expires_at, calls, looked, leaves, pause}
+--                  expires_at, calls, looked, leaves, pause, token}
+-- %(short)s        what a token is put behind to make a short URL
+WITH settlement AS MATERIALIZED (
+    SELECT
+        s.*,
+        s.url IS NULL AND s.state <> 'failed' AND l.published IS NULL AND EXISTS (
+            SELECT FROM milestones AS m WHERE m.key = l.milestone AND 'deferred' = ANY (m.lanes))
+            AS is_deferred
+    FROM jsonb_to_recordset(%(settlements)s::jsonb) AS s (
+        id uuid, attempt integer, state text, rule text, detail text, route text, lane text,
+        lookup_id text, url text, expires_at timestamptz, calls double precision, looked boolean,
+        leaves boolean, pause double precision, token text)
+    JOIN links AS l ON l.id = s.id
+    -- In one order, or two batches would wait for each other in a circle.
+    ORDER BY s.id
+    FOR NO KEY UPDATE OF l
+)
 UPDATE links AS l SET
     state = s.state,
     rule = s.rule,
     rule_until = NULL,
     rule_detail = s.detail,
-    route = s.route,
-    lane = s.lane,
-    published = CASE WHEN s.url IS NULL THEN l.published ELSE coalesce(l.published, 'personal') END,
+    route = CASE WHEN s.url IS NOT NULL OR s.is_deferred THEN s.route ELSE l.route END,
+    lane = CASE WHEN s.url IS NOT NULL THEN coalesce(l.lane, s.lane)
+        WHEN s.is_deferred THEN 'deferred' ELSE l.lane END,
+    published = CASE WHEN s.url IS NOT NULL THEN coalesce(l.published, 'personal')
+        WHEN s.is_deferred THEN coalesce(l.published, 'short') ELSE l.published END,
+    token = CASE WHEN s.is_deferred AND l.published IS NULL THEN s.token ELSE l.token END,
+    short_url = CASE WHEN s.is_deferred AND l.published IS NULL THEN %(short)s || s.token
+        ELSE l.short_url END,
     lease_until = CASE WHEN s.pause > 0 THEN milepost_now() + make_interval(secs => s.pause) END,
+    due_at = CASE WHEN s.state IN ('waiting', 'unknown')
+        THEN milepost_now() + make_interval(secs => s.pause) END,
+    lost = 0,
     -- Looks in a row: a call that went out since then is to be looked for anew.
     looks = CASE WHEN s.looked THEN l.looks + 1 ELSE 0 END,
     first_look_at = CASE WHEN s.looked THEN coalesce(l.first_look_at, milepost_now()) END,
@@ -24,9 +49,6 @@ UPDATE links AS l SET
     upstream_calls = l.upstream_calls + s.calls,
     issued_at = CASE WHEN s.url IS NOT NULL THEN milepost_now() END,
     data_at = CASE WHEN s.url IS NOT NULL THEN milepost_now() END
-FROM jsonb_to_recordset(%(settlements)s::jsonb) AS s (
-    id uuid, attempt integer, state text, rule text, detail text, route text, lane text,
-    lookup_id text, url text, expires_at timestamptz, calls double precision, looked boolean,
-    leaves boolean, pause double precision)
+FROM settlement AS s
 WHERE l.id = s.id AND l.attempt = s.attempt AND l.state = 'claimed'
 RETURNING l.*, NULL::text AS reused_url, milepost_now() AS at

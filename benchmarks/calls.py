@@ -1,0 +1,67 @@
+"""Calls to the platform for each link on one stream of events, as the platform counts them.
+
+A short burst of both kinds: links that are made at once, and links that go out as short URLs and
+are made by the worker afterwards. Every call of that time counts, whatever it was for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import msgspec
+
+from benchmarks import load
+from benchmarks.figure import Figure
+from benchmarks.load import Order
+from benchmarks.stage import DEFERRED, DIRECT, MILESTONE, Size, Stage, staged
+
+CONNECTIONS = 8
+SECONDS = 2.0
+DRAIN_SECONDS = 120
+LATER = "later"
+
+
+async def measure(database_url: str, size: Size) -> list[Figure]:
+    """Measure once."""
+    async with staged(database_url, size) as stage:
+        await stage.define(lanes=DIRECT)
+        await stage.define(LATER, lanes=DEFERRED)
+        with stage.service() as service:
+            order = Order(
+                port=service.port,
+                path="/v1/links",
+                key=stage.key,
+                seconds=min(SECONDS, size.seconds),
+                connections=CONNECTIONS,
+                milestone=MILESTONE,
+                registrants=size.people,
+                first=0,
+            )
+            stage.forget()
+            direct = load.run(order)
+            later = msgspec.structs.replace(order, milestone=LATER, first=direct.sent)
+            deferred = load.run(later)
+            await _drained(stage)
+            issued = stage.one("SELECT count(*) FROM links WHERE url IS NOT NULL")
+            calls = stage.calls()["calls"]
+    if issued != direct.sent + deferred.sent:
+        raise RuntimeError(f"{direct.sent + deferred.sent} events, and {issued} links")
+    return [
+        Figure(
+            name="upstream calls per link, one stream, list",
+            unit="calls",
+            ours=calls / issued,
+            must=1.00,
+            at_most=True,
+        )
+    ]
+
+
+async def _drained(stage: Stage) -> None:
+    """Wait until no link is left to be made."""
+    until = time.monotonic() + DRAIN_SECONDS
+    while stage.one("SELECT count(*) FROM links WHERE due_at IS NOT NULL"):
+        if time.monotonic() > until:
+            raise RuntimeError(f"links still wait after {DRAIN_SECONDS} s")
+        await asyncio.sleep(0.1)

@@ -1,0 +1,185 @@
+"""The caller: keeps a number of connections busy, and costs next to nothing.
+
+`python -m benchmarks.load` reads an `Order` as JSON from its standard input and prints a `Yield`.
+It writes prebuilt bytes and reads no more of an answer than its status, its length, and whether a
+text stands in it: a usual client would measure itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+
+import msgspec
+import uvloop
+from msgspec import Struct
+
+HEAD_END = b"\r\n\r\n"
+LENGTH = b"content-length: "
+STRAGGLERS_SECONDS = 10
+"""How long after its end the answers to what is under way may take."""
+
+
+class Order(Struct, frozen=True, kw_only=True):
+    """What is to be asked."""
+
+    port: int
+    path: str
+    key: str = ""
+    seconds: float
+    connections: int
+    events: int = 1
+    """In one request; more than one are sent as a batch."""
+    milestone: str
+    registrants: int
+    """Events go to `r0000000` and so on, each in turn."""
+    first: int
+    """The number of the first event."""
+    expected: str = '"url":"http'
+    """An answer without it does not count as one."""
+
+
+class Yield(Struct, frozen=True, kw_only=True):
+    """What was answered."""
+
+    events: int
+    """Of requests that were answered as expected before the end."""
+    seconds: float
+    sent: int
+    """Events sent in all: those under way at the end, too, were waited for."""
+    odd: dict[str, int]
+    """Answers that were not as expected, counted by their beginning."""
+    times_ms: list[float]
+    """Of each request, sorted."""
+
+    @property
+    def per_second(self) -> float:
+        """Events answered a second."""
+        return self.events / self.seconds
+
+
+def run(order: Order) -> Yield:
+    """Send out the order in a process of its own, and wait for what comes back.
+
+    Raises:
+        RuntimeError: something was not answered as expected.
+    """
+    process = subprocess.run(
+        [sys.executable, "-m", "benchmarks.load"],
+        input=msgspec.json.encode(order),
+        stdout=subprocess.PIPE,
+        timeout=order.seconds + STRAGGLERS_SECONDS + 20,
+        check=True,
+    )
+    brought = msgspec.json.decode(process.stdout, type=Yield)
+    if brought.odd:
+        raise RuntimeError(f"not answered as expected: {brought.odd}")
+    return brought
+
+
+class _Load:
+    """One order under way."""
+
+    def __init__(self, order: Order) -> None:
+        self.order = order
+        self.expected = order.expected.encode()
+        self.numbers = itertools.count(order.first)
+        self.requests = self._requests()
+        self.end = 0.0
+        self.events = 0
+        self.sent = 0
+        self.odd: Counter[str] = Counter()
+        self.times: list[float] = []
+
+    def _requests(self) -> Iterator[bytes]:
+        order = self.order
+        event = f'{{"event_id":"e%010d","milestone":"{order.milestone}","registrant":"r%07d"}}'
+        opening, closing = ('{"events":[', "]}") if order.events > 1 else ("", "")
+        length = len(opening) + len(closing) + order.events * (len(event % (0, 0)) + 1) - 1
+        authorization = f"Authorization: Bearer {order.key}\r\n" if order.key else ""
+        head = (
+            f"POST {order.path} HTTP/1.1\r\nHost: 127.0.0.1:{order.port}\r\n{authorization}"
+            f"Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{opening}"
+        )
+        while True:
+            numbers = itertools.islice(self.numbers, order.events)
+            events = ",".join(event % (number, number % order.registrants) for number in numbers)
+            yield f"{head}{events}{closing}".encode()
+
+    async def run(self) -> Yield:
+        """Send until the time is over."""
+        loop = asyncio.get_running_loop()
+        begun = time.perf_counter()
+        self.end = begun + self.order.seconds
+        connections = [
+            (await loop.create_connection(lambda: _Connection(self), "127.0.0.1", self.order.port))
+            for _ in range(self.order.connections)
+        ]
+        ended = [protocol.ended for _, protocol in connections]
+        async with asyncio.timeout(self.order.seconds + STRAGGLERS_SECONDS):
+            await asyncio.gather(*ended)
+        return Yield(
+            events=self.events,
+            seconds=self.order.seconds,
+            sent=self.sent,
+            odd=self.odd,
+            times_ms=sorted(self.times),
+        )
+
+
+class _Connection(asyncio.Protocol):
+    """One connection: a request, its answer, the next request."""
+
+    def __init__(self, load: _Load) -> None:
+        self._load = load
+        self._received = b""
+        self._sent_at = 0.0
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+        self._send()
+
+    def data_received(self, data: bytes) -> None:
+        received = self._received = self._received + data if self._received else data
+        head_end = received.find(HEAD_END)
+        if head_end < 0:
+            return
+        at = received.find(LENGTH, 0, head_end) + len(LENGTH)
+        body = head_end + len(HEAD_END)
+        if len(received) < body + int(received[at : received.find(b"\r", at)]):
+            return
+        self._received = b""
+        self._answered(received, body)
+
+    def _answered(self, received: bytes, body: int) -> None:
+        load, now = self._load, time.perf_counter()
+        if received[9:11] != b"20" or received.count(load.expected, body) < load.order.events:
+            load.odd[f"{received[9:12]!r} {received[body : body + 300]!r}"] += 1
+        if now < load.end:
+            load.events += load.order.events
+            load.times.append((now - self._sent_at) * 1000)
+            self._send()
+        else:
+            self._transport.close()
+
+    def _send(self) -> None:
+        self._load.sent += self._load.order.events
+        self._sent_at = time.perf_counter()
+        self._transport.write(next(self._load.requests))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if exc is not None:
+            self._load.odd[repr(exc)] += 1
+        if not self.ended.done():
+            self.ended.set_result(None)
+
+
+if __name__ == "__main__":
+    order = msgspec.json.decode(sys.stdin.buffer.read(), type=Order)
+    sys.stdout.buffer.write(msgspec.json.encode(uvloop.run(_Load(order).run())))

@@ -1,0 +1,246 @@
+"""What rows have in common: a database, a simulator, a milestone, people, and `milepost serve`."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import subprocess
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from os import environ
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import Request, urlopen
+
+import msgspec
+import psycopg
+from msgspec import Struct
+from psycopg import sql
+
+from milepost import app
+from milepost.local import free_port, process
+from milepost.local import simulator as simulator_process
+from milepost.model import Lane, MilestoneDefinition, Scope
+from milepost.settings import MAX_RATE_PER_MINUTE, SIMULATOR_TOKEN, load
+from milepost.store import migrate
+
+MILESTONE = "landed"
+
+START_SECONDS = 30
+
+DEFERRED = (Lane.DEFERRED,)
+DIRECT = (Lane.DIRECT, Lane.DEFERRED)
+
+PEOPLE = sql.SQL("""
+INSERT INTO registrants (id, ref, email, contact_key, dedup_key, contact_id, home_lookup_id,
+    contact_at, created_at, updated_at)
+OVERRIDING SYSTEM VALUE
+SELECT n + 1, 'r' || lpad(n::text, 7, '0'), 'r' || n || '@example.com', md5('contact ' || n),
+    md5('contact ' || n), 'CID_' || lpad(n::text, 15, '0'), 'CGC_' || lpad(n::text, 15, '0'),
+    milepost_now(), milepost_now(), milepost_now()
+FROM generate_series(0, {} - 1) AS n
+""")
+"""Registrants with contacts of their own. The ids of these are made up: no row leads to a call that
+names one."""
+
+
+class Size(Struct, frozen=True, kw_only=True):
+    """How much is measured."""
+
+    rounds: int = 5
+    seconds: float = 10
+    """Of each round."""
+    minute: float = 60
+    """How long rows run whose subject is a limit by the minute."""
+    people: int = 200_000
+    waiting: int = 1_000_000
+    """Links that wait, where a process's memory is measured."""
+    links: int = 10_000_000
+    """In the large ledger; it has a tenth as many registrants."""
+    few_links: int = 10_000
+    """In the small ledger."""
+    seed: int = 1
+    """Of the simulator's ids, and of the order in which the large ledger is asked."""
+
+
+SHORT = Size(
+    rounds=1, seconds=0.5, minute=1.5, people=2_000, waiting=5_000, links=20_000, few_links=2_000
+)
+"""Enough to see that everything still runs; the figures mean nothing."""
+
+
+class Service(Struct, frozen=True, kw_only=True):
+    """A `milepost serve` that answers."""
+
+    port: int
+    pid: int
+
+    def memory(self, what: str = "VmRSS") -> float:
+        """Its resident memory in MB; `VmHWM` is the most that it ever was. Linux only."""
+        lines = Path(f"/proc/{self.pid}/status").read_text(encoding="ascii").splitlines()
+        (kilobytes,) = (line.split()[1] for line in lines if line.startswith(f"{what}:"))
+        return int(kilobytes) / 1024
+
+
+class Stage(Struct, frozen=True, kw_only=True):
+    """A Milepost that is set up; `service()` starts its processes."""
+
+    database_url: str
+    key: str
+    home: Path
+    environment: dict[str, str]
+    platform: str
+    """The simulator's API."""
+    directory_id: str
+    survey_id: str
+    people: int
+    """Registrants `r0000000` and so on."""
+
+    def calls(self, call_class: str = "brand") -> dict[str, int]:
+        """What the simulator counted of a call class since `forget`; nothing: no calls."""
+        stats = self._control("GET")
+        found = stats["brand"] if call_class == "brand" else stats["classes"].get(call_class)
+        return found or {"calls": 0, "throttled": 0, "accepted": 0, "busiest_minute": 0}
+
+    def forget(self) -> None:
+        """Let the simulator count from here on."""
+        self._control("DELETE")
+
+    def _control(self, method: str) -> dict[str, dict[str, dict[str, int]]]:
+        parts = urlsplit(self.platform)
+        url = f"{parts.scheme}://{parts.netloc}/control/stats"
+        with urlopen(Request(url, method=method)) as answer:  # noqa: S310  (our own address)
+            stats: dict[str, dict[str, dict[str, int]]] = json.load(answer)
+            return stats
+
+    @contextmanager
+    def service(self, *options: str) -> Iterator[Service]:
+        """`milepost serve` with these options, in a process that ends with the block.
+
+        Raises:
+            RuntimeError: it does not answer; the text is what it said.
+        """
+        port = free_port(0)
+        said = self.home / "serve.log"
+        with (
+            said.open("wb") as log,
+            process(
+                *("serve", "--port", str(port), *options),
+                environment=environ | self.environment,
+                stderr=log,
+            ) as started,
+        ):
+            try:
+                await_answer(f"http://127.0.0.1:{port}/health/ready")
+                yield Service(port=port, pid=started.pid)
+            except Exception as error:
+                error.add_note(said.read_text(encoding="utf-8")[-2_000:])
+                raise
+
+    async def define(self, key: str = MILESTONE, **definition: object) -> None:
+        """Register a milestone and fill its pool.
+
+        Args:
+            key: of the milestone.
+            definition: members of its definition that differ from the usual ones.
+
+        Raises:
+            RuntimeError: the pool does not get full.
+        """
+        given = {"survey_id": self.survey_id, **definition}
+        wanted = msgspec.convert(given, MilestoneDefinition)
+        async with self.opened() as milepost:
+            await milepost.store.milestones.put(key, wanted)
+            report = await milepost.replenish.run_once()
+        if report.ready != wanted.slots:
+            raise RuntimeError(f"the pool is not full: {report}")
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[app.Milepost]:
+        """Milepost itself, in this process."""
+        async with app.opened(load(self.environment, self.home), self.database_url) as milepost:
+            yield milepost
+
+    def one(self, statement: str) -> int:
+        """The one number that a statement gives."""
+        with psycopg.connect(self.database_url, autocommit=True) as connection:
+            row = connection.execute(statement.encode()).fetchone()
+        return int(row[0]) if row else 0
+
+
+@asynccontextmanager
+async def staged(
+    database_url: str,
+    size: Size,
+    *platform: str,
+    rate_per_minute: int = MAX_RATE_PER_MINUTE,
+    limits: str = "none",
+) -> AsyncIterator[Stage]:
+    """A Milepost with people, whose platform is a simulator.
+
+    Args:
+        database_url: an empty database.
+        size: how many people.
+        platform: options of `milepost simulate`, which has no limits without them.
+        rate_per_minute: the calls to the platform that Milepost may make.
+        limits: those of call classes.
+    """
+    migrate.upgrade(database_url)
+    with ExitStack() as ends:
+        options = ("--seed", str(size.seed), *platform)
+        ready = ends.enter_context(simulator_process(0, *options))()
+        stage = Stage(
+            database_url=database_url,
+            key="",
+            home=Path(ends.enter_context(tempfile.TemporaryDirectory())),
+            environment={
+                "MILEPOST_DATABASE_URL": database_url,
+                "MILEPOST_UPSTREAM_URL": ready["url"],
+                "MILEPOST_UPSTREAM_TOKEN": SIMULATOR_TOKEN,
+                "MILEPOST_SECRET": secrets.token_hex(32),
+                "MILEPOST_RATE_PER_MINUTE": str(rate_per_minute),
+                "MILEPOST_LIMITS": limits,
+            },
+            platform=ready["url"],
+            directory_id=ready["directory_id"],
+            survey_id=ready["survey_id"],
+            people=size.people,
+        )
+        async with stage.opened() as milepost:
+            _, key = await milepost.store.keys.create("benchmark", [Scope.ISSUE])
+        with psycopg.connect(database_url, autocommit=True) as connection:
+            connection.execute(PEOPLE.format(size.people))
+            connection.execute("ANALYZE")
+        yield msgspec.structs.replace(stage, key=key)
+
+
+def await_answer(url: str) -> None:
+    """Wait until somebody answers there, with whatever.
+
+    Raises:
+        RuntimeError: nobody does.
+    """
+    until = time.monotonic() + START_SECONDS
+    while time.monotonic() < until:
+        try:
+            with urlopen(url, timeout=5):  # noqa: S310  (our own address)
+                return
+        except OSError:
+            time.sleep(0.05)
+    raise RuntimeError(f"nobody answers at {url}")
+
+
+@contextmanager
+def sibling(database_url: str, name: str) -> Iterator[str]:
+    """The URL of another empty database on the same server, while the block runs."""
+    parts = urlsplit(database_url)
+    path = f"{parts.path}_{name}"
+    named = sql.Identifier(path[1:])
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(named))
+        try:
+            yield parts._replace(path=path).geturl()
+        finally:
+            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(named))

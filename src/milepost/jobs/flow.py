@@ -1,0 +1,179 @@
+"""Unsettled links are taken up as a flow, by jobs `drain` and `sweep`.
+
+At most `AT_ONCE` calls are out, and the next one begins when one ends, so that a slow one holds up
+none behind it. How fast the flow goes is the budget's to say: each link takes its permit first,
+with the low share of this purpose.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import traceback
+from collections import deque
+from collections.abc import Sequence
+from typing import Final
+
+from msgspec import Struct
+
+from milepost.budget import Budget, Denied, Permit
+from milepost.errors import MilepostError
+from milepost.issuing import Issuing
+from milepost.model import LinkState, Purpose
+from milepost.store.links import HOLD_SECONDS, Due, LinkStore
+
+log = logging.getLogger(__name__)
+
+AT_ONCE: Final = 32
+"""Calls that are out at the same time: with 150 ms each they are 200 a second, four times the rate
+that the platform allows a whole brand."""
+
+FIRST_PAGE: Final = 8
+LARGEST_PAGE: Final = 128
+"""Links that are taken from the ledger at once. Pages grow while they are used up, and are small
+again after a denial: what was taken and not tried is nobody's until `HOLD_SECONDS` are over, and a
+link that a person opens meanwhile should not have to wait behind it."""
+
+PATIENCE_SECONDS: Final = 2.0
+"""How long a permit is waited for at a time; also how late a stop may be noticed."""
+
+FRESH_SECONDS: Final = HOLD_SECONDS - 2 * PATIENCE_SECONDS
+"""How long a page is worked through. Afterwards others may be at it."""
+
+LOOK_SECONDS: Final = 1.0
+"""Between looks for more while calls are out."""
+
+
+class Counts(Struct, kw_only=True):
+    """What a run did, in links."""
+
+    issued: int = 0
+    waiting: int = 0
+    """Tried, and to be tried again."""
+    unknown: int = 0
+    """Tried; whether the call was accepted is to be asked."""
+    suppressed: int = 0
+    failed: int = 0
+    broken_off: int = 0
+    """Left as they were, by an error of ours or because Postgres went away."""
+
+    def count(self, state: LinkState) -> None:
+        """Add a link that was tried, by what it is now."""
+        name = "waiting" if state is LinkState.CLAIMED else state.value
+        setattr(self, name, getattr(self, name) + 1)
+
+
+class Flow:
+    """Takes up links that are due.
+
+    Args:
+        links: hands them out.
+        issuing: tries one.
+        budget: permits it.
+        call_class: of the call that makes a link.
+    """
+
+    def __init__(
+        self, links: LinkStore, issuing: Issuing, budget: Budget, *, call_class: str
+    ) -> None:
+        self._links = links
+        self._issuing = issuing
+        self._budget = budget
+        self._call_class = call_class
+        self._was_denied = False
+
+    async def run(self, states: Sequence[LinkState], stopping: asyncio.Event) -> Counts:
+        """Take links of these states up until none is due, or the platform is away.
+
+        Args:
+            states: which links, those of the first state first.
+            stopping: once it is set, no link is begun. Those that are out end all the same: a call
+                that is cut off may have been accepted.
+
+        Raises:
+            DatabaseError: Postgres is away.
+        """
+        counts = Counts()
+        out: set[asyncio.Task[None]] = set()
+        try:
+            await self._run(states, stopping, counts, out)
+        finally:
+            if out:
+                await asyncio.wait(out)
+        return counts
+
+    async def _run(
+        self,
+        states: Sequence[LinkState],
+        stopping: asyncio.Event,
+        counts: Counts,
+        out: set[asyncio.Task[None]],
+    ) -> None:
+        clock = asyncio.get_running_loop().time
+        page: deque[Due] = deque()
+        size, fresh_until = FIRST_PAGE, 0.0
+        while not stopping.is_set():
+            if clock() > fresh_until:
+                page.clear()
+            # Who was denied before takes no links until there is a permit, so that they stay with
+            # whoever has one.
+            permit = await self._permit() if page or self._was_denied else None
+            if isinstance(permit, Denied):
+                self._was_denied = True
+                size = FIRST_PAGE
+                if permit.rule == "upstream-away":
+                    return
+                continue
+            self._was_denied = False
+            if not page:
+                fresh_until = clock() + FRESH_SECONDS
+                page.extend(await self._due(states, size))
+                size = min(2 * size, LARGEST_PAGE)
+            if not page:
+                if permit is not None:
+                    permit.give_back()
+                if not out:
+                    return
+                await asyncio.wait(out, timeout=LOOK_SECONDS)
+                continue
+            if permit is None:
+                continue
+            due = page.popleft()
+            if due.alone and out:
+                await asyncio.wait(out)
+            task = asyncio.create_task(self._take_up(due, permit, counts))
+            out.add(task)
+            task.add_done_callback(out.discard)
+            if due.alone or len(out) >= AT_ONCE:
+                await asyncio.wait(out, return_when=asyncio.FIRST_COMPLETED)
+
+    async def _permit(self) -> Permit | Denied:
+        return await self._budget.grant(self._call_class, Purpose.DRAIN, patience=PATIENCE_SECONDS)
+
+    async def _due(self, states: Sequence[LinkState], size: int) -> list[Due]:
+        found: list[Due] = []
+        for state in states:
+            found += await self._links.due(state, size)
+        # Those whose takers have died are the last, and nothing else is out with them: should one
+        # of them be what they died of, it takes nobody along.
+        return sorted(found, key=lambda due: due.alone)
+
+    async def _take_up(self, due: Due, permit: Permit, counts: Counts) -> None:
+        try:
+            link = await self._issuing.take_up(due.event, permit)
+        except MilepostError as error:
+            log.warning("a link could not be taken up: %s", error)
+            counts.broken_off += 1
+        except Exception as error:  # noqa: BLE001  (one link must not end the flow of the others)
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            log.error(  # noqa: TRY400  (a trace shows what drivers say, which may be people's data)
+                "a link could not be taken up: %s at %s:%s",
+                type(error).__name__,
+                place.filename,
+                place.lineno,
+            )
+            counts.broken_off += 1
+        else:
+            counts.count(link.state)
+        finally:
+            permit.give_back()

@@ -1,0 +1,24 @@
+-- Hand unsettled links over at their callers' deadlines, as the last lane of each milestone says: a
+-- short URL, or none. What a settlement has published meanwhile stays.
+--
+-- %(links)s  JSON array of {id, token}
+-- %(short)s  what a token is put behind to make a short URL
+WITH late AS MATERIALIZED (
+    SELECT h.id, h.token, m.route, 'deferred' = ANY (m.lanes) AS is_deferred
+    FROM jsonb_to_recordset(%(links)s::jsonb) AS h (id uuid, token text)
+    JOIN links AS l ON l.id = h.id
+    JOIN milestones AS m ON m.key = l.milestone
+    -- In one order, or two batches would wait for each other in a circle.
+    ORDER BY h.id
+    FOR NO KEY UPDATE OF l
+)
+UPDATE links AS l SET
+    published = CASE WHEN h.is_deferred THEN 'short' END,
+    token = CASE WHEN h.is_deferred THEN h.token END,
+    short_url = CASE WHEN h.is_deferred THEN %(short)s || h.token END,
+    lane = CASE WHEN h.is_deferred THEN 'deferred' ELSE 'queued' END,
+    route = h.route
+FROM late AS h
+WHERE l.id = h.id
+    AND l.published IS NULL
+    AND l.state IN ('claimed', 'waiting', 'unknown')

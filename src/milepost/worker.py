@@ -1,0 +1,87 @@
+"""The worker of a process: runs each job again and again, until the process ends.
+
+Every process may have one, on any number of hosts: jobs take their work in Postgres, under leases,
+so that workers share it and none does the other's. A job that finds nothing to do asks one cheap,
+indexed question.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import traceback
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from milepost.errors import DatabaseError, MilepostError
+
+log = logging.getLogger(__name__)
+
+FIRST_PAUSE_SECONDS: Final = 0.5
+LONGEST_PAUSE_SECONDS: Final = 5.0
+"""Between looks while Postgres is away: a restart takes a few seconds."""
+
+
+class Cadence(Struct, frozen=True, kw_only=True):
+    """A job, and how often it is run."""
+
+    job: str
+    run: Callable[[asyncio.Event], Awaitable[Struct]]
+    """Runs it once and returns its counts; begins nothing more once the event is set."""
+    every: float
+    """Seconds from the end of a run to the next one."""
+
+
+class Worker:
+    """Runs jobs, each at its own cadence and none twice at the same time."""
+
+    def __init__(self, cadences: Sequence[Cadence]) -> None:
+        self._cadences = cadences
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Run the jobs until `stopping` is set and the calls that are out then have ended.
+
+        Nothing that a job meets ends it: a failure is logged, and the next run comes.
+        """
+        await asyncio.gather(*(_repeat(cadence, stopping) for cadence in self._cadences))
+
+
+async def _repeat(cadence: Cadence, stopping: asyncio.Event) -> None:
+    away = 0
+    while not stopping.is_set():
+        pause = cadence.every
+        try:
+            counts = await cadence.run(stopping)
+        except DatabaseError as error:
+            if not away:
+                log.warning("%s waits: %s", cadence.job, error)
+            pause = min(FIRST_PAUSE_SECONDS * 2**away, LONGEST_PAUSE_SECONDS)
+            away += 1
+        except MilepostError as error:
+            log.warning("%s: %s", cadence.job, error)
+        except Exception as error:  # noqa: BLE001  (a mistake in one run must not end the others)
+            log.error("%s: %s at %s", cadence.job, type(error).__name__, _where(error))  # noqa: TRY400  (a trace shows what drivers say, which may be people's data)
+        else:
+            away = 0
+            _tell(cadence.job, counts)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stopping.wait(), pause)
+
+
+def _tell(job: str, counts: Struct) -> None:
+    done = {
+        name: count
+        for name, count in msgspec.structs.asdict(counts).items()
+        if isinstance(count, int) and count
+    }
+    if done:
+        log.info("%s: %s", job, ", ".join(f"{count} {name}" for name, count in done.items()))
+
+
+def _where(error: Exception) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    return " ".join(f"{frame.filename}:{frame.lineno}" for frame in frames)
