@@ -47,9 +47,7 @@ def main() -> None:
             begun = time.monotonic()
             figures += _measured(row, server, size)
             print(f"{row}: {time.monotonic() - begun:.0f} s", file=sys.stderr)
-    _print(figures)
-    path = _write(given.out, size, figures)
-    print(f"written: {path}", file=sys.stderr)
+    report(figures, size, given.out)
     if given.strict and any(figure.verdict == "missed" for figure in figures):
         sys.exit(1)
 
@@ -91,18 +89,16 @@ def _measured(row: str, server: str, size: Size) -> list[Figure]:
     return figures
 
 
-def _print(figures: list[Figure]) -> None:
+def report(figures: list[Figure], size: Size, folder: Path) -> None:
+    """Print the figures as a table, and write them as a JSON file into the folder."""
     columns = ("figure", "ours", "against", "ratio", "must", "aim", "")
     table = Table(*columns, title="Milepost, measured")
     for figure in figures:
         table.add_row(*figure.row())
     Console(width=None if sys.stdout.isatty() else 160).print(table)
-
-
-def _write(folder: Path, size: Size, figures: list[Figure]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}.json"
-    report = {
+    facts = {
         "commit": _commit(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
         "python": platform.python_version(),
@@ -112,8 +108,8 @@ def _write(folder: Path, size: Size, figures: list[Figure]) -> Path:
             for figure in figures
         ],
     }
-    path.write_text(json.dumps(report, indent=1))
-    return path
+    path.write_text(json.dumps(facts, indent=1))
+    print(f"written: {path}", file=sys.stderr)
 
 
 def _commit() -> str:

@@ -13,23 +13,19 @@ import re
 import statistics
 from pathlib import Path
 
-import msgspec
 import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
-from benchmarks import load
 from benchmarks.figure import Figure
-from benchmarks.load import Order
-from benchmarks.stage import DEFERRED, MILESTONE, Size, Stage, staged
+from benchmarks.load import Caller, Order
+from benchmarks.stage import DEFERRED, MILESTONE, WARM_UP_SECONDS, Size, Stage, staged
 from milepost.embedded import MAJOR
 
-EVENTS = 1_000
 CONNECTIONS = 4
 """On each side. pgbench writes most with 4: with 1 it writes half as much, with 8 a tenth less."""
 
-WARM_UP_SECONDS = 2.0
 ROWS = 100
 
 COPY = """
@@ -60,33 +56,30 @@ async def measure(database_url: str, size: Size) -> list[Figure]:
     async with staged(database_url, size) as stage:
         await stage.define(lanes=DEFERRED, slots=10)
         with stage.service("--no-worker") as service:
-            order = Order(
-                port=service.port,
-                path="/v1/links/batch",
-                key=stage.key,
-                seconds=min(WARM_UP_SECONDS, size.seconds),
-                connections=CONNECTIONS,
-                events=min(EVENTS, size.people),
-                milestone=MILESTONE,
-                registrants=size.people,
-                first=0,
-                expected='"outcome":"deferred"',
-            )
-            ours, against = [], []
-            for number in range(size.rounds + 1):
-                link = load.run(order)
-                if number == 0:
-                    script = _script(stage, size.people)
-                rows = await _pgbench(stage, script, max(1, round(order.seconds)))
-                order = msgspec.structs.replace(
-                    order, first=order.first + link.sent, seconds=size.seconds
+            caller = Caller(
+                Order(
+                    port=service.port,
+                    path="/v1/links/batch",
+                    key=stage.key,
+                    connections=CONNECTIONS,
+                    events=size.batch,
+                    milestone=MILESTONE,
+                    registrants=size.people,
+                    expected='"outcome":"deferred"',
                 )
-                if number > 0:  # connections, prepared statements
-                    ours.append(link.per_second)
-                    against.append(rows)
-        found = stage.one("SELECT count(*) FROM links WHERE short_url IS NOT NULL")
-        if found != order.first:
-            raise RuntimeError(f"{order.first} events were answered, and {found} links are there")
+            )
+            caller.ask(min(WARM_UP_SECONDS, size.seconds))
+            script = _script(stage, size.people)
+            await _pgbench(stage, script, 1)
+            rounds = [
+                (
+                    caller.ask(size.seconds).per_second,
+                    await _pgbench(stage, script, max(1, round(size.seconds))),
+                )
+                for _ in range(size.rounds)
+            ]
+        stage.see_that_all_wait(caller.asked)
+    ours, against = zip(*rounds, strict=True)
     return [
         Figure(
             name="links a second, bulk",

@@ -36,17 +36,16 @@ async def measure(database_url: str, size: Size) -> list[Figure]:
                 connections=CONNECTIONS,
                 milestone=MILESTONE,
                 registrants=size.people,
-                first=0,
             )
             stage.forget()
             direct = load.run(order)
-            later = msgspec.structs.replace(order, milestone=LATER, first=direct.sent)
+            later = msgspec.structs.replace(order, milestone=LATER, first=direct.events)
             deferred = load.run(later)
             await _drained(stage)
             issued = stage.one("SELECT count(*) FROM links WHERE url IS NOT NULL")
             calls = stage.calls()["calls"]
-    if issued != direct.sent + deferred.sent:
-        raise RuntimeError(f"{direct.sent + deferred.sent} events, and {issued} links")
+    if issued != direct.events + deferred.events:
+        raise RuntimeError(f"{direct.events + deferred.events} events, and {issued} links")
     return [
         Figure(
             name="upstream calls per link, one stream, list",

@@ -16,12 +16,11 @@ import httpx
 import psycopg
 
 from benchmarks.figure import Figure
-from benchmarks.stage import DIRECT, MILESTONE, Size, Stage, staged
+from benchmarks.stage import DIRECT, MILESTONE, WARM_UP_SECONDS, Size, Stage, staged
 from milepost.settings import SIMULATOR_TOKEN
 from milepost.upstream import Upstream
 
 PER_SECOND = 2_700 / 60
-WARM_UP_SECONDS = 2.0
 
 
 async def measure(database_url: str, size: Size) -> list[Figure]:
@@ -36,12 +35,13 @@ async def measure(database_url: str, size: Size) -> list[Figure]:
         least = _least(client, connection, await _contacts_url(stage))
         with stage.service() as service:
             link = _links(client, f"http://127.0.0.1:{service.port}/v1/links", stage)
-            ours, against = [], []
-            await _round(link, min(WARM_UP_SECONDS, size.seconds))
-            await _round(least, min(WARM_UP_SECONDS, size.seconds))
-            for _ in range(size.rounds):
-                ours.append(await _round(link, size.seconds))
-                against.append(await _round(least, size.seconds))
+            for warm_up in (link, least):
+                await _round(warm_up, min(WARM_UP_SECONDS, size.seconds))
+            rounds = [
+                (await _round(link, size.seconds), await _round(least, size.seconds))
+                for _ in range(size.rounds)
+            ]
+    ours, against = zip(*rounds, strict=True)
     return [
         Figure(
             name=f"time of a direct link at 2,700 a minute, {name}",

@@ -20,11 +20,8 @@ from milepost.settings import PUBLISHED_LIMITS, RATE_PER_MINUTE
 
 CONNECTIONS = 64
 LATENCY_MS = 150
-LEAD_SECONDS = 5.0
-"""Before the counted time begins: the caller starts, and the first calls come back."""
-
-TAIL_SECONDS = 2.0
-"""After it has ended, callers still ask."""
+MARGIN_SECONDS = 2.0
+"""Before and after the counted time callers ask as well: the first calls come back meanwhile."""
 
 
 async def measure(database_url: str, size: Size) -> list[Figure]:
@@ -44,22 +41,22 @@ async def _measure(
         size,
         *("--limits", "published" if limits else "none", *options),
         rate_per_minute=RATE_PER_MINUTE,
-        limits=msgspec.json.encode(limits).decode(),
+        limits=msgspec.json.encode(dict(limits)).decode(),
     ) as stage:
         await stage.define(lanes=DIRECT, slots=5)
+        margin = min(MARGIN_SECONDS, size.minute)
         with stage.service() as service:
             order = Order(
                 port=service.port,
                 path="/v1/links",
                 key=stage.key,
-                seconds=LEAD_SECONDS + size.minute + TAIL_SECONDS,
+                seconds=size.minute + 2 * margin,
                 connections=CONNECTIONS,
                 milestone=MILESTONE,
                 registrants=size.people,
-                first=0,
             )
             asking = asyncio.create_task(asyncio.to_thread(load.run, order))
-            await asyncio.sleep(LEAD_SECONDS)
+            await asyncio.sleep(margin)
             stage.forget()
             await asyncio.sleep(size.minute)
             calls = stage.calls("list_contacts")

@@ -14,11 +14,14 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
+from typing import cast
 
 import msgspec
 import uvloop
 from msgspec import Struct
 
+REPOSITORY = Path(__file__).parents[1]
 HEAD_END = b"\r\n\r\n"
 LENGTH = b"content-length: "
 STRAGGLERS_SECONDS = 10
@@ -31,14 +34,14 @@ class Order(Struct, frozen=True, kw_only=True):
     port: int
     path: str
     key: str = ""
-    seconds: float
+    seconds: float = 0
     connections: int
     events: int = 1
     """In one request; more than one are sent as a batch."""
     milestone: str
     registrants: int
     """Events go to `r0000000` and so on, each in turn."""
-    first: int
+    first: int = 0
     """The number of the first event."""
     expected: str = '"url":"http'
     """An answer without it does not count as one."""
@@ -48,10 +51,9 @@ class Yield(Struct, frozen=True, kw_only=True):
     """What was answered."""
 
     events: int
-    """Of requests that were answered as expected before the end."""
+    """All that were sent: those under way at the end were waited for."""
     seconds: float
-    sent: int
-    """Events sent in all: those under way at the end, too, were waited for."""
+    """Until the last answer."""
     odd: dict[str, int]
     """Answers that were not as expected, counted by their beginning."""
     times_ms: list[float]
@@ -73,6 +75,7 @@ def run(order: Order) -> Yield:
         [sys.executable, "-m", "benchmarks.load"],
         input=msgspec.json.encode(order),
         stdout=subprocess.PIPE,
+        cwd=REPOSITORY,
         timeout=order.seconds + STRAGGLERS_SECONDS + 20,
         check=True,
     )
@@ -80,6 +83,28 @@ def run(order: Order) -> Yield:
     if brought.odd:
         raise RuntimeError(f"not answered as expected: {brought.odd}")
     return brought
+
+
+class Caller:
+    """Sends out an order again and again, each time for events that were not asked for before.
+
+    Args:
+        order: the first one.
+    """
+
+    def __init__(self, order: Order) -> None:
+        self._order = order
+
+    @property
+    def asked(self) -> int:
+        """Events asked for so far; all of them were answered as expected."""
+        return self._order.first
+
+    def ask(self, seconds: float) -> Yield:
+        """Ask for so long. Raises as `run`."""
+        brought = run(msgspec.structs.replace(self._order, seconds=seconds))
+        self._order = msgspec.structs.replace(self._order, first=self._order.first + brought.events)
+        return brought
 
 
 class _Load:
@@ -91,8 +116,8 @@ class _Load:
         self.numbers = itertools.count(order.first)
         self.requests = self._requests()
         self.end = 0.0
+        self.answered_at = 0.0
         self.events = 0
-        self.sent = 0
         self.odd: Counter[str] = Counter()
         self.times: list[float] = []
 
@@ -125,8 +150,7 @@ class _Load:
             await asyncio.gather(*ended)
         return Yield(
             events=self.events,
-            seconds=self.order.seconds,
-            sent=self.sent,
+            seconds=self.answered_at - begun,
             odd=self.odd,
             times_ms=sorted(self.times),
         )
@@ -142,7 +166,7 @@ class _Connection(asyncio.Protocol):
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)
         self._send()
 
     def data_received(self, data: bytes) -> None:
@@ -161,15 +185,15 @@ class _Connection(asyncio.Protocol):
         load, now = self._load, time.perf_counter()
         if received[9:11] != b"20" or received.count(load.expected, body) < load.order.events:
             load.odd[f"{received[9:12]!r} {received[body : body + 300]!r}"] += 1
+        load.answered_at = now
+        load.times.append((now - self._sent_at) * 1000)
         if now < load.end:
-            load.events += load.order.events
-            load.times.append((now - self._sent_at) * 1000)
             self._send()
         else:
             self._transport.close()
 
     def _send(self) -> None:
-        self._load.sent += self._load.order.events
+        self._load.events += self._load.order.events
         self._sent_at = time.perf_counter()
         self._transport.write(next(self._load.requests))
 

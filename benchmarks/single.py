@@ -16,12 +16,11 @@ import msgspec
 
 from benchmarks import load
 from benchmarks.figure import Figure
-from benchmarks.load import Order
-from benchmarks.stage import DEFERRED, MILESTONE, Size, Stage, await_answer, staged
+from benchmarks.load import Caller, Order
+from benchmarks.stage import DEFERRED, MILESTONE, WARM_UP_SECONDS, Size, await_answer, staged
 from milepost.local import free_port
 
 CONNECTIONS = 64
-WARM_UP_SECONDS = 2.0
 
 
 async def measure(database_url: str, size: Size) -> list[Figure]:
@@ -33,23 +32,20 @@ async def measure(database_url: str, size: Size) -> list[Figure]:
                 port=service.port,
                 path="/v1/links",
                 key=stage.key,
-                seconds=min(WARM_UP_SECONDS, size.seconds),
                 connections=CONNECTIONS,
                 milestone=MILESTONE,
                 registrants=size.people,
-                first=0,
             )
-            ours, against = [], []
-            for number in range(size.rounds + 1):
-                link = load.run(order)
-                empty = load.run(msgspec.structs.replace(order, port=port))
-                order = msgspec.structs.replace(
-                    order, first=order.first + link.sent, seconds=size.seconds
-                )
-                if number > 0:  # connections, prepared statements
-                    ours.append(link.per_second)
-                    against.append(empty.per_second)
-        _see_that_all_are_there(stage, order.first)
+            caller = Caller(order)
+            nothing = Caller(msgspec.structs.replace(order, port=port))
+            for warm_up in (caller, nothing):
+                warm_up.ask(min(WARM_UP_SECONDS, size.seconds))
+            rounds = [
+                (caller.ask(size.seconds).per_second, nothing.ask(size.seconds).per_second)
+                for _ in range(size.rounds)
+            ]
+        stage.see_that_all_wait(caller.asked)
+    ours, against = zip(*rounds, strict=True)
     return [
         Figure(
             name="links a second, one event per request, deferred",
@@ -63,19 +59,11 @@ async def measure(database_url: str, size: Size) -> list[Figure]:
     ]
 
 
-def _see_that_all_are_there(stage: Stage, sent: int) -> None:
-    found = stage.one(
-        "SELECT count(*) FROM links WHERE state = 'waiting' AND published = 'short' "
-        "AND short_url LIKE '%/l/' || token"
-    )
-    if found != sent:
-        raise RuntimeError(f"{sent} events were answered, and {found} links are in the database")
-
-
 @contextmanager
 def _empty_endpoint() -> Iterator[int]:
     port = free_port(0)
-    with Popen([sys.executable, "-m", "benchmarks.empty", str(port)]) as started:  # noqa: S603  (our own)
+    command = [sys.executable, "-m", "benchmarks.empty", str(port)]
+    with Popen(command, cwd=load.REPOSITORY) as started:  # noqa: S603  (our own words)
         try:
             await_answer(f"http://127.0.0.1:{port}/health/ready")
             yield port

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import secrets
-import subprocess
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from os import environ
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
@@ -19,6 +19,7 @@ import psycopg
 from msgspec import Struct
 from psycopg import sql
 
+from benchmarks.filling import PEOPLE
 from milepost import app
 from milepost.local import free_port, process
 from milepost.local import simulator as simulator_process
@@ -30,20 +31,11 @@ MILESTONE = "landed"
 
 START_SECONDS = 30
 
+WARM_UP_SECONDS = 2.0
+"""Before rounds are counted: connections are opened, statements prepared."""
+
 DEFERRED = (Lane.DEFERRED,)
 DIRECT = (Lane.DIRECT, Lane.DEFERRED)
-
-PEOPLE = sql.SQL("""
-INSERT INTO registrants (id, ref, email, contact_key, dedup_key, contact_id, home_lookup_id,
-    contact_at, created_at, updated_at)
-OVERRIDING SYSTEM VALUE
-SELECT n + 1, 'r' || lpad(n::text, 7, '0'), 'r' || n || '@example.com', md5('contact ' || n),
-    md5('contact ' || n), 'CID_' || lpad(n::text, 15, '0'), 'CGC_' || lpad(n::text, 15, '0'),
-    milepost_now(), milepost_now(), milepost_now()
-FROM generate_series(0, {} - 1) AS n
-""")
-"""Registrants with contacts of their own. The ids of these are made up: no row leads to a call that
-names one."""
 
 
 class Size(Struct, frozen=True, kw_only=True):
@@ -55,6 +47,8 @@ class Size(Struct, frozen=True, kw_only=True):
     minute: float = 60
     """How long rows run whose subject is a limit by the minute."""
     people: int = 200_000
+    batch: int = 1_000
+    """Events in one request, where they come in bulk."""
     waiting: int = 1_000_000
     """Links that wait, where a process's memory is measured."""
     links: int = 10_000_000
@@ -66,7 +60,14 @@ class Size(Struct, frozen=True, kw_only=True):
 
 
 SHORT = Size(
-    rounds=1, seconds=0.5, minute=1.5, people=2_000, waiting=5_000, links=20_000, few_links=2_000
+    rounds=1,
+    seconds=0.5,
+    minute=1.0,
+    people=2_000,
+    batch=50,
+    waiting=2_000,
+    links=5_000,
+    few_links=2_000,
 )
 """Enough to see that everything still runs; the figures mean nothing."""
 
@@ -101,18 +102,18 @@ class Stage(Struct, frozen=True, kw_only=True):
     def calls(self, call_class: str = "brand") -> dict[str, int]:
         """What the simulator counted of a call class since `forget`; nothing: no calls."""
         stats = self._control("GET")
-        found = stats["brand"] if call_class == "brand" else stats["classes"].get(call_class)
-        return found or {"calls": 0, "throttled": 0, "accepted": 0, "busiest_minute": 0}
+        found = {"brand": stats["brand"], **stats["classes"]}.get(call_class)
+        return found or {"calls": 0, "throttled": 0, "accepted": 0}
 
     def forget(self) -> None:
         """Let the simulator count from here on."""
         self._control("DELETE")
 
-    def _control(self, method: str) -> dict[str, dict[str, dict[str, int]]]:
+    def _control(self, method: str) -> dict[str, Any]:
         parts = urlsplit(self.platform)
         url = f"{parts.scheme}://{parts.netloc}/control/stats"
         with urlopen(Request(url, method=method)) as answer:  # noqa: S310  (our own address)
-            stats: dict[str, dict[str, dict[str, int]]] = json.load(answer)
+            stats: dict[str, Any] = json.load(answer)
             return stats
 
     @contextmanager
@@ -154,7 +155,7 @@ class Stage(Struct, frozen=True, kw_only=True):
         async with self.opened() as milepost:
             await milepost.store.milestones.put(key, wanted)
             report = await milepost.replenish.run_once()
-        if report.ready != wanted.slots:
+        if report.ready < wanted.slots:
             raise RuntimeError(f"the pool is not full: {report}")
 
     @asynccontextmanager
@@ -162,6 +163,19 @@ class Stage(Struct, frozen=True, kw_only=True):
         """Milepost itself, in this process."""
         async with app.opened(load(self.environment, self.home), self.database_url) as milepost:
             yield milepost
+
+    def see_that_all_wait(self, events: int) -> None:
+        """See that the ledger holds so many links, all waiting behind short URLs.
+
+        Raises:
+            RuntimeError: it does not.
+        """
+        found = self.one(
+            "SELECT count(*) FROM links WHERE state = 'waiting' AND published = 'short' "
+            "AND short_url LIKE '%/l/' || token"
+        )
+        if found != events:
+            raise RuntimeError(f"{events} events were answered, and {found} links wait")
 
     def one(self, statement: str) -> int:
         """The one number that a statement gives."""

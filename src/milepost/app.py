@@ -9,7 +9,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from types import FrameType
 
@@ -23,7 +23,10 @@ from milepost.embedded import EmbeddedPostgres
 from milepost.errors import ConfigurationError, DatabaseError
 from milepost.issuing import Issuing
 from milepost.jobs.directory import bind
+from milepost.jobs.drain import Drain
+from milepost.jobs.flow import Flow
 from milepost.jobs.replenish import Replenish
+from milepost.jobs.sweep import Sweep
 from milepost.jobs.sync import Sync
 from milepost.model import Deployment, Route
 from milepost.routes import MailingListMaker
@@ -40,15 +43,22 @@ GRACE_SECONDS = 15
 """How long requests may take to end once the process was told to stop: the longest deadline that a
 caller may set is 8 s."""
 
-LINGER_SECONDS = 2
-"""How long a server that was told to stop still answers on the connections that it has, each for
-the last time, before it closes those that are idle. A request that is on its way over a connection
-meanwhile would be lost, and its caller could not know whether it arrived."""
+NOTICE_SECONDS = 1
+"""From being told to stop, which `/health/ready` shows at once, until no more connections are
+taken."""
 
 SUCCESSOR_SECONDS = 10
-"""How long, instead, one of several processes waits for its successor at the most."""
+"""The same, at the most, for one of several processes, which waits for its successor."""
 
-REPLENISH_SECONDS = 30
+LINGER_SECONDS = 2
+"""How long the connections that there are then are answered, each for the last time, before those
+that are idle are closed. A request on its way over a connection that is closed would be lost, and
+its caller could not know whether it arrived."""
+
+LOOK_SECONDS = 1.0
+"""Between looks for links that are due; a look that finds none is one cheap statement."""
+
+REPLENISH_SECONDS = 30.0
 """Between looks for slots that are missing: a pool grows while people still have places."""
 
 HEAD_SECONDS = 10
@@ -69,6 +79,8 @@ class Milepost(Struct, frozen=True, kw_only=True):
     issuing: Issuing
     sync: Sync
     replenish: Replenish
+    drain: Drain
+    sweep: Sweep
     worker: Worker
 
 
@@ -120,7 +132,8 @@ async def opened(settings: Settings, database_url: str) -> AsyncIterator[Milepos
             secret=settings.secret,
         )
         issuing = Issuing(store, {Route.LIST: maker}, budget)
-        replenish = Replenish(store, upstream, deployment)
+        flow = Flow(store.links, issuing, budget, call_class=maker.call_class)
+        replenish, drain, sweep = Replenish(store, upstream, deployment), Drain(flow), Sweep(flow)
         try:
             yield Milepost(
                 store=store,
@@ -130,14 +143,12 @@ async def opened(settings: Settings, database_url: str) -> AsyncIterator[Milepos
                 issuing=issuing,
                 sync=Sync(store, upstream, settings.directory_id),
                 replenish=replenish,
+                drain=drain,
+                sweep=sweep,
                 worker=Worker(
-                    [
-                        Cadence(
-                            job="replenish",
-                            run=lambda stopping: replenish.run_once(stopping=stopping),
-                            every=REPLENISH_SECONDS,
-                        )
-                    ]
+                    Cadence(job="drain", run=drain.run_once, every=LOOK_SECONDS),
+                    Cadence(job="sweep", run=sweep.run_once, every=LOOK_SECONDS),
+                    Cadence(job="replenish", run=replenish.run_once, every=REPLENISH_SECONDS),
                 ),
             )
         finally:
@@ -222,9 +233,9 @@ async def serve(
         _working(milepost, stopping, wanted=with_worker),
     ):
         config = uvicorn.Config(
-            api.create(milepost.store, milepost.issuing, stopping=stopping.is_set),
+            api.create(milepost.store, milepost.issuing, milepost.budget, stopping=stopping.is_set),
             loop="uvloop",
-            http=_Connection,
+            http=Connection,
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
             access_log=False,  # it would write refs and ids of people
             log_config=None,
@@ -262,25 +273,29 @@ async def _working(
             await work
 
 
-class _Connection(HttpToolsProtocol):
+class Connection(HttpToolsProtocol):
     """A caller's connection, which has to say what it wants within `HEAD_SECONDS`."""
 
     _head: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn's own
+        """Wait for the first request."""
         super().connection_made(transport)
         self._await_head()
 
     def on_message_begin(self) -> None:
+        """Wait for the rest of its head."""
         super().on_message_begin()
         if self._head is None:
             self._await_head()
 
     def on_headers_complete(self) -> None:
+        """Wait no more: bodies have a deadline of their own."""
         self._forget_head()
         super().on_headers_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Wait no more."""
         self._forget_head()
         super().connection_lost(exc)
 
@@ -325,14 +340,34 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._stopping.set()
-        self._answer_for_the_last_time()
         if self._ending():
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._released.wait(), SUCCESSOR_SECONDS)
+            await self._wait_for_release(SUCCESSOR_SECONDS)
+        elif self.server_state.connections:
+            await self._wait_for_release(NOTICE_SECONDS)
+        await self._take_no_more(sockets or [])
+        self._answer_for_the_last_time()
         until = time.monotonic() + LINGER_SECONDS
         while self.server_state.connections and time.monotonic() < until:  # noqa: ASYNC110  (uvicorn has no event for it, and looks as well)
             await asyncio.sleep(0.05)
         await super().shutdown(sockets)
+
+    async def _wait_for_release(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._released.wait(), seconds)
+
+    async def _take_no_more(self, sockets: Sequence[socket.socket]) -> None:
+        """Close the listeners, but not under callers who have connected already."""
+        kept = [listener.dup() for listener in sockets]
+        for server in self.servers:
+            server.close()
+        for listener in kept:
+            with listener, suppress(BlockingIOError):
+                while True:
+                    connection, _ = listener.accept()
+                    await asyncio.get_running_loop().connect_accepted_socket(
+                        lambda: Connection(self.config, self.server_state, self.lifespan.state),
+                        connection,
+                    )
 
     def _answer_for_the_last_time(self) -> None:
         """Let each connection end with its next answer."""

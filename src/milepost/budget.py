@@ -18,8 +18,8 @@ handed back.
 nobody wants is lent; it is back as soon as its owner wants it, by one rule: *whoever asks leaves to
 each other purpose what that one has wanted of its own share in the last minute and not got*. Clicks
 leave nothing to anybody: a person waits. What was lent and spent cannot be called back before its
-minute is over; so the three purposes that can wait (`PATIENT`) are paced, at most a sixtieth of the
-limit in a second, and what they borrowed comes free as evenly; and beyond their own shares they
+minute is over; so the three purposes that can wait (`PATIENT`) are paced, at most a sixth of the
+limit in ten seconds, and what they borrowed comes free as evenly; and beyond their own shares they
 leave the last twentieth alone, so that live events that begin suddenly find something at once.
 
 **Dry.** When there is nothing left, Postgres says until when, and the process remembers it: a flood
@@ -96,6 +96,9 @@ RETRY_SECONDS: Final = 1.0
 """How long a process does without Postgres, or without calls that come free much later: others may
 hand something back any second."""
 
+AWAY_SECONDS: Final = 0.2
+"""How often a patient call looks whether somebody's probe was answered."""
+
 PATIENCE_SECONDS: Final = 5.0
 """How long a call waits for its grant where nobody has said how long it may. The gate cuts it to
 half of the call's deadline."""
@@ -118,6 +121,20 @@ class Standing(Struct, frozen=True, kw_only=True):
     """One for each purpose, the most urgent first."""
     is_away: bool
     """The breaker of this process is open."""
+
+    def room(self, purpose: Purpose) -> Room:
+        """How one purpose stands."""
+        return next(room for room in self.rooms if room.purpose is purpose)
+
+    def rate(self, purpose: Purpose) -> int:
+        """Calls that a purpose can have in a minute, as the others are now.
+
+        That is its own share, or what the others leave if that is more.
+        """
+        room = self.room(purpose)
+        others = sum(other.granted for other in self.rooms) - room.granted
+        borrowed = room.most * (0.95 if purpose in PATIENT else 1) - others
+        return int(max(room.share * room.most, borrowed))
 
 
 class _Piece:
@@ -391,8 +408,7 @@ class Budget:
                 most, and none while it is known that there is nothing left.
         """
         breaker = self._breakers[call_class]
-        is_open = breaker.is_open
-        if is_open:
+        if breaker.is_open:
             if wait := breaker.wait():
                 return Denied("upstream-away", wait)
             n = 1
@@ -409,8 +425,8 @@ class Budget:
         elif not stock.is_low and self._is_low(stock, now):
             stock.is_low = True
             self._wake.set()
-        permit = Permit(stock, pieces, is_probe=is_open)
-        if is_open and not breaker.probe():
+        permit = Permit(stock, pieces, is_probe=breaker.is_open)
+        if permit.is_probe and not breaker.probe():
             permit.give_back()
             return Denied("upstream-away", breaker.wait())
         return permit
@@ -466,10 +482,13 @@ class Budget:
         while True:
             left = max(0.0, until - self._clock())
             granted = await self.grant(call_class, purpose, patience=left)
-            if isinstance(granted, Denied):
+            if isinstance(granted, Permit):
+                if granted.spend(self._clock()):
+                    return
+            elif granted.rule == "upstream-away" and granted.retry_after < left:
+                await asyncio.sleep(min(granted.retry_after, AWAY_SECONDS))
+            else:
                 raise BudgetSpent(verb, granted.rule, granted.retry_after)
-            if granted.spend(self._clock()):
-                return
 
     def _slow_down(self, call_class: str, retry_after: float | None) -> None:
         if retry_after is not None:
@@ -482,7 +501,7 @@ class Budget:
     async def _wait(
         self, stock: _Stock, n: int, now: float, patience: float
     ) -> list[_Piece] | None:
-        if self._closing or (now < stock.dry_until and now + patience < stock.dry_until):
+        if self._closing or (patience <= 0 and now < stock.dry_until):
             return None
         waiter = _Waiter(n, now + patience)
         stock.waiters.append(waiter)
@@ -581,11 +600,12 @@ class Budget:
             stock.put(_Piece(grant.n, grant.number, lapses_at))
         while stock.waiters and (pieces := stock.take(stock.waiters[0].n, now)):
             stock.waiters.popleft().future.set_result(pieces)
-        self._deny(stock, stock.dry_until)
+        if stock.dry_until > now:
+            self._deny(stock, now)
 
-    def _deny(self, stock: _Stock, before: float) -> None:
-        """Tell those whose patience ends before this moment that there is nothing for them."""
-        for waiter in [waiter for waiter in stock.waiters if waiter.until < before]:
+    def _deny(self, stock: _Stock, by: float) -> None:
+        """Tell those whose patience has ended by this moment that there is nothing for them."""
+        for waiter in [waiter for waiter in stock.waiters if waiter.until <= by]:
             stock.waiters.remove(waiter)
             waiter.future.set_result(None)
 

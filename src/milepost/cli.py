@@ -522,29 +522,36 @@ def import_registrants(*, file: Path, dry_run: bool, as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("job", type=click.Choice(["replenish", "sync"]))
+@click.argument("job", type=click.Choice(["drain", "replenish", "sweep", "sync"]))
 @as_json
 def run(*, job: str, as_json: bool) -> None:
     """Run a job once, now.
 
-    replenish makes the distributions that milestones lack, sync a contact for each registrant.
+    sync makes a contact for each registrant, replenish the distributions that milestones lack,
+    drain the links that wait; sweep finishes what a process left behind when it died.
     """
 
     async def work(milepost: Milepost) -> Any:
         with _bar(job, None, quiet=as_json) as advance:
-            if job == "sync":
-                return await milepost.sync.run_once(advance.by)
-            return await milepost.replenish.run_once(advance.by)
+            match job:
+                case "sync":
+                    return await milepost.sync.run_once(advance.by)
+                case "replenish":
+                    return await milepost.replenish.run_once(progress=advance.by)
+                case "drain":
+                    return await milepost.drain.run_once()
+                case _:
+                    return await milepost.sweep.run_once()
 
     counts = msgspec.to_builtins(_with_milepost(work))
     if as_json:
         _print(counts)
     else:
         told = {name: count for name, count in counts.items() if name != "errors"}
-        click.echo(", ".join(f"{count} {name}" for name, count in told.items()))
-        for error in counts["errors"]:
+        click.echo(", ".join(f"{count} {name.replace('_', ' ')}" for name, count in told.items()))
+        for error in counts.get("errors", ()):
             click.echo(f"  {error}", err=True)
-    if counts["failed"] or counts["errors"] or counts.get("unfinished"):
+    if any(counts.get(name) for name in ("failed", "errors", "unfinished", "broken_off")):
         raise SystemExit(1)
 
 

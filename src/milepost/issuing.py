@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Final
@@ -53,6 +52,7 @@ from milepost.personal_link import MalformedId, NotAPersonalLink
 from milepost.routes import Made, Maker, NothingThere, StillUnknown
 from milepost.store import Store
 from milepost.store.links import LEASE_SECONDS, Asked, LookupTaken, Opened, Settlement
+from milepost.store.remembering import Remembered
 from milepost.upstream import (
     BudgetSpent,
     Forbidden,
@@ -65,10 +65,6 @@ from milepost.upstream import (
 )
 
 log = logging.getLogger(__name__)
-
-REMEMBERED_SECONDS: Final = 5.0
-"""How long a milestone's definition is believed without asking. A looser one is in force at once,
-since it is asked for again before an event is refused; a stricter one after this long."""
 
 FIRST_POLL_SECONDS: Final = 0.05
 LONGEST_POLL_SECONDS: Final = 0.4
@@ -116,7 +112,9 @@ class Issuing:
         self._store = store
         self._makers = makers
         self._budget = budget
-        self._definitions: dict[str, tuple[float, MilestoneDefinition]] = {}
+        # A looser definition is in force at once, since it is asked for again before an event is
+        # refused; a stricter one when the last is forgotten.
+        self._definitions = Remembered(self._read_definition)
         self._under_way: dict[UUID, asyncio.Task[Link | None]] = {}
 
     async def issue(self, event: Event, *, deadline_ms: int | None = None) -> Answer:
@@ -251,7 +249,7 @@ class Issuing:
         tells whether it is the same event.
         """
         try:
-            definition = await self._definition(event.milestone)
+            definition = await self._definitions.get(event.milestone)
         except UnknownMilestone:
             if await self._store.links.find(event_id=event.event_id) is not None:
                 await self._store.links.claim(event, without=NO_LANE)  # raises: another milestone's
@@ -259,8 +257,8 @@ class Issuing:
         try:
             payload.check(event.data, definition.fields)
         except InvalidData:
-            self._definitions.pop(event.milestone, None)
-            definition = await self._definition(event.milestone)
+            self._definitions.forget(event.milestone)
+            definition = await self._definitions.get(event.milestone)
             try:
                 payload.check(event.data, definition.fields)
             except InvalidData:
@@ -268,14 +266,8 @@ class Issuing:
                     raise
         return definition
 
-    async def _definition(self, milestone: str) -> MilestoneDefinition:
-        now = time.monotonic()
-        known = self._definitions.get(milestone)
-        if known is not None and known[0] > now:
-            return known[1]
-        definition = (await self._store.milestones.get(milestone)).definition
-        self._definitions[milestone] = (now + REMEMBERED_SECONDS, definition)
-        return definition
+    async def _read_definition(self, milestone: str) -> MilestoneDefinition:
+        return (await self._store.milestones.get(milestone)).definition
 
     async def _ask(self, event: Event, definition: MilestoneDefinition) -> Asked:
         """Claim an event with as much of the budget as there is; begin the call if it is ours."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import traceback
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Final
 
@@ -39,7 +39,7 @@ class Cadence(Struct, frozen=True, kw_only=True):
 class Worker:
     """Runs jobs, each at its own cadence and none twice at the same time."""
 
-    def __init__(self, cadences: Sequence[Cadence]) -> None:
+    def __init__(self, *cadences: Cadence) -> None:
         self._cadences = cadences
 
     async def run(self, stopping: asyncio.Event) -> None:

@@ -34,12 +34,16 @@ async def store(database_url: str) -> AsyncIterator[Store]:
 
 
 @pytest.fixture
-async def issuing(store: Store) -> AsyncIterator[Issuing]:
+async def budget(store: Store) -> AsyncIterator[Budget]:
+    """The calls that may be made."""
+    async with Budget(store.budget, rate_per_minute=3_000, limits={}) as budget:
+        yield budget
+
+
+@pytest.fixture
+async def issuing(store: Store, budget: Budget) -> AsyncIterator[Issuing]:
     """The path of an event up to the platform, which is not there."""
-    async with (
-        Budget(store.budget, rate_per_minute=3_000, limits={}) as budget,
-        Upstream("http://127.0.0.1:9/API/v3", "nobody", gate=budget) as upstream,
-    ):
+    async with Upstream("http://127.0.0.1:9/API/v3", "nobody", gate=budget) as upstream:
         maker = MailingListMaker(
             upstream,
             directory_id=DIRECTORY,
@@ -52,9 +56,9 @@ async def issuing(store: Store) -> AsyncIterator[Issuing]:
 
 
 @pytest.fixture
-def application(store: Store, issuing: Issuing) -> Litestar:
+def application(store: Store, issuing: Issuing, budget: Budget) -> Litestar:
     """The application."""
-    return api.create(store, issuing)
+    return api.create(store, issuing, budget)
 
 
 @pytest.fixture

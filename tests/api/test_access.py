@@ -9,7 +9,7 @@ import pytest
 from litestar import Litestar, get
 from litestar.routes import HTTPRoute
 
-from milepost.api.access import refuse_unguarded
+from milepost.api.access import needs, refuse_unguarded
 from milepost.model import Scope
 from milepost.store import Store
 
@@ -37,6 +37,7 @@ OPEN_TO = {
     "POST /v1/milestones/{key:str}/pause": set[Scope](),
     "POST /v1/milestones/{key:str}/resume": set[Scope](),
     "GET /v1/milestones/{key:str}/pool": {Scope.READ},
+    "GET /v1/capacity": {Scope.READ},
     "PUT /v1/registrants/{ref:path}": {Scope.SYNC},
     "GET /v1/registrants/{ref:path}": {Scope.SYNC, Scope.READ},
 }
@@ -91,6 +92,17 @@ def test_a_handler_that_names_no_scopes_is_refused() -> None:
 
     with pytest.raises(TypeError, match="neither needs"):
         refuse_unguarded(Litestar([forgotten], openapi_config=None, logging_config=None))
+
+
+def test_a_handler_with_a_doorkeeper_of_its_own_is_refused() -> None:
+    """The innermost hook is the only one that is called: it would let everybody in."""
+
+    @get("/open", opt=needs(Scope.ADMIN), before_request=lambda _: None)
+    async def opened() -> None:
+        """Say that scopes are needed."""
+
+    with pytest.raises(TypeError, match="before_request of its own"):
+        refuse_unguarded(Litestar([opened], openapi_config=None, logging_config=None))
 
 
 @pytest.mark.parametrize(

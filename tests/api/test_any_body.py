@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from typing import Any
 
 import httpx
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from milepost.api import requests
+from milepost.errors import InvalidRequest
 from milepost.model import Lane, MilestoneDefinition, Route
 
 in_a_test = settings(
@@ -85,3 +90,71 @@ async def test_any_milestone(client: httpx.AsyncClient, definition: object, key:
     """A few hundred bodies for `PUT /v1/milestones/{key}`, some with keys that are none."""
     told(await client.put(f"/v1/milestones/{key}", json=definition))
     told(await client.get("/v1/milestones"))
+
+
+@in_a_test
+@given(batch=st.lists(events | values, max_size=8), other=st.none() | values)
+async def test_any_batch(client: httpx.AsyncClient, batch: list[object], other: object) -> None:
+    """A few hundred bodies for `POST /v1/links/batch`: each event has one outcome, in its place."""
+    body = {"events": batch} if other is None else {"events": batch, "deadline_ms": other}
+    answer = await client.post("/v1/links/batch", json=body)
+    told(answer)
+    if answer.status_code == 200:
+        results, counts = answer.json()["results"], answer.json()["counts"]
+        assert list(range(len(batch))) == [result["index"] for result in results]
+        assert len(batch) == sum(counts.values())
+        assert all(("link" in result) != ("problem" in result) for result in results)
+    else:
+        assert other is not None
+
+
+names = st.sampled_from(["a", "b", "a:", ":", '"', '":', "\\", "\\u003a", "é", ""]) | st.text(
+    st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=3
+)
+
+
+def written(value: object, escaped: Sequence[str]) -> str:
+    """JSON, with the pairs of its objects as they come, and some characters as escapes."""
+    if isinstance(value, str):
+        letters = (
+            f"\\u{ord(letter):04x}" if letter in escaped else json.dumps(letter)[1:-1]
+            for letter in value
+        )
+        return f'"{"".join(letters)}"'
+    if isinstance(value, tuple):
+        pairs = (f"{written(name, escaped)} : {written(item, escaped)}" for name, item in value)
+        return f"{{{', '.join(pairs)}}}"
+    if isinstance(value, list):
+        return f"[{','.join(written(item, escaped) for item in value)}]"
+    return json.dumps(value)
+
+
+def twins(value: object) -> bool:
+    """Whether a name stands twice in one object."""
+    if isinstance(value, tuple):
+        given = [name for name, _ in value]
+        return len(set(given)) < len(given) or any(twins(item) for _, item in value)
+    return isinstance(value, list) and any(twins(item) for item in value)
+
+
+@settings(max_examples=2_000, deadline=None, derandomize=True)
+@given(
+    value=st.recursive(
+        names | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.none(),
+        lambda inner: (
+            st.lists(inner, max_size=3) | st.lists(st.tuples(names, inner), max_size=3).map(tuple)
+        ),
+        max_leaves=8,
+    ),
+    escaped=st.lists(st.sampled_from([":", "a", '"', "é"])),
+)
+def test_a_name_that_stands_twice_is_found_wherever_it_is(
+    value: object, escaped: list[str]
+) -> None:
+    """And no other body is refused for it, whatever its texts hold."""
+    body = written(value, escaped).encode()
+    if twins(value):
+        with pytest.raises(InvalidRequest, match="stands twice"):
+            requests.decode(body, object)
+    else:
+        requests.decode(body, object)

@@ -368,3 +368,15 @@ async def test_while_the_database_is_away_the_page_waits(
     ours = [record.getMessage() for record in caplog.records if record.name.startswith("milepost")]
     assert 9 == len(ours)
     assert NO_TOKEN not in " ".join(ours)
+
+
+async def test_a_mistake_of_ours_shows_a_customer_a_page(
+    visitor_of: httpx.AsyncClient, store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    """500 with the page that asks to come back, and a log without the token."""
+    async with store.connections.path() as database:
+        await database.execute(b"ALTER TABLE links RENAME COLUMN token TO tokens")
+    page = await visitor_of.get(f"/l/{NO_TOKEN}")
+    assert (500, "later") == (page.status_code, state(page))
+    assert "answered 500: UndefinedColumn" in caplog.text
+    assert NO_TOKEN not in caplog.text

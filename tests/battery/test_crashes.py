@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import signal
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
@@ -146,7 +147,6 @@ def test_a_crash_loses_nothing_and_makes_nothing_twice(
     usual = events(count, people=count, deadline_ms=5_000)
     hasty = events(count, people=count, deadline_ms=HASTY_MS)
     sent = [(hasty if number % 3 == 0 else usual)[number] for number in range(count)]
-    caller = {"addresses": on.addresses, "key": on.key, "insist": True}
 
     async def scenario() -> tuple[list[Answer], list[Crash]]:
         async with asyncio.TaskGroup() as group:
@@ -154,7 +154,9 @@ def test_a_crash_loses_nothing_and_makes_nothing_twice(
                 group.create_task(revive(replica, killing.crashes, on.database_url))
                 for replica in doomed
             ]
-            answers = await pour(sent, per_minute=killing.per_minute, **caller)
+            answers = await asyncio.to_thread(
+                on.pour, sent, per_minute=killing.per_minute, insist=True
+            )
         return answers, [crash for task in dying for crash in task.result()]
 
     answers, crashes = uvloop.run(scenario())
@@ -174,16 +176,28 @@ def test_a_crash_loses_nothing_and_makes_nothing_twice(
     assert max(took) <= TAKEOVER_SECONDS
 
 
+@pytest.mark.parametrize("seconds", [0, pytest.param(60, marks=LONG)])
 @pytest.mark.parametrize("failpoint", ["claimed", "made"])
 def test_a_process_that_wakes_up_late_changes_nothing(
-    install: Callable[..., Installation], watch: Watch, arm: Arm, failpoint: Failpoint
+    install: Callable[..., Installation],
+    watch: Watch,
+    arm: Arm,
+    failpoint: Failpoint,
+    seconds: int,
 ) -> None:
-    """It was frozen before its call, or before its settlement, and others have settled since."""
+    """It was frozen before its call, or before its settlement, and others have settled since.
+
+    Frozen for a minute; or its leases run out in the ledger, as soon as it is frozen.
+    """
     on = install(people=41, slots=1, settings=UNLIMITED)
     frozen = arm(on, f"{failpoint}=stop@5")
     *sent, last = events(41, people=41)
     answers = on.pour(sent, connections=40, patience=3, insist=True)
     assert signal.SIGSTOP == frozen.wait(os.WSTOPPED)
+    if seconds:
+        time.sleep(seconds)
+    else:
+        expire(on.database_url)
     watch.settled(within=TAKEOVER_SECONDS)
     before = ledger(on.database_url)
     made = Journal.read(on.platform.journal).writes
@@ -223,7 +237,7 @@ def test_an_event_that_kills_whoever_takes_it_is_parked(
             await asyncio.to_thread(expire, on.database_url)
 
     async def scenario() -> list[Answer]:
-        pouring = asyncio.create_task(pour(sent, addresses=on.addresses, key=on.key, insist=True))
+        pouring = asyncio.create_task(asyncio.to_thread(on.pour, sent, insist=True))
         await restart()
         answers = await pouring
         await asyncio.to_thread(expire, on.database_url)

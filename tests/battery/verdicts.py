@@ -239,7 +239,9 @@ class Watch:
                 f"expected: every link settled within {within:.0f} s; came: "
                 f"{self.unsettled.total()} unsettled, {dict(self.unsettled)}"
             )
-        return time.monotonic() - begun
+        took = time.monotonic() - begun
+        log.info("settled after %.1f s", took)
+        return took
 
     def look(self, connection: psycopg.Connection) -> None:
         """Look once."""

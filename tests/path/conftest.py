@@ -118,7 +118,7 @@ async def keys(milepost: Milepost) -> dict[Scope, str]:
 @pytest.fixture
 async def client(milepost: Milepost, keys: dict[Scope, str]) -> AsyncIterator[httpx.AsyncClient]:
     """A caller of the REST API with an admin's key."""
-    transport = httpx.ASGITransport(api.create(milepost.store, milepost.issuing))
+    transport = httpx.ASGITransport(api.create(milepost.store, milepost.issuing, milepost.budget))
     async with httpx.AsyncClient(
         transport=transport,
         base_url="http://milepost.test",

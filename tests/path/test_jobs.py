@@ -12,9 +12,11 @@ import httpx
 import pytest
 
 from milepost.app import Milepost
+from milepost.budget import Denied, Permit
 from milepost.errors import DatabaseBusy
 from milepost.jobs import sync
-from milepost.model import RegistrantDetails
+from milepost.jobs.flow import AT_ONCE, Counts
+from milepost.model import Event, Link, LinkState, RegistrantDetails
 from milepost.simulator import Config
 from milepost.store.pools import PoolStore
 from milepost.store.registrants import RegistrantStore
@@ -194,6 +196,185 @@ async def test_a_run_ends_while_the_platform_is_away(
     await platform.web.delete("/control/faults")
     await elapse(6)
     assert 10 == (await milepost.replenish.run_once()).ready
+
+
+async def issue(client: httpx.AsyncClient, event_id: str, ref: str = "ann") -> dict[str, Any]:
+    """The answer to an event."""
+    body = {"event_id": event_id, "milestone": "landed", "registrant": ref}
+    link: dict[str, Any] = (await client.post("/v1/links", json=body)).json()
+    return link
+
+
+async def test_a_pool_grows_before_a_person_runs_out_of_places(
+    client: httpx.AsyncClient, landed: Landed, milepost: Milepost
+) -> None:
+    """A link in the highest slot brings the next one, up to `max_slots`; then they are full."""
+    await landed(slots=3, max_slots=4, when_full="suppressed", fields=[])
+    for number in (1, 2):
+        assert "issued" == (await issue(client, f"e{number}"))["state"]
+    assert 0 == (await milepost.replenish.run_once()).planned
+    assert "issued" == (await issue(client, "e3"))["state"]
+    counts = await milepost.replenish.run_once()
+    assert (1, 1) == (counts.planned, counts.ready)
+    assert "issued" == (await issue(client, "e4"))["state"]
+    assert 0 == (await milepost.replenish.run_once()).planned
+    suppressed = await issue(client, "e5")
+    assert ("suppressed", "no-slot") == (suppressed["state"], suppressed["reason"]["rule"])
+    assert 4 == len((await pool(client))["distributions"])
+
+
+async def test_a_pool_does_not_grow_for_links_that_have_ended(
+    client: httpx.AsyncClient, landed: Landed, milepost: Milepost, execute: Execute
+) -> None:
+    """Their places are free again."""
+    await landed(slots=1, max_slots=9, fields=[])
+    await issue(client, "e1")
+    await execute("UPDATE links SET finished_at = now()")
+    assert 0 == (await milepost.replenish.run_once()).planned
+    await execute("UPDATE links SET finished_at = NULL, expires_at = now()")
+    assert 0 == (await milepost.replenish.run_once()).planned
+
+
+async def test_a_pool_grows_for_events_that_found_no_place(
+    client: httpx.AsyncClient, landed: Landed, milepost: Milepost, execute: Execute
+) -> None:
+    """Also when the links that hold the places are old; and by one slot, though looked at twice."""
+    await landed(slots=1, max_slots=9, when_full="suppressed", fields=[])
+    await issue(client, "e1")
+    assert "suppressed" == (await issue(client, "e2"))["state"]
+    await execute("DELETE FROM links WHERE event_id = 'e1'")  # as if thousands had come since
+    assert [1, 0] == [(await milepost.replenish.run_once()).planned for _ in range(2)]
+
+
+async def test_a_pool_does_not_grow_while_its_highest_slot_takes_no_links(
+    client: httpx.AsyncClient, landed: Landed, milepost: Milepost, execute: Execute
+) -> None:
+    """A platform whose links are not trusted is not given one list after the other."""
+    await landed(slots=1, max_slots=9, fields=[])
+    await issue(client, "e1")
+    await execute("UPDATE distributions SET state = 'stopped', stopped_because = 'a test'")
+    assert 0 == (await milepost.replenish.run_once()).planned
+
+
+async def test_drain_makes_what_waits_and_a_slow_call_holds_up_no_other(
+    client: httpx.AsyncClient, landed: Landed, milepost: Milepost, platform: Any, execute: Execute
+) -> None:
+    """All but one of more links than calls may be out are made while that one is out."""
+    people = {f"r{n}": RegistrantDetails(email=f"r{n}@example.com") for n in range(3 * AT_ONCE)}
+    await milepost.store.registrants.put(people)
+    await landed(lanes=["deferred"], fields=[])
+    for ref in people:
+        await issue(client, f"of-{ref}", ref)
+    await platform.fault("slow", seconds=3, call_class="list_contacts")
+    run = asyncio.create_task(milepost.drain.run_once())
+    query = "SELECT count(*) FROM links WHERE state = 'issued'"
+    while await execute(query) != [(len(people) - 1,)]:  # noqa: ASYNC110  (Postgres has no event)
+        await asyncio.sleep(0.05)
+    assert not run.done()
+    assert len(people) == (await run).issued
+    assert len(people) == Counter(await platform.writes())["list_contact.add"]
+    assert Counts() == await milepost.drain.run_once()
+
+
+async def test_drain_leaves_the_links_to_others_while_the_platform_is_away(
+    client: httpx.AsyncClient,
+    *,
+    landed: Landed,
+    milepost: Milepost,
+    elapse: Elapse,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A run ends with the first denial, and the next one asks for a permit before it takes any."""
+    await landed(lanes=["deferred"], fields=[])
+    for number in range(3):
+        await issue(client, f"e{number}")
+    await elapse(5)
+
+    async def deny(*_: object, **__: object) -> Denied:
+        """Know that the platform is away."""
+        return Denied("upstream-away", 1)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(milepost.budget, "grant", deny)
+        assert Counts() == await milepost.drain.run_once()
+        assert [] == await milepost.store.links.due(LinkState.WAITING, 9)
+        await elapse(16)  # what it took and did not try comes back
+        assert Counts() == await milepost.drain.run_once()
+        assert 3 == len(await milepost.store.links.due(LinkState.WAITING, 9))
+    await elapse(16)
+    assert 3 == (await milepost.drain.run_once()).issued
+
+
+async def test_one_link_that_goes_wrong_ends_no_flow(
+    client: httpx.AsyncClient,
+    *,
+    landed: Landed,
+    milepost: Milepost,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Whatever goes wrong; the log says where, and nothing of what was said."""
+    await landed(lanes=["deferred"], fields=[])
+    for ref in ("ann", "ben", "cleo"):
+        await issue(client, f"of-{ref}", ref)
+    take_up = milepost.issuing.take_up
+
+    async def stumble(event: Event, permit: Permit) -> Link:
+        """Go wrong for two of three."""
+        if event.ref == "ann":
+            raise ValueError("ann@example.com")
+        if event.ref == "ben":
+            raise DatabaseBusy("away")
+        return await take_up(event, permit)
+
+    monkeypatch.setattr(milepost.issuing, "take_up", stumble)
+    counts = await milepost.drain.run_once()
+    assert (1, 2) == (counts.issued, counts.broken_off)
+    assert "ValueError at" in caplog.text
+    assert "ann@example.com" not in caplog.text
+
+
+async def test_a_job_that_is_told_to_stop_begins_nothing_and_breaks_nothing_off(
+    client: httpx.AsyncClient, landed: Landed, milepost: Milepost, platform: Any
+) -> None:
+    """The call that is out ends, and its link is settled."""
+    await landed(lanes=["deferred"], fields=[])
+    await issue(client, "e1")
+    await platform.fault("slow", seconds=1, call_class="list_contacts")
+    stopping = asyncio.Event()
+    run = asyncio.create_task(milepost.drain.run_once(stopping))
+    while not await platform.writes():  # noqa: ASYNC110  (the simulator has no event for it)
+        await asyncio.sleep(0.02)
+    await issue(client, "e2", "ben")
+    stopping.set()
+    assert 1 == (await run).issued
+    assert Counts() == await milepost.drain.run_once(stopping)
+    assert 1 == (await milepost.drain.run_once()).issued
+
+
+@pytest.mark.parametrize("dedup", [True, False], indirect=["dedup"])
+async def test_sweep_finishes_what_a_dead_process_left(
+    client: httpx.AsyncClient,
+    *,
+    landed: Landed,
+    milepost: Milepost,
+    platform: Any,
+    elapse: Elapse,
+    dedup: bool,
+) -> None:
+    """A link whose call was accepted, and whose process died before it could write so."""
+    assert dedup == bool(milepost.deployment.dedup_criteria)
+    await landed(fields=[])
+    await platform.fault("timeout", seconds=30, call_class="list_contacts")
+    body = {"event_id": "e1", "milestone": "landed", "registrant": "ann", "deadline_ms": 100}
+    link = (await client.post("/v1/links", json=body)).json()
+    await elapse(31)  # its lease is over, and its process still hangs
+    assert 1 == (await milepost.sweep.run_once()).issued
+    assert Counts() == await milepost.sweep.run_once()
+    made = (await client.get(f"/v1/links/{link['id']}")).json()
+    assert ("issued", link["url"]) == (made["state"], made["url"])
+    adds = [e for e in await platform.entries() if e.get("effect") != "list_contact_modified"]
+    assert 1 == len(adds)
 
 
 async def test_sync_gives_everybody_one_contact(milepost: Milepost, platform: Any) -> None:

@@ -106,12 +106,12 @@ async def test_an_unwanted_share_is_lent_and_a_wanted_one_is_kept(budget: Budget
     """Who asks leaves to each other purpose what it wants of its own share and has not got."""
     given = terms()
     assert [0] == await granted(budget, given, ask(DIRECT, 0, wanted=5000))
-    # A sixtieth of the limit in a second, for each purpose that can wait.
-    assert [17, 17] == await granted(budget, given, ask(DRAIN, 990), ask(PROVISIONING, 990))
-    # Of theirs, 198 and 148, drain and provisioning have 17 each.
-    assert [990 - 34 - (198 - 17) - (148 - 17)] == await granted(budget, given, ask(DIRECT, 990))
+    # A forty-eighth of the limit in a second, for each purpose that can wait.
+    assert [21, 21] == await granted(budget, given, ask(DRAIN, 990), ask(PROVISIONING, 990))
+    # Of theirs, 198 and 148, drain and provisioning have 21 each.
+    assert [990 - 42 - (198 - 21) - (148 - 21)] == await granted(budget, given, ask(DIRECT, 990))
     assert [0] == await granted(budget, given, ask(DIRECT, 990))
-    assert [198 - 17 + 148 - 17] == await granted(budget, given, ask(CLICK, 990))
+    assert [198 - 21 + 148 - 21] == await granted(budget, given, ask(CLICK, 990))
 
 
 async def test_who_borrows_and_can_wait_leaves_the_last_twentieth(
@@ -120,13 +120,22 @@ async def test_who_borrows_and_can_wait_leaves_the_last_twentieth(
     """Live events that begin suddenly find something at once; own shares are used up."""
     given = terms()
     await granted(budget, given, ask(DRAIN, 1))
-    age(sql, 4)
+    age(sql, 40)
     sql("UPDATE grants SET granted = 940")
     assert [1] == await granted(budget, given, ask(DRAIN, 100))
     assert [49] == await granted(budget, given, ask(DIRECT, 100))
     age(sql, 124)
     await granted(budget, given, ask(CLICK, 990 - 10))
     assert [10] == await granted(budget, given, ask(RECONCILE, 100))
+
+
+async def test_who_can_wait_is_paced(budget: BudgetStore, sql: Sql) -> None:
+    """A sixth of the limit in ten seconds, so that what was lent comes free as evenly."""
+    given = terms()
+    for _ in range(9):
+        await granted(budget, given, ask(DRAIN, 100))
+        age(sql, 2)
+    assert pytest.approx(165, abs=24) == (await room(budget, given, DRAIN)).granted
 
 
 async def test_nobody_wants_more_of_the_brand_than_the_class_allows(budget: BudgetStore) -> None:

@@ -216,16 +216,16 @@ async def test_a_person_has_one_live_link_in_a_list(
     store: Store, register: Register, sql: Sql
 ) -> None:
     """Slots are given out in order; when all are taken `when_full` decides; an end makes room."""
-    await register(slots=2)
+    await register(slots=2, max_slots=2)
     for event_id in ("e1", "e2"):
         await store.links.settle(issued(await store.links.claim(event(event_id))))
     assert ("waiting", "no-slot") == decision(await store.links.claim(event("e3")))
-    await register(slots=2, when_full="suppressed")
+    await register(slots=2, max_slots=2, when_full="suppressed")
     assert ("suppressed", "no-slot") == decision(await store.links.claim(event("e4")))
     assert ("claimed", None) == decision(await store.links.claim(event("b1", "ben")))
     # The end of a link frees its list, but never its distribution: they would share one URL.
     sql("UPDATE links SET finished_at = now() WHERE event_id = 'e1'")
-    await register(slots=2)
+    await register(slots=2, max_slots=2)
     assert ("waiting", "no-slot") == decision(await store.links.claim(event("e3")))
     sql(SUCCESSOR)
     asked = await store.links.claim(event("e3"))

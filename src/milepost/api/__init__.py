@@ -11,10 +11,11 @@ from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
 
-from milepost.api import health, links, milestones, problems, registrants, short_links
+from milepost.api import capacity, health, links, milestones, problems, registrants, short_links
 from milepost.api.access import PUBLIC, Doorkeeper, refuse_unguarded
 from milepost.api.requests import StrictRequest
 from milepost.api.schema import Reader
+from milepost.budget import Budget
 from milepost.errors import DatabaseBusy, Refusal
 from milepost.issuing import Issuing
 from milepost.store import Store
@@ -23,13 +24,18 @@ __all__ = ["create"]
 
 
 def create(
-    store: Store, issuing: Issuing, *, stopping: Callable[[], bool] = lambda: False
+    store: Store,
+    issuing: Issuing,
+    budget: Budget,
+    *,
+    stopping: Callable[[], bool] = lambda: False,
 ) -> Litestar:
     """The REST application, on an open store.
 
     Args:
         store: what is asked.
         issuing: the path of an event.
+        budget: what this process may call.
         stopping: whether the process was told to end: it is not ready any more then.
     """
     application = Litestar(
@@ -38,6 +44,7 @@ def create(
             milestones.router(store),
             registrants.router(store),
             short_links.router(issuing),
+            capacity.router(store, budget),
             health.router(store, stopping),
         ],
         before_request=Doorkeeper(store.keys),

@@ -100,17 +100,20 @@ class StrictRequest(Request[Any, Any, State]):
 
         Raises:
             HTTPException: 413 for one that is too large, 408 for one that stalls.
-            InvalidRequest: the caller hung up.
+            InvalidRequest: the caller hung up, or sent nothing.
         """
         if self._body is Empty:
             try:
                 async with asyncio.timeout(BODY_SECONDS):
-                    self._body = self._connection_state.body = await self._receive_all()
+                    body = await self._receive_all()
             except TimeoutError as error:
                 raise HTTPException(
                     status_code=HTTPStatus.REQUEST_TIMEOUT,
                     detail=f"The body did not arrive within {BODY_SECONDS:g} s.",
                 ) from error
+            if not body:
+                raise InvalidRequest("The body is empty.")
+            self._body = self._connection_state.body = body
         return self._body
 
     async def _receive_all(self) -> bytes:

@@ -20,12 +20,13 @@ import logging
 import re
 from http import HTTPStatus
 from importlib.resources import files
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from litestar import Response, Router, get, head
+from litestar import Request, Response, Router, get, head
 from msgspec import Struct
 
+from milepost.api import problems
 from milepost.api.access import PUBLIC
 from milepost.api.languages import WORDS, language_of
 from milepost.api.requests import StrictRequest
@@ -104,7 +105,20 @@ def router(issuing: Issuing) -> Router:
         status = HTTPStatus.NOT_FOUND if _token(request) is None else HTTPStatus.OK
         return Response(None, status_code=status, media_type="text/html", headers=_PAGE_HEADERS)
 
-    return Router("/l", route_handlers=[visit, look], opt=PUBLIC, include_in_schema=False)
+    return Router(
+        "/l",
+        route_handlers=[visit, look],
+        opt=PUBLIC,
+        include_in_schema=False,
+        exception_handlers={Exception: _mistaken},
+    )
+
+
+def _mistaken(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    """Answer a mistake of ours with a page as well: customers cannot read problems."""
+    problems.unexpected(request, error)  # tells the log where it happened
+    language = language_of(None, request.headers.get("accept-language"))
+    return _page("later", language, HTTPStatus.INTERNAL_SERVER_ERROR)
 
 
 async def _complete(

@@ -43,10 +43,10 @@ class Visitor(StrEnum):
 
 _AHEAD: Final = re.compile(r"\b(?:prefetch|prerender|preview|instant)\b", re.IGNORECASE)
 _AHEAD_HEADERS: Final = (
-    "sec-purpose",  # Chrome, Firefox and Safari: `prefetch`, `prefetch;prerender`
-    "purpose",  # Chrome before 2026, and Cloudflare's prefetching
-    "x-purpose",  # older Safari: `preview`, for the pictures of its top sites
-    "x-moz",  # older Firefox
+    "sec-purpose",  # the standard's: `prefetch`, `prefetch;prerender`
+    "purpose",  # Chrome's, still sent beside it
+    "x-purpose",  # Safari's: `preview`, for the pictures of its top sites
+    "x-moz",  # older Firefox's
 )
 
 _PROGRAMS: Final = re.compile(

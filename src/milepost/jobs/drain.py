@@ -19,6 +19,6 @@ class Drain:
     def __init__(self, flow: Flow) -> None:
         self._flow = flow
 
-    async def run_once(self, stopping: asyncio.Event) -> Counts:
+    async def run_once(self, stopping: asyncio.Event | None = None) -> Counts:
         """Try every link that waits and is due; see `Flow.run`."""
         return await self._flow.run((LinkState.WAITING,), stopping)

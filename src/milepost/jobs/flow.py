@@ -28,11 +28,13 @@ AT_ONCE: Final = 32
 """Calls that are out at the same time: with 150 ms each they are 200 a second, four times the rate
 that the platform allows a whole brand."""
 
-FIRST_PAGE: Final = 8
+FIRST_PAGE: Final = 1
 LARGEST_PAGE: Final = 128
 """Links that are taken from the ledger at once. Pages grow while they are used up, and are small
 again after a denial: what was taken and not tried is nobody's until `HOLD_SECONDS` are over, and a
-link that a person opens meanwhile should not have to wait behind it."""
+link that a person opens meanwhile should not have to wait behind it. The first is of one: while the
+platform is away there is one permit every few seconds, a probe's, and what else were taken with it
+would be the links of those who wait in front of the page."""
 
 PATIENCE_SECONDS: Final = 2.0
 """How long a permit is waited for at a time; also how late a stop may be noticed."""
@@ -63,6 +65,32 @@ class Counts(Struct, kw_only=True):
         setattr(self, name, getattr(self, name) + 1)
 
 
+class _Page:
+    """Links that were taken from the ledger together, and are not begun yet."""
+
+    def __init__(self) -> None:
+        self.size = FIRST_PAGE
+        self._rest: deque[Due] = deque()
+        self._fresh_until = 0.0
+
+    @property
+    def rest(self) -> deque[Due]:
+        """What is left of it, and nobody else's."""
+        if self._rest and asyncio.get_running_loop().time() > self._fresh_until:
+            self._rest.clear()
+        return self._rest
+
+    def fill(self, links: Sequence[Due]) -> None:
+        """Begin the next one; a page that was used up is followed by a larger one."""
+        self._rest.extend(links)
+        self._fresh_until = asyncio.get_running_loop().time() + FRESH_SECONDS
+        self.size = min(2 * self.size, LARGEST_PAGE)
+
+    def shrink(self) -> None:
+        """Take few the next time."""
+        self.size = FIRST_PAGE
+
+
 class Flow:
     """Takes up links that are due.
 
@@ -82,7 +110,7 @@ class Flow:
         self._call_class = call_class
         self._was_denied = False
 
-    async def run(self, states: Sequence[LinkState], stopping: asyncio.Event) -> Counts:
+    async def run(self, states: Sequence[LinkState], stopping: asyncio.Event | None) -> Counts:
         """Take links of these states up until none is due, or the platform is away.
 
         Args:
@@ -93,6 +121,7 @@ class Flow:
         Raises:
             DatabaseError: Postgres is away.
         """
+        stopping = stopping or asyncio.Event()
         counts = Counts()
         out: set[asyncio.Task[None]] = set()
         try:
@@ -109,46 +138,46 @@ class Flow:
         counts: Counts,
         out: set[asyncio.Task[None]],
     ) -> None:
-        clock = asyncio.get_running_loop().time
-        page: deque[Due] = deque()
-        size, fresh_until = FIRST_PAGE, 0.0
+        page = _Page()
         while not stopping.is_set():
-            if clock() > fresh_until:
-                page.clear()
             # Who was denied before takes no links until there is a permit, so that they stay with
             # whoever has one.
-            permit = await self._permit() if page or self._was_denied else None
+            permit = await self._permit() if page.rest or self._was_denied else None
             if isinstance(permit, Denied):
-                self._was_denied = True
-                size = FIRST_PAGE
                 if permit.rule == "upstream-away":
                     return
+                page.shrink()
                 continue
-            self._was_denied = False
-            if not page:
-                fresh_until = clock() + FRESH_SECONDS
-                page.extend(await self._due(states, size))
-                size = min(2 * size, LARGEST_PAGE)
-            if not page:
+            if not page.rest:
+                page.fill(await self._due(states, 1 if permit and permit.is_probe else page.size))
+            if page.rest and permit is not None:
+                await self._begin(page.rest.popleft(), permit, counts, out)
+            elif not page.rest:
                 if permit is not None:
                     permit.give_back()
                 if not out:
                     return
                 await asyncio.wait(out, timeout=LOOK_SECONDS)
-                continue
-            if permit is None:
-                continue
-            due = page.popleft()
-            if due.alone and out:
-                await asyncio.wait(out)
-            task = asyncio.create_task(self._take_up(due, permit, counts))
-            out.add(task)
-            task.add_done_callback(out.discard)
-            if due.alone or len(out) >= AT_ONCE:
-                await asyncio.wait(out, return_when=asyncio.FIRST_COMPLETED)
 
     async def _permit(self) -> Permit | Denied:
-        return await self._budget.grant(self._call_class, Purpose.DRAIN, patience=PATIENCE_SECONDS)
+        permit = await self._budget.grant(
+            self._call_class, Purpose.DRAIN, patience=PATIENCE_SECONDS
+        )
+        # A probe goes alone: whoever comes next is denied until it is back.
+        self._was_denied = isinstance(permit, Denied) or permit.is_probe
+        return permit
+
+    async def _begin(
+        self, due: Due, permit: Permit, counts: Counts, out: set[asyncio.Task[None]]
+    ) -> None:
+        """Take a link up, and come back when there is room for another one."""
+        if due.alone and out:
+            await asyncio.wait(out)
+        task = asyncio.create_task(self._take_up(due, permit, counts))
+        out.add(task)
+        task.add_done_callback(out.discard)
+        if due.alone or len(out) >= AT_ONCE:
+            await asyncio.wait(out, return_when=asyncio.FIRST_COMPLETED)
 
     async def _due(self, states: Sequence[LinkState], size: int) -> list[Due]:
         found: list[Due] = []

@@ -1,5 +1,9 @@
 """Job `replenish`: brings the pool of every milestone to its target.
 
+A pool starts with the milestone's `slots`. It grows by one slot while the highest one holds a live
+link, which is that of a person who has one in every slot: their next event finds a place, until the
+pool has `max_slots`. It never shrinks.
+
 A slot takes four calls: its mailing list, our probe in it, an Individual-link distribution on it,
 and the list of that distribution's links, from which its template is learnt (*calibration*). The
 list holds only the probe then, so that listing its links touches no real person. What a call made
@@ -66,14 +70,15 @@ class Replenish:
 
     async def run_once(
         self,
-        progress: Callable[[int], None] = lambda _: None,
         stopping: asyncio.Event | None = None,
+        *,
+        progress: Callable[[int], None] = lambda _: None,
     ) -> Counts:
         """Make every slot that a milestone lacks, as far as the platform lets us.
 
         Args:
-            progress: is told after each slot how many were seen to.
             stopping: once it is set, no further slot is begun.
+            progress: is told after each slot how many were seen to.
         """
         stopping = stopping or asyncio.Event()
         counts = Counts()

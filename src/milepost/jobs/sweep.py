@@ -20,6 +20,6 @@ class Sweep:
     def __init__(self, flow: Flow) -> None:
         self._flow = flow
 
-    async def run_once(self, stopping: asyncio.Event) -> Counts:
+    async def run_once(self, stopping: asyncio.Event | None = None) -> Counts:
         """Try every link whose lease or pause is over; see `Flow.run`."""
         return await self._flow.run((LinkState.CLAIMED, LinkState.UNKNOWN), stopping)

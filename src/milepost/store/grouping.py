@@ -39,13 +39,15 @@ class GroupCommit(Generic[Item, Outcome]):
     """Writes items in batches, each as soon as the one before it is written.
 
     Nothing waits for company: an item that arrives at an idle group goes at once, alone. Under load
-    the batches grow by themselves, since more arrives while one is written.
+    the batches grow by themselves, since more arrives while they are written.
 
     Args:
         write: writes a batch in one transaction and returns one outcome for each item, in order.
         apart: items that have one of these values in common go into different batches.
         same: items with the same value, while they queue, are written once.
         most: items in a batch at the most.
+        writers: batches that may be under way at once, each on a connection of its own. Two keep
+            Postgres at work while what it said of the one before is read.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class GroupCommit(Generic[Item, Outcome]):
         apart: Callable[[Item], Collection[Hashable]],
         same: Callable[[Item], Hashable],
         most: int = 100,
+        writers: int = 1,
     ) -> None:
         self._write = write
         self._apart = apart
@@ -62,7 +65,8 @@ class GroupCommit(Generic[Item, Outcome]):
         self._most = most
         self._queue: deque[_Entry[Item, Outcome]] = deque()
         self._queued: dict[Hashable, _Entry[Item, Outcome]] = {}
-        self._writer: asyncio.Task[None] | None = None
+        self._idle = writers
+        self._writing: set[asyncio.Task[None]] = set()
 
     async def submit(self, item: Item) -> tuple[Outcome, bool]:
         """Have an item written.
@@ -81,8 +85,11 @@ class GroupCommit(Generic[Item, Outcome]):
             entry = self._queued[key] = _Entry(item)
             self._queue.append(entry)
         entry.waiters.append(waiter)
-        if self._writer is None:
-            self._writer = asyncio.create_task(self._run())
+        if self._idle:
+            self._idle -= 1
+            writer = asyncio.create_task(self._run())
+            self._writing.add(writer)
+            writer.add_done_callback(self._writing.discard)
         return await waiter
 
     async def _run(self) -> None:
@@ -90,7 +97,7 @@ class GroupCommit(Generic[Item, Outcome]):
             while batch := self._next_batch():
                 await self._settle(batch)
         finally:
-            self._writer = None
+            self._idle += 1
 
     def _next_batch(self) -> list[_Entry[Item, Outcome]]:
         batch: list[_Entry[Item, Outcome]] = []

@@ -6,7 +6,6 @@ import hashlib
 import hmac
 import re
 import secrets
-import time
 from collections.abc import Collection
 from typing import Final
 
@@ -15,13 +14,7 @@ from sqlalchemy import func, insert, select
 from milepost.model import Caller, Scope
 from milepost.store import tables
 from milepost.store.connections import Connections
-
-REMEMBERED_SECONDS: Final = 5.0
-"""A revoked key is refused after this long at the latest; without it every request would cost a
-statement."""
-
-MOST_REMEMBERED: Final = 1_000
-"""Wrong keys are remembered too, and must not fill the memory."""
+from milepost.store.remembering import Remembered
 
 _SHAPE: Final = re.compile(r"mp_([0-9a-f]{8})_[0-9a-f]{64}")
 _UNKNOWN: Final = hashlib.sha256(b"no such key").digest()
@@ -32,7 +25,7 @@ class KeyStore:
 
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
-        self._remembered: dict[bytes, tuple[float, Caller | None]] = {}
+        self._callers = Remembered(self._look_up)  # wrong keys, too: they are asked for as often
 
     async def create(self, name: str, scopes: Collection[Scope]) -> tuple[str, str]:
         """Make a key and return its id and the key itself, which is shown this once."""
@@ -59,18 +52,10 @@ class KeyStore:
         shape = _SHAPE.fullmatch(key)
         if shape is None:
             return None
-        digest = _digest(key)
-        now = time.monotonic()
-        known = self._remembered.get(digest)
-        if known is not None and known[0] > now:
-            return known[1]
-        caller = await self._look_up(shape[1], digest)
-        if len(self._remembered) >= MOST_REMEMBERED:
-            del self._remembered[next(iter(self._remembered))]
-        self._remembered[digest] = (now + REMEMBERED_SECONDS, caller)
-        return caller
+        return await self._callers.get((shape[1], _digest(key)))
 
-    async def _look_up(self, key_id: str, digest: bytes) -> Caller | None:
+    async def _look_up(self, asked: tuple[str, bytes]) -> Caller | None:
+        key_id, digest = asked
         keys = tables.api_keys
         async with self._connections.transaction() as connection:
             row = (

@@ -27,6 +27,10 @@ from milepost.store.connections import Connections, plain, statement
 LEASE_SECONDS: Final = 120
 """How long a distribution is one worker's to make: its five calls and their looks, each of 10 s."""
 
+NEWEST_LINKS: Final = 5_000
+"""How many links tell whether a milestone runs short of slots: more than come between two looks of
+`replenish` at 3,000 events a minute, and some 10 ms to read."""
+
 PAUSE_SECONDS: Final = 5
 """After an error the distribution is left alone for so long: a run ends instead of insisting."""
 
@@ -86,10 +90,15 @@ class PoolStore:
         self._connections = connections
 
     async def plan(self, milestone: str, deployment: str) -> int:
-        """Write down the slots that a milestone lacks; returns how many."""
+        """Write down the slots that a milestone lacks; returns how many.
+
+        It lacks those that it starts with, and one above the highest that somebody has a live link
+        in, until it has `max_slots`: a person who holds a link in every slot has no place for the
+        next event.
+        """
         async with self._connections.path() as connection:
             cursor = await connection.execute(
-                _PLAN, {"milestone": milestone, "deployment": deployment}
+                _PLAN, {"milestone": milestone, "deployment": deployment, "newest": NEWEST_LINKS}
             )
             return cursor.rowcount
 

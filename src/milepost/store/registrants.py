@@ -14,7 +14,7 @@ the doubt behind, and whoever comes next asks before it adds.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -28,6 +28,7 @@ from milepost.model import Registrant, RegistrantDetails
 from milepost.policy import contact_key
 from milepost.store import tables
 from milepost.store.connections import Connections, Row, begun_again, statement
+from milepost.store.grouping import GroupCommit
 
 CHUNK: Final = 500
 """Rows written in one transaction at the most: a claim waits for one chunk, not for a file."""
@@ -45,6 +46,7 @@ _KEYS_LOCK: Final = 0x6B657973  # "keys"
 _LOCK: Final = statement("registrants_lock")
 _PUT: Final = statement("registrants_put")
 _KEY: Final = statement("registrants_key")
+_CONTACTS: Final = statement("registrants_contacts")
 _ARRIVED: Final = statement("registrants_arrived")
 _WITHOUT_CONTACT: Final = statement("registrants_without_contact")
 _SET_BACK: Final = statement("registrants_set_back")
@@ -77,6 +79,12 @@ class RegistrantStore:
 
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
+        # Noted one by one, a thousand first links a second would take the path's connections.
+        self._contacts = GroupCommit[Row, None](
+            self._write_contacts,
+            apart=lambda contact: (contact["ref"],),
+            same=lambda contact: tuple(contact.values()),
+        )
 
     @begun_again
     async def put(
@@ -194,13 +202,16 @@ class RegistrantStore:
             contact_key: the registrant's when the link was claimed; under another one they have
                 another contact, and nothing is changed.
         """
+        await self._contacts.submit(
+            {"ref": ref, "contact_id": contact_id, "contact_key": contact_key}
+        )
+
+    @begun_again
+    async def _write_contacts(self, contacts: Sequence[Row]) -> Sequence[None]:
+        given = msgspec.json.encode(contacts).decode()
         async with self._connections.path() as connection:
-            await connection.execute(
-                b"UPDATE registrants SET contact_id = %(contact)s"
-                b" WHERE ref = %(ref)s AND contact_id IS NULL"
-                b" AND contact_key IS NOT DISTINCT FROM %(key)s::text",
-                {"ref": ref, "contact": contact_id, "key": contact_key},
-            )
+            await connection.execute(_CONTACTS, {"contacts": given}, prepare=True)
+        return [None] * len(contacts)
 
     async def rekey(self, directory_id: str, criteria: frozenset[str]) -> int:
         """Compute every contact key anew, as this directory tells contacts apart.

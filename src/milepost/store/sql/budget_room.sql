@@ -45,7 +45,8 @@ used AS (
         p.share,
         coalesce(sum(g.granted), 0) AS granted,
         coalesce(sum(g.wanted), 0) AS wanted,
-        coalesce(sum(g.granted) FILTER (WHERE g.number > m.number - 2), 0) AS lately,
+        coalesce(sum(g.granted) FILTER (WHERE g.number > m.number - 2), 0) AS in_a_second,
+        coalesce(sum(g.granted) FILTER (WHERE g.number > m.number - 20), 0) AS in_ten,
         min(g.number) FILTER (WHERE g.granted > 0) AS oldest
     FROM class AS k
     CROSS JOIN unnest(%(purposes)s::text[], %(shares)s::double precision[]) AS p (purpose, share)
@@ -85,7 +86,9 @@ room AS (
                 -- Beyond its own share it leaves the last twentieth alone.
                 greatest(least(r.free - r.kept, floor(r.share * r.most) - r.granted),
                     r.free - r.kept - floor(0.05 * r.most)),
-                ceil(r.most / 60) - r.lately))
+                -- Evenly; what a second has missed may be caught up within ten.
+                ceil(r.most / 48) - r.in_a_second,
+                ceil(r.most / 6) - r.in_ten))
             ELSE greatest(0, r.free - r.kept)
         END::integer AS room,
         -- Seconds until asking again may bring more.

@@ -1,0 +1,61 @@
+"""Millions of rows at once: keys and indexes go first and are built again at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+from psycopg import sql
+
+KEYS = """
+SELECT format('ALTER TABLE %s DROP CONSTRAINT %I', conrelid::regclass, conname),
+    format('ALTER TABLE %s ADD CONSTRAINT %I %s', conrelid::regclass, conname,
+        pg_get_constraintdef(oid))
+FROM pg_constraint
+WHERE conrelid IN ('links'::regclass, 'registrants'::regclass) AND contype IN ('p', 'u', 'f')
+ORDER BY contype = 'f' DESC, contype
+"""
+"""How each key is taken away and put back; foreign keys are the first to go."""
+
+INDEXES = """
+SELECT format('DROP INDEX %I', indexname), indexdef
+FROM pg_indexes
+WHERE tablename IN ('links', 'registrants')
+    AND indexname NOT IN (SELECT conname FROM pg_constraint)
+"""
+
+
+@contextmanager
+def refilled(database_url: str) -> Iterator[psycopg.Connection]:
+    """A connection that fills registrants and links, both empty at first, in one transaction.
+
+    The tables are emptied in the transaction that fills them: so Postgres needs no log of it.
+    """
+    with psycopg.connect(database_url) as connection:
+        connection.execute("SET maintenance_work_mem = '1GB'; SET work_mem = '256MB'")
+        rebuilt = [
+            *connection.execute(KEYS).fetchall(),
+            *connection.execute(INDEXES).fetchall(),
+        ]
+        for drop, _ in rebuilt:
+            connection.execute(drop)
+        connection.execute("TRUNCATE registrants, links")
+        yield connection
+        for _, create in reversed(rebuilt):
+            connection.execute(create)
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("VACUUM (ANALYZE)")  # or Postgres would begin it while we measure
+
+
+PEOPLE = sql.SQL("""
+INSERT INTO registrants (id, ref, email, contact_key, dedup_key, contact_id, home_lookup_id,
+    contact_at, created_at, updated_at)
+OVERRIDING SYSTEM VALUE
+SELECT n + 1, 'r' || lpad(n::text, 7, '0'), 'r' || n || '@example.com', md5('contact ' || n),
+    md5('contact ' || n), 'CID_' || lpad(n::text, 15, '0'), 'CGC_' || lpad(n::text, 15, '0'),
+    milepost_now(), milepost_now(), milepost_now()
+FROM generate_series(0, {} - 1) AS n
+""")
+"""Registrants `r0000000` and so on, with contacts of their own. The ids of these are made up: no
+row leads to a call that names one."""
