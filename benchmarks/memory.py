@@ -19,7 +19,7 @@ SETTLE_SECONDS = 2.0
 """After its start: what runs once has run."""
 
 DRAIN_SECONDS = 30.0
-"""1,500 links at 3,000 calls a minute: what a page of them takes, it takes from the first one on."""
+"""1,500 links at 3,000 calls a minute; what the work on a page takes, it takes from the first."""
 
 SLOTS = 10
 

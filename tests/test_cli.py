@@ -27,6 +27,7 @@ COMMANDS = (
     (),
     ("demo",),
     ("serve",),
+    ("work",),
     ("simulate",),
     ("migrate",),
     ("keys", "create"),
@@ -47,6 +48,9 @@ def settings(database_url: str) -> dict[str, str]:
         "MILEPOST_UPSTREAM_URL": "http://127.0.0.1:1/API/v3",
         "MILEPOST_UPSTREAM_TOKEN": "simulator",
         "MILEPOST_SECRET": "a secret of at least sixteen bytes",
+        "MILEPOST_PUBLIC_URL": "http://127.0.0.1:8700",
+        "MILEPOST_RATE_PER_MINUTE": "1000000",
+        "MILEPOST_LIMITS": "none",
     }
 
 
@@ -159,11 +163,16 @@ def test_milestones_and_registrants_are_taken(settings: dict[str, str], tmp_path
             for more in (["--dry-run"], [], [])
         ]
         synced = milepost("run", "sync", "--json", settings=settings)
+        taken_up = [
+            the_object(milepost("run", job, "--json", settings=settings))
+            for job in ("drain", "sweep")
+        ]
         report = milepost("registrants", "import", str(people), settings=settings)
     assert {"milestones": {"landed": "created"}} == the_object(applied)
     assert [(1, 0), (1, 0), (0, 1)] == [(i["created"], i["unchanged"]) for i in imports]
     assert [{"line": 3, "reason": "1 values under 2 columns"}] == imports[0]["bad_rows"]
     assert 1 == the_object(synced)["made"]
+    assert [0, 0] == [counts["issued"] for counts in taken_up]
     assert "2 rows: 0 created, 0 changed, 1 unchanged, 1 bad\n" == report.stdout
     assert "  line 3: 1 values under 2 columns\n" == report.stderr
 
@@ -231,6 +240,43 @@ def test_a_server_ends_in_order(number: signal.Signals, settings: dict[str, str]
             started.send_signal(number)
             assert b"" == started.stderr.read()
             assert 0 == started.wait(30)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_worker_ends_in_order(number: signal.Signals, settings: dict[str, str]) -> None:
+    """It says when it works, answers nobody, and leaves with exit code 0."""
+    with simulator(0) as ready:
+        environment = os.environ | settings | {"MILEPOST_UPSTREAM_URL": ready()["url"]}
+        with process("work", environment=environment, stderr=subprocess.PIPE) as started:
+            assert started.stderr is not None
+            assert started.stderr.readline() == b"Milepost works\n"
+            started.send_signal(number)
+            assert b"" == started.stderr.read()
+            assert 0 == started.wait(30)
+
+
+@pytest.mark.parametrize("command", [("work",), ("run", "drain"), ("run", "sweep")], ids=" ".join)
+def test_jobs_that_may_hand_out_links_need_the_public_address(
+    command: tuple[str, ...], settings: dict[str, str]
+) -> None:
+    """No server tells them where it is."""
+    said = complaint(milepost(*command, settings=settings | {"MILEPOST_PUBLIC_URL": ""}))
+    assert "MILEPOST_PUBLIC_URL is missing; for example: https://" in said
+
+
+def test_a_service_without_a_public_address_says_where_its_links_lead(
+    settings: dict[str, str],
+) -> None:
+    """To this machine, which is right for trying it out; customers could not follow them."""
+    with simulator(0) as ready:
+        environment = os.environ | settings | {"MILEPOST_UPSTREAM_URL": ready()["url"]}
+        del environment["MILEPOST_PUBLIC_URL"]
+        arguments = ("serve", "--port", "0")
+        with process(*arguments, environment=environment, stderr=subprocess.PIPE) as started:
+            assert started.stderr is not None
+            warned, said = started.stderr.readline().decode(), started.stderr.readline().decode()
+    assert said.startswith("Milepost on http://")
+    assert "MILEPOST_PUBLIC_URL is missing: short links lead to http://127.0.0.1:" in warned
 
 
 def test_a_process_ends_with_the_one_that_started_it() -> None:

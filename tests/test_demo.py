@@ -76,6 +76,8 @@ def test_the_demo_explains_what_is_in_its_way_and_then_holds(folder: Path) -> No
     text = "".join(said)
     assert "✗" not in text
     assert "one call to the platform for each link: 985 by its own journal" in text
+    assert "a peak of 985 events is answered in " in text
+    assert "the platform has them all: 985 by its own journal" in text
     assert "its response holds B6 2802 JFK BUF 1 and the link's reference" in text
     assert 1 == second.returncode
     assert "a demo runs in this folder already" in second.stderr

@@ -8,10 +8,12 @@ The map, from the top; imports run downwards only. The path of an event is `api/
 - `replay`: sends events from a file, as an app's backend would
 - `local`: starts the simulator beside a process
 - `app`: the composition root: settings go in, a running Milepost comes out
-- `api/`: REST: parse, call one verb, shape the answer
+- `api/`: REST: parse, call one verb, shape the answer; `api/short_links.py` is what customers see
+- `worker`: runs the jobs, beside the API or alone
 - `jobs/`: periodic work, one file for each job, each with `run_once()`
 - `issuing`: the path: event → claim → call → link → settle
 - `routes/`: what the routes do differently
+- `budget`: how many calls may go to the platform now, and for whom
 - `store/`: Postgres: one verb is one transaction; `store/links.py` holds the ledger's essay
 - `upstream/`: the client of the survey platform
 - `embedded`: Postgres from a wheel, for a machine that has none
@@ -20,5 +22,6 @@ The map, from the top; imports run downwards only. The path of an event is `api/
 - `payload`: pure: an event's data, checked, fingerprinted, sealed
 - `model`: the words as values
 - `settings`, `errors`: what an installation is told; what can go wrong
+- `failpoints`: where a test can make a process die
 - `simulator/`: a faithful stand-in for the survey platform, which knows only the wire
 """

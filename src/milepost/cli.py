@@ -228,6 +228,7 @@ def serve_one(*, listener: int, with_worker: bool) -> None:
 def work() -> None:
     """Run the jobs without answering requests, until Ctrl-C or SIGTERM."""
     given = settings.load()
+    settings.demand_public_url(given)
     from milepost import app
 
     with _simulator(given) as await_simulator, app.database(given) as url:
@@ -530,6 +531,8 @@ def run(*, job: str, as_json: bool) -> None:
     sync makes a contact for each registrant, replenish the distributions that milestones lack,
     drain the links that wait; sweep finishes what a process left behind when it died.
     """
+    if job in {"drain", "sweep"}:
+        settings.demand_public_url(settings.load())
 
     async def work(milepost: Milepost) -> Any:
         with _bar(job, None, quiet=as_json) as advance:

@@ -2,7 +2,8 @@
 
 It runs what a user would run: an embedded Postgres (a database of its own, made anew each time),
 the simulator and the service as processes, the service's REST API over HTTP. One link is opened and
-answered as a customer's browser would do it.
+answered as a customer's browser would do it. The same day comes again as a peak, which is answered
+with short links at once; the calls follow.
 """
 
 from __future__ import annotations
@@ -43,6 +44,9 @@ from milepost.settings import Settings
 from milepost.store import migrate
 
 MILESTONE: Final = "landed"
+PEAK: Final = "landed-peak"
+PEAK_SECONDS: Final = 60
+"""How long the links of the peak may take to be true at the platform; usually a few seconds."""
 SLOTS: Final = 5  # the busiest aircraft of the day landed five times
 FIELDS: Final = (
     {"name": "carrier", "required": True, "max_length": 2},
@@ -114,6 +118,8 @@ def run_demo(*, stay: bool) -> int:
             "MILEPOST_DATABASE_URL": database_url,
             "MILEPOST_UPSTREAM_URL": settings.SIMULATOR,
             "MILEPOST_SECRET": os.urandom(32).hex(),
+            "MILEPOST_RATE_PER_MINUTE": str(settings.MAX_RATE_PER_MINUTE),  # as the simulator
+            "MILEPOST_LIMITS": "none",
         }
         port = free_port(PORT)
         log = parts.enter_context(log_path.open("wb"))
@@ -142,6 +148,7 @@ async def _demo(
         checks.append(await _send_again(demo, events, tally))
         for event in _two_of_one(events):
             checks.extend(await _answer(demo, event, tally.urls.get(event["event_id"])))
+        checks.extend(await _peak(demo, events))
         console.print()
         for check in checks:
             mark = "[green]✓[/]" if check.holds else "[red]✗[/]"
@@ -217,15 +224,25 @@ async def _up(
         await _await_health(demo, process)
         _step(f"Milepost answers at {demo.url}", begun)
         survey_id = await _survey_id(demo)
-        answer = await service.put(
-            f"/v1/milestones/{MILESTONE}",
-            json={"survey_id": survey_id, "slots": SLOTS, "fields": FIELDS},
-            headers={"Authorization": f"Bearer {admin_key}"},
-        )
-        answer.raise_for_status()
+        definition = {
+            "survey_id": survey_id,
+            "slots": SLOTS,
+            "max_slots": SLOTS,
+            "fields": FIELDS,
+            "deadline_ms": 8000,  # so that also a slow machine shows what a call gives
+        }
+        for key, lanes in ((MILESTONE, ["direct", "deferred"]), (PEAK, ["deferred"])):
+            answer = await service.put(
+                f"/v1/milestones/{key}",
+                json=definition | {"lanes": lanes},
+                headers={"Authorization": f"Bearer {admin_key}"},
+            )
+            answer.raise_for_status()
         _step(f"milestone {MILESTONE!r} is registered for survey {survey_id}", begun)
-        pool = await milepost.replenish.run_once()
-        _step(f"its pool has {pool.ready} slots, each calibrated", begun)
+        await milepost.replenish.run_once()
+        pool = await milepost.store.pools.entries(MILESTONE, survey_id)
+        ready = sum(entry.state == "ready" for entry in pool)
+        _step(f"its pool has {ready} slots, each calibrated", begun)
         yield demo
 
 
@@ -269,13 +286,13 @@ async def _journal_end(demo: Demo) -> int:
     return int(answer.raise_for_status().json()["last"])
 
 
-async def _adds(demo: Demo, after: int) -> int:
-    """Contacts added to the pool's lists behind an entry of the simulator's journal.
+async def _adds(demo: Demo, after: int, milestone: str = MILESTONE) -> int:
+    """Contacts added to a milestone's lists behind an entry of the simulator's journal.
 
     The simulator may serve others too, so only our lists count.
     """
-    survey_id = (await demo.milepost.store.milestones.get(MILESTONE)).definition.survey_id
-    pool = await demo.milepost.store.pools.entries(MILESTONE, survey_id)
+    survey_id = (await demo.milepost.store.milestones.get(milestone)).definition.survey_id
+    pool = await demo.milepost.store.pools.entries(milestone, survey_id)
     ours = {entry.list_id for entry in pool}
     adds = 0
     while True:
@@ -327,6 +344,38 @@ async def _send_again(demo: Demo, events: list[bytes], tally: Tally) -> Check:
         f"{REPLAYED_AGAIN} events sent again: the same links, and no call",
         again.seen == REPLAYED_AGAIN and unchanged and adds == 0,
     )
+
+
+async def _peak(demo: Demo, events: list[bytes]) -> list[Check]:
+    """Send the day once more, as events that are answered before any call, and let them be made."""
+    before = await _journal_end(demo)
+    begun = time.monotonic()
+    tally = await replay(map(_of_the_peak, events), url=demo.url, key=demo.key)
+    answered = time.monotonic() - begun
+    short = {url for url in tally.urls.values() if url.startswith(f"{demo.url}/l/")}
+    backlog = demo.milepost.store.links.backlog
+    while await backlog() and time.monotonic() < begun + PEAK_SECONDS:  # noqa: ASYNC110  (the service's worker is another process)
+        await asyncio.sleep(0.2)
+    made = time.monotonic() - begun - answered
+    adds = await _adds(demo, after=before, milestone=PEAK)
+    async with httpx.AsyncClient(trust_env=False, follow_redirects=True) as browser:
+        page = await browser.get(next(iter(short), demo.url))
+    is_survey = bool(_Form.in_page(page.text).answers)
+    return [
+        Check(
+            f"a peak of {len(events)} events is answered in {answered:.1f} s, with short links",
+            len(short) == len(events),
+        ),
+        Check(
+            f"  {made:.1f} s later the platform has them all: {adds} by its own journal",
+            adds == len(events) and not await backlog() and is_survey,
+        ),
+    ]
+
+
+def _of_the_peak(event: bytes) -> bytes:
+    asked = msgspec.json.decode(event, type=dict[str, Any])
+    return msgspec.json.encode(asked | {"milestone": PEAK, "event_id": f"peak-{asked['event_id']}"})
 
 
 async def _answer(demo: Demo, event: dict[str, Any], link: str | None) -> list[Check]:

@@ -33,7 +33,8 @@ from milepost.settings import SIMULATOR_PORT, SIMULATOR_TOKEN, SIMULATOR_URL
 log = logging.getLogger(__name__)
 
 STOP_SECONDS = 40
-"""More than a `serve` needs to finish what is in flight: 15 s for requests, 10 s for calls."""
+"""More than a `serve` needs to take leave of its callers and to finish what is in flight: 15 s for
+requests, 10 s for calls."""
 
 STEADY_SECONDS = 10
 """Who lived for so long did not die of how it was started: its successor comes without a pause."""
@@ -187,6 +188,7 @@ class Crew:
         in_vain = short_lives = 0
         try:
             while True:
+                alive = {old: number for old, number in alive.items() if old.returncode is None}
                 begun = clock()
                 process = await self._start(command)
                 alive[process] = signal.SIGTERM
@@ -197,6 +199,7 @@ class Crew:
                     for predecessor in [*alive][:-1]:
                         _release(predecessor)
                     if await _line(process) == ENDING:
+                        log.info("a process was told to end; another takes its place")
                         short_lives = 0
                         continue
                 else:
@@ -206,7 +209,6 @@ class Crew:
                     raise StartsInVain(f"a process ended before it answered {_how(code)}")
                 short_lives = 0 if clock() - begun > STEADY_SECONDS else short_lives + 1
                 log.warning("a process died %s; another takes its place", _how(code))
-                alive = {p: number for p, number in alive.items() if p.returncode is None}
                 await asyncio.sleep(_pause(short_lives))
         finally:
             await asyncio.gather(*(_end(process, number) for process, number in alive.items()))

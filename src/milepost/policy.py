@@ -28,6 +28,8 @@ EXPLANATIONS: Final[Mapping[str, str]] = {
     "waiting/no-lane": "The milestone's lanes make no personal link at the time of the event.",
     "waiting/budget-spent": "The calls of this minute are spent; the link is made when there are "
     "some again.",
+    "waiting/calls-under-way": "As many calls are out as may be at once; the link is made after "
+    "them.",
     "waiting/upstream-away": "The platform does not answer; the link is made when it does.",
     "waiting/once": "An earlier event of the registrant is to get the one link, and still waits.",
     "issued/once": "The registrant's one link of this milestone is alive, so it is given again.",

@@ -61,6 +61,7 @@ _UNPRINTED: Final = re.compile(r"[\s\x00-\x20\x7f]")
 _NUMBER: Final = re.compile("[0-9]{1,9}")
 _DIRECTORY_ID: Final = re.compile(r"POOL_[0-9A-Za-z]{15}")
 _LIMITS_EXAMPLE: Final = '{"list_contacts": 500}, or: published, or: none'
+_PUBLIC_URL_EXAMPLE: Final = "https://links.example.com"
 _SECRET_EXAMPLE: Final = "the output of: openssl rand -hex 32"  # noqa: S105  (no secret, a hint)
 
 
@@ -122,6 +123,19 @@ def load(environment: Mapping[str, str] = os.environ, home: Path = HOME) -> Sett
     )
 
 
+def demand_public_url(given: Settings) -> None:
+    """Refuse to hand out short URLs that begin anyhow, where no server says where it is.
+
+    A job hands one out for an event whose server died before it could answer. With a simulator the
+    usual address of `serve` will do: everything is on this machine.
+
+    Raises:
+        ConfigurationError: it is missing.
+    """
+    if given.public_url is None and not given.simulated:
+        raise _wrong("PUBLIC_URL", "is missing", _PUBLIC_URL_EXAMPLE)
+
+
 def _upstream(environment: Mapping[str, str]) -> tuple[str, str, bool]:
     url = environment.get(f"{PREFIX}UPSTREAM_URL", "").rstrip("/")
     if not url:
@@ -150,12 +164,11 @@ def _public_url(environment: Mapping[str, str]) -> str | None:
     url = environment.get(f"{PREFIX}PUBLIC_URL", "").rstrip("/")
     if not url:
         return None
-    example = "https://links.example.com"
     if not _is_url(url, {"http", "https"}) or not urlsplit(url).hostname or _UNPRINTED.search(url):
-        raise _wrong("PUBLIC_URL", "is not a URL", example)
+        raise _wrong("PUBLIC_URL", "is not a URL", _PUBLIC_URL_EXAMPLE)
     parts = urlsplit(url)
     if "?" in url or "#" in url or parts.username is not None:
-        raise _wrong("PUBLIC_URL", "is more than an address and a path", example)
+        raise _wrong("PUBLIC_URL", "is more than an address and a path", _PUBLIC_URL_EXAMPLE)
     return url
 
 

@@ -227,6 +227,18 @@ async def test_a_batch_may_be_empty_and_four_mebibytes_long(client: httpx.AsyncC
     assert (200, []) == (answer.status_code, answer.json()["results"])
 
 
+async def test_an_event_of_a_batch_is_no_larger_than_one_alone(client: httpx.AsyncClient) -> None:
+    """64 KiB are taken, a byte more is not; its neighbour is."""
+    good = json.dumps(event("a")).encode()
+    long = good[:-1] + b" " * (64 * 1024 - len(good)) + b"}"
+    for middle, outcome in ((long, "deferred"), (long[:-1] + b" }", "invalid")):
+        body = b'{"events":[' + middle + b"," + good + b"]}"
+        headers = {"Content-Type": "application/json"}
+        answer = await client.post("/v1/links/batch", content=body, headers=headers)
+        results = answer.json()["results"]
+        assert [outcome, "deferred"] == [result["outcome"] for result in results]
+
+
 async def test_a_batch_for_which_nothing_was_promised_is_a_503(
     client: httpx.AsyncClient, store: Store
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,13 +15,18 @@ from tests.battery.verdicts import Watch, watching
 
 
 @pytest.fixture
-def install(database_url: str, tmp_path: Path) -> Iterator[Callable[..., Installation]]:
+def install(
+    database_url: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., Installation]]:
     """Sets up an installation: `install(people=…, platform=(…), settings={…}, replicas=1, …)`.
 
     `platform` are options of `milepost simulate`, `settings` those of Milepost without their
     prefix, `options` those of `milepost serve`, `replicas` how many processes serve. Whatever else
     is given belongs to the milestone's definition. The platform has counted no call yet.
     """
+    folder = tmp_path_factory.getbasetemp()
+    # Of several workers each has its own folder, and all of them the one that these are in.
+    of_run = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
     with ExitStack() as stack:
 
         def begin(
@@ -48,7 +54,7 @@ def install(database_url: str, tmp_path: Path) -> Iterator[Callable[..., Install
             key = uvloop.run(
                 found(environment, tmp_path, survey_id=survey_id, people=people, **definition)
             )
-            made = Installation(database_url, simulator, environment, key)
+            made = Installation(of_run / "turn", database_url, simulator, environment, key)
             for number in range(replicas):
                 replica = Replica(tmp_path / f"serve{number}.log", environment, *options)
                 made.replicas.append(replica)

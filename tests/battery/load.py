@@ -23,7 +23,6 @@ import os
 import queue
 import signal
 import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -59,8 +58,6 @@ MARKER: Final = "xanthippe"
 LONG: Final = (pytest.mark.battery, pytest.mark.timeout(1_800))
 """Marks the long form of a scenario; its short form runs with all other tests."""
 
-TURN: Final = Path(tempfile.gettempdir(), "milepost-battery.turn")
-
 START_SECONDS: Final = 60.0
 """Far more than a start takes, on two cores that do other things as well."""
 
@@ -68,7 +65,8 @@ PATIENCE_SECONDS: Final = 30.0
 """After this long without an answer a caller hangs up."""
 
 AGAIN_SECONDS: Final = 0.2
-"""Before a caller that insists asks again."""
+INSIST_SECONDS: Final = 60.0
+"""Before a caller that insists asks again, and when it gives up."""
 
 
 # --- processes ------------------------------------------------------------------------------------
@@ -222,6 +220,8 @@ class Replica(_Process):
 class Installation:
     """A Milepost with all that it needs, set up and running."""
 
+    turn: Path
+    """A file that whoever pours events holds: one scenario of a run does at a time."""
     database_url: str
     platform: Platform
     environment: dict[str, str]
@@ -236,9 +236,9 @@ class Installation:
     def pour(self, events: Iterable[Event], **options: Any) -> list[Answer]:
         """`pour` to the replicas, for a caller that has nothing else to do meanwhile.
 
-        One scenario of the machine pours at a time; what comes after it may overlap.
+        It waits for its turn; what comes after it may overlap with other scenarios.
         """
-        with TURN.open("w") as turn:
+        with self.turn.open("w") as turn:
             fcntl.flock(turn, fcntl.LOCK_EX)
             return uvloop.run(pour(events, addresses=self.addresses, key=self.key, **options))
 
@@ -465,10 +465,13 @@ async def pour(
         for due, event in waiting:
             if (ahead := due - time.monotonic()) > 0:
                 await asyncio.sleep(ahead)
+            begun = time.monotonic()
             for line in itertools.cycle(lines):
                 answer = await _ask(line, event, headers, patience)
                 answers.append(answer)
-                if not insist or 0 < answer.status < HTTPStatus.INTERNAL_SERVER_ERROR:
+                if 0 < answer.status < HTTPStatus.INTERNAL_SERVER_ERROR:
+                    break
+                if not insist or time.monotonic() > begun + INSIST_SECONDS:
                     break
                 await asyncio.sleep(AGAIN_SECONDS)
         for line in lines:

@@ -12,6 +12,8 @@ from msgspec import Struct
 from tests.battery.load import LONG, Installation, events, variables
 from tests.battery.verdicts import Watch, ledger, verify
 
+from milepost.issuing import DIRECT_AT_ONCE
+
 BRAND = 3_000
 """Calls a minute that the platform allows the whole company."""
 
@@ -21,6 +23,9 @@ EVEN_PACE = 2_700
 THROTTLED = 3
 """A call that set out in time can arrive in another window than it was meant for: a few may be
 answered 429 in a whole peak, and no storm of them."""
+
+SLOW = 2
+"""Seconds that a slow platform takes: less than the three after which it counts as away."""
 
 TRUE_WITHIN = 720
 """Seconds from the first event of a peak to the last contact that the platform holds."""
@@ -84,6 +89,24 @@ def test_beyond_the_budget_links_are_short_and_true_once_there_is_some(
     assert {201: 400} == verdict.statuses
     assert {"issued": 400} == verdict.states
     assert_short_links_lead_to_the_survey(on)
+
+
+def test_more_calls_than_may_be_out_at_once_are_made_later(
+    install: Callable[..., Installation], watch: Watch
+) -> None:
+    """Who comes after them has a short link at once, instead of a wait for somebody else's call."""
+    on = install(
+        people=300,
+        slots=1,
+        platform=("--limits", "none", "--latency-ms", str(1000 * SLOW)),
+        settings=limited(100_000, "none"),
+    )
+    answers = on.pour(events(300, people=300, deadline_ms=8_000), connections=300)
+    watch.settled(within=30)
+    verdict = verify(on, answers, watch=watch, deadline=8)
+    assert {"direct": DIRECT_AT_ONCE, "deferred": 300 - DIRECT_AT_ONCE} == verdict.lanes
+    deferred = sorted(answer.seconds for answer in answers if answer.link.lane == "deferred")
+    assert deferred[len(deferred) // 2] < SLOW
 
 
 class Peak(Struct, frozen=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import logging
 import os
 import shutil
@@ -37,8 +38,10 @@ class Server(Struct):
 
     def crash(self) -> None:
         """Kill it, and bring it back."""
-        pid = int((self.root / "postgres/data/postmaster.pid").read_text().split()[0])
-        os.kill(pid, signal.SIGKILL)
+        home = self.root / "postgres"
+        os.kill(int((home / "data/postmaster.pid").read_text().split()[0]), signal.SIGKILL)
+        with (home / "server").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # held by all its processes, until they have gone
         self.postgres.start()
 
 

@@ -222,5 +222,7 @@ async def test_many_events_have_an_outcome_each(
     assert not isinstance(two, Exception)
     assert not isinstance(twin, Exception)
     assert (one.link.url, True) == (twin.link.url, one.link.url != two.link.url)
-    assert ["UnknownRegistrant", "InvalidData"] == [type(error).__name__ for error in (nobody, wrong)]
+    assert ["UnknownRegistrant", "InvalidData"] == [
+        type(error).__name__ for error in (nobody, wrong)
+    ]
     assert ["list_contact.add"] * 2 == await platform.writes()

@@ -1,5 +1,4 @@
-"""Links that are handed over before they are made: what the caller holds stays, and nothing waits
-for ever."""
+"""Links handed over before they are made: what the caller holds stays, nothing waits for ever."""
 
 from __future__ import annotations
 

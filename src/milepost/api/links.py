@@ -66,7 +66,7 @@ from milepost.store import Store
 
 MAX_EVENT_ID_BYTES = 200
 MAX_EVENTS = 1_000
-"""In a batch: they are written in about ten transactions, whose answer still comes in a second."""
+"""In a batch: about ten transactions, where no two events are of one person."""
 MAX_BATCH_BYTES = 4 * 1024 * 1024
 
 _JSON = (b"content-type", b"application/json")
@@ -268,6 +268,7 @@ def router(issuing: Issuing, store: Store) -> Router:
         status_code=HTTPStatus.OK,
         request_max_body_size=MAX_BATCH_BYTES,
         operation_class=_BatchOperation,
+        response_description="What became of each event, in their order.",
         responses=documented(body=True),
     )
     async def ask_many(request: StrictRequest) -> Told[BatchAnswer]:
@@ -375,10 +376,13 @@ def masked(link: Shown) -> Shown:
     return msgspec.structs.replace(link, url=None)
 
 
-def _given(event: Raw, asked_by: str) -> Event | Refusal:
+def _given(raw: Raw, asked_by: str) -> Event | Refusal:
     """An event out of a batch, or what is wrong with it."""
+    event = bytes(raw)
+    if len(event) > MAX_BODY_BYTES:
+        return InvalidRequest(f"The event has more than {MAX_BODY_BYTES} bytes.")
     try:
-        return decode(bytes(event), GivenEvent).event(asked_by)
+        return decode(event, GivenEvent).event(asked_by)
     except InvalidRequest as error:
         if error.field == "deadline_ms":
             return InvalidRequest(

@@ -27,9 +27,7 @@ LOCAL_URL = "http://127.0.0.1:8700"
 class Store:
     """The verbs, by what they are about. Made with `await Store.open(url)`."""
 
-    def __init__(
-        self, connections: Connections, deployment: Deployment, public_url: str
-    ) -> None:
+    def __init__(self, connections: Connections, deployment: Deployment, public_url: str) -> None:
         self.connections = connections
         self.budget = BudgetStore(connections)
         self.deployment = DeploymentStore(connections)

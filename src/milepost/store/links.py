@@ -325,12 +325,12 @@ class LinkStore:
             UnknownLink: there is none.
         """
         links = tables.links
-        mine = links.c.asked_by == asked_by if asked_by is not None else True
+        wanted = [links.c.id == link_id, links.c.revoked_at.is_(None)]
+        if asked_by is not None:
+            wanted.append(links.c.asked_by == asked_by)
         async with self._connections.transaction() as connection:
             await connection.execute(
-                update(links)
-                .where(links.c.id == link_id, mine, links.c.revoked_at.is_(None))
-                .values(revoked_at=func.milepost_now())
+                update(links).where(*wanted).values(revoked_at=func.milepost_now())
             )
         link = await self.find(link_id, asked_by=asked_by)
         if link is None:

@@ -32,7 +32,7 @@ class Remembered(Generic[Question, Answer]):
         now = time.monotonic()
         known = self._known.get(question)
         if known is None or known[0] <= now:
-            answer = asyncio.ensure_future(self._ask(question))
+            answer: asyncio.Future[Answer] = asyncio.ensure_future(self._ask(question))
             self.forget(question)  # so that it is the youngest again
             if len(self._known) >= self._most:
                 del self._known[next(iter(self._known))]

@@ -2,7 +2,8 @@
 --
 -- %(token)s
 SELECT
-    l.event_id, l.milestone, l.ref, l.data, l.occurred_at, l.asked_by, l.state, l.revoked_at,
+    l.event_id, l.milestone, l.ref, l.data, l.occurred_at, l.asked_by, l.state,
+    coalesce(l.revoked_at, original.revoked_at) AS revoked_at,
     coalesce(l.url, original.url) AS url,
     coalesce(l.expires_at <= milepost_now(), false) AS is_expired,
     r.language,

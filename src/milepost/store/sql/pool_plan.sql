@@ -9,7 +9,7 @@
 -- %(milestone)s, %(deployment)s  the deployment's id: every name at the platform carries it
 -- %(newest)s  so many of the milestone's links are looked at
 WITH highest AS MATERIALIZED (
-    SELECT s.id, s.survey_id, s.number, d.calibrated_at
+    SELECT s.id, s.survey_id, s.number, m.max_slots, d.calibrated_at
     FROM milestones AS m
     JOIN slots AS s ON s.milestone = m.key AND s.survey_id = m.survey_id
     LEFT JOIN LATERAL (
@@ -34,16 +34,19 @@ newest AS (
 spare AS (
     SELECT h.number + 1 AS number
     FROM highest AS h
-    WHERE EXISTS (
-        SELECT FROM newest AS l
-        WHERE (
-            l.slot_id = h.id
-            AND (l.state IN ('claimed', 'waiting', 'unknown')
-                OR (l.state = 'issued'
-                    AND l.finished_at IS NULL
-                    AND l.expires_at > milepost_now()))
-            AND h.calibrated_at IS NOT NULL)
-        OR (l.rule = 'no-slot' AND l.survey_id = h.survey_id AND l.created_at > h.calibrated_at))
+    WHERE h.number < h.max_slots
+        AND h.calibrated_at IS NOT NULL
+        AND EXISTS (
+            SELECT FROM newest AS l
+            WHERE (
+                l.slot_id = h.id
+                AND (l.state IN ('claimed', 'waiting', 'unknown')
+                    OR (l.state = 'issued'
+                        AND l.finished_at IS NULL
+                        AND l.expires_at > milepost_now())))
+            OR (l.rule = 'no-slot'
+                AND l.survey_id = h.survey_id
+                AND l.created_at > h.calibrated_at))
 ),
 
 slot AS (
@@ -54,7 +57,7 @@ slot AS (
         milepost_now()
     FROM milestones AS m
     LEFT JOIN spare AS s ON true
-    CROSS JOIN generate_series(1, greatest(m.slots, least(coalesce(s.number, 0), m.max_slots))) AS n
+    CROSS JOIN generate_series(1, greatest(m.slots, s.number)) AS n
     WHERE m.key = %(milestone)s
     ON CONFLICT (milestone, survey_id, number) DO NOTHING
     RETURNING id, list_name
