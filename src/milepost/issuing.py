@@ -425,7 +425,7 @@ def _success(claim: Claim, made: Made, calls: int) -> Settlement:
     )
 
 
-def _setback(claim: Claim, error: MilepostError, calls: int) -> Settlement:
+def _setback(claim: Claim, error: MilepostError, calls: int) -> Settlement:  # noqa: C901  (a table)
     """What becomes of a claim whose call did not end well.
 
     The order matters: an unknown outcome is never taken for a refusal. A claim that was in doubt

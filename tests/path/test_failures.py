@@ -201,7 +201,7 @@ async def test_a_429_is_waited_for(
     assert (retry_after) == (pauses[0][0].total_seconds() > 2)
     await platform.switch(limits="none")
     await elapse(60)
-    # The process does not ask again within the second in which it was told that the class is closed.
+    # For a second the process believes that the class is closed, without asking again.
     permit = await milepost.budget.grant("list_contacts", Purpose.DIRECT, patience=5)
     assert isinstance(permit, Permit)
     permit.give_back()

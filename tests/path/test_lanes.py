@@ -129,7 +129,7 @@ async def test_no_fault_of_the_platform_reaches_the_caller(
 
 
 async def test_an_outage_defers_everything(
-    client: httpx.AsyncClient, landed: Landed, platform: Any, milepost: Milepost
+    client: httpx.AsyncClient, landed: Landed, platform: Any
 ) -> None:
     """The breaker opens, so that nobody waits for a platform that is away; reason and URL come."""
     await landed(slots=4)
@@ -200,7 +200,7 @@ async def test_a_click_while_the_platform_is_away_is_first_afterwards(
 
 
 async def test_many_events_have_an_outcome_each(
-    client: httpx.AsyncClient, landed: Landed, milepost: Milepost, platform: Any
+    landed: Landed, milepost: Milepost, platform: Any
 ) -> None:
     """In order; what is refused is refused alone, and the same event twice is one link."""
     await landed(slots=4)

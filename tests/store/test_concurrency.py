@@ -22,8 +22,8 @@ FOREIGN_LINK = (
     " asked_by, state, attempt, lease_until, due_at, slot_id, distribution_id, contact_key,"
     " created_at)"
     " SELECT gen_random_uuid(), %s, 'landed', 's', ref, id, '{}', '{}', 'app', 'claimed', 1,"
-    " now() + interval '20 s', now(), 1, 1, 'k', statement_timestamp() FROM registrants WHERE ref = %s"
-    " RETURNING created_at"
+    " now() + interval '20 s', now(), 1, 1, 'k', statement_timestamp()"
+    " FROM registrants WHERE ref = %s RETURNING created_at"
 )
 
 

@@ -242,9 +242,7 @@ async def test_a_full_registrant_waits_with_a_short_url(store: Store, register: 
     assert ("waiting", "no-slot", "deferred", True) == said(asked)
 
 
-async def test_arriving_registrants_wake_their_links(
-    store: Store, register: Register, sql: Sql
-) -> None:
+async def test_arriving_registrants_wake_their_links(store: Store, register: Register) -> None:
     """A link that waits for its registrant is due when they come."""
     await register(lanes=DEFAULT_LANES, unknown_registrant="defer")
     asked = await store.links.claim(event(ref="dora"))
