@@ -39,7 +39,7 @@ check: .venv/.dev ## lint, formatting, types, imports, docstrings of the tests
 	@.venv/bin/interrogate --quiet tests || .venv/bin/interrogate -vv tests
 
 battery: .venv/.dev ## run the long forms of the reliability tests, most of an hour (docs/reliability.md)
-	@.venv/bin/pytest --quiet -m battery --numprocesses 3 --log-level INFO -rA $(ARGS)
+	@.venv/bin/pytest --quiet -m battery --numprocesses 3 --log-level INFO -rA --durations 40 $(ARGS)
 
 bench: .venv/.dev ## measure, about 20 minutes (ARGS=--short: a minute; docs/benchmarks.md)
 	@.venv/bin/python -m benchmarks $(ARGS)

@@ -37,7 +37,7 @@ LATENCY_MS: Final = 200
 HASTY_MS: Final = 100
 """The platform's latency, and a deadline that ends before its answer is there."""
 
-Arm = Callable[[Installation, str], Replica]
+Arm = Callable[..., Replica]
 
 
 @pytest.fixture
@@ -45,9 +45,9 @@ def arm(tmp_path: Path) -> Iterator[Arm]:
     """Starts a further replica that has triggers at failpoints."""
     with ExitStack() as stack:
 
-        def start(on: Installation, triggers: str) -> Replica:
+        def start(on: Installation, triggers: str, *options: str) -> Replica:
             log_file = tmp_path / f"armed{len(on.replicas)}.log"
-            replica = Replica(log_file, on.environment | {VARIABLE: triggers})
+            replica = Replica(log_file, on.environment | {VARIABLE: triggers}, *options)
             stack.callback(replica.stop)
             replica.start()
             on.replicas.append(replica)
@@ -120,13 +120,18 @@ class Killing(Struct, frozen=True):
     crashes: int
     passage: int
     """The one that a process does not survive."""
+    options: tuple[str, ...] = ()
+    """Of the processes that die. Without workers they leave all takeovers to the one that lives."""
+    is_timed: bool = True
+    """Whether takeovers are measured: where whoever takes over dies too, leases add up."""
 
 
 @pytest.mark.parametrize(
     "killing",
     [
         pytest.param(Killing(600, 3_600, 1, 20), id="short"),
-        pytest.param(Killing(20_000, 5_000, 10, 60), id="long", marks=LONG),
+        pytest.param(Killing(10_000, 5_000, 5, 50, ("--no-worker",)), id="long", marks=LONG),
+        pytest.param(Killing(10_000, 5_000, 5, 50, is_timed=False), id="long-workers", marks=LONG),
     ],
 )
 def test_a_crash_loses_nothing_and_makes_nothing_twice(
@@ -134,8 +139,8 @@ def test_a_crash_loses_nothing_and_makes_nothing_twice(
 ) -> None:
     """For each failpoint there is a replica that dies of it again and again; one more goes on.
 
-    Callers ask again until they have an answer. What a dead process had claimed is settled by
-    another one within half a minute.
+    Callers ask again until they have an answer. What a dead process had claimed is settled within
+    half a minute by another one that lives.
     """
     count = killing.events
     on = install(
@@ -144,7 +149,9 @@ def test_a_crash_loses_nothing_and_makes_nothing_twice(
         platform=("--limits", "none", "--latency-ms", str(LATENCY_MS)),
         settings=UNLIMITED,
     )
-    doomed = [arm(on, f"{name}=kill@{killing.passage}") for name in get_args(Failpoint)]
+    doomed = [
+        arm(on, f"{name}=kill@{killing.passage}", *killing.options) for name in get_args(Failpoint)
+    ]
     usual = events(count, people=count, deadline_ms=5_000)
     hasty = events(count, people=count, deadline_ms=HASTY_MS)
     sent = [(hasty if number % 3 == 0 else usual)[number] for number in range(count)]
@@ -174,7 +181,7 @@ def test_a_crash_loses_nothing_and_makes_nothing_twice(
         "%d crashes, %d claims lost, longest takeover %.1f s", len(crashes), retaken, max(took)
     )
     assert retaken > 0
-    assert max(took) <= TAKEOVER_SECONDS
+    assert not killing.is_timed or max(took) <= TAKEOVER_SECONDS
 
 
 @pytest.mark.parametrize(

@@ -95,16 +95,13 @@ def test_more_calls_than_may_be_out_at_once_are_made_later(
     install: Callable[..., Installation], watch: Watch
 ) -> None:
     """Who comes after them has a short link at once, instead of a wait for somebody else's call."""
-    on = install(
-        people=300,
-        slots=1,
-        platform=("--limits", "none", "--latency-ms", str(1000 * SLOW)),
-        settings=limited(100_000, "none"),
-    )
-    answers = on.pour(events(300, people=300, deadline_ms=8_000), connections=300)
+    on = install(people=200, slots=1, settings=limited(100_000, "none"))
+    on.platform.control("PUT", "settings", {"latency_ms": 1000 * SLOW})
+    answers = on.pour(events(200, people=200, deadline_ms=8_000), connections=200)
+    on.platform.control("PUT", "settings", {"latency_ms": 0})
     watch.settled(within=30)
     verdict = verify(on, answers, watch=watch, deadline=8)
-    assert {"direct": DIRECT_AT_ONCE, "deferred": 300 - DIRECT_AT_ONCE} == verdict.lanes
+    assert {"direct": DIRECT_AT_ONCE, "deferred": 200 - DIRECT_AT_ONCE} == verdict.lanes
     deferred = sorted(answer.seconds for answer in answers if answer.link.lane == "deferred")
     assert deferred[len(deferred) // 2] < SLOW
 

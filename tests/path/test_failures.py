@@ -6,7 +6,7 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import httpx
@@ -111,22 +111,47 @@ async def test_a_lost_answer_is_asked_for_and_not_added_again(
     assert 200 == (await platform.web.get(link["url"])).status_code
 
 
-async def test_a_lost_answer_for_an_unknown_contact_is_added_again_to_the_same_effect(
+async def test_a_lost_answer_for_an_unknown_contact_is_asked_for_as_well(
     client: httpx.AsyncClient,
     milepost: Milepost,
     landed: Landed,
     platform: Any,
     elapse: Elapse,
 ) -> None:
-    """With deduplication a repeated add meets the contact that the first one made."""
+    """A search by the registrant's ref finds what the first call made: exactly one add."""
     await landed(lanes=PATIENT)
     await platform.fault("reset", call_class="list_contacts")
     await ask_once(client, milepost)
     await elapse(2)
     assert (200, "issued") == ((answer := await ask(client))[0], answer[1]["state"])
+    assert ["list_contact.add"] == await platform.writes()
+
+
+async def test_what_a_search_finds_too_late_is_added_again_to_the_same_effect(
+    *,
+    client: httpx.AsyncClient,
+    milepost: Milepost,
+    landed: Landed,
+    platform: Any,
+    elapse: Elapse,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With deduplication a repeated add meets the contact that the first one made."""
+    await landed(lanes=PATIENT)
+    await platform.fault("reset", call_class="list_contacts")
+    await ask_once(client, milepost)
+    await elapse(2)
+    # The search knows of nobody: as if it found contacts late.
+    monkeypatch.setattr(milepost.upstream, "search_contacts", _nobody)
+    assert (200, "issued") == ((answer := await ask(client))[0], answer[1]["state"])
     first, second = await platform.entries()
     assert ("contact_created", "list_contact_modified") == (first["effect"], second["effect"])
     assert first["ids"]["lookup"] == second["ids"]["lookup"]
+
+
+async def _nobody(*_: object, **__: object) -> AsyncIterator[None]:
+    for nobody in ():
+        yield nobody
 
 
 async def test_a_short_break_is_over_within_the_deadline(

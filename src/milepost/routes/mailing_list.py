@@ -82,17 +82,17 @@ class MailingListMaker:
             raise StillUnknown(f"a look was refused: {error}", looked=False) from error
 
     async def _look(self, claim: Claim) -> tuple[str, str] | None:
-        if claim.may_add and (await self._deployment()).dedup_criteria:
-            # An add that is repeated meets the same contact: nothing doubles. It is asked all the
-            # same where the contact is known, for a call that was accepted needs no second one.
-            if claim.contact_id is None:
-                return None
+        merges = claim.may_add and bool((await self._deployment()).dedup_criteria)
+        if merges and claim.contact_id is not None:
             lookup_id = await self._membership(claim.contact_id, claim.place.list_id)
             return (claim.contact_id, lookup_id) if lookup_id else None
         async for hit in self._upstream.search_contacts(self._directory_id, ref=claim.ref):
             lookup_id = await self._membership(hit.contact_id, claim.place.list_id)
-            if lookup_id and lookup_id not in claim.lookups_before:
+            if lookup_id and (merges or lookup_id not in claim.lookups_before):
                 return hit.contact_id, lookup_id
+        if merges:
+            # A search may find a contact late. An add that is repeated meets it all the same.
+            return None
         if not claim.looked_enough:
             raise StillUnknown("the contact of an earlier call is not found yet", looked=True)
         if not claim.may_add:

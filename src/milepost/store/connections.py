@@ -6,6 +6,7 @@ SQLAlchemy Core. The driver's errors become ours here, and nowhere else.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import wraps
@@ -25,6 +26,14 @@ from milepost.errors import DatabaseBusy, DatabaseError
 
 POOL_TIMEOUT_SECONDS: Final = 2.0
 """How long a statement waits for a connection before the caller is told to come back."""
+
+RECONNECT_SECONDS: Final = 1.0
+"""For how long the pool tries to replace a connection before the next statement begins a try of its
+own. Left to itself it waits twice as long after each try, so that every minute that Postgres is
+away would cost another one once it is back."""
+
+START_SECONDS: Final = 10.0
+"""How long a process that starts waits for Postgres, which may be starting itself."""
 
 LOCK_SECONDS: Final = 2
 STATEMENT_SECONDS: Final = 10
@@ -164,6 +173,7 @@ class Connections:
             min_size=1,
             max_size=size,
             timeout=POOL_TIMEOUT_SECONDS,
+            reconnect_timeout=RECONNECT_SECONDS,
             open=False,
             kwargs={
                 "row_factory": dict_row,
@@ -188,14 +198,21 @@ class Connections:
         Raises:
             DatabaseError: Postgres cannot be reached.
         """
-        try:
-            await self._pool.open(wait=True, timeout=10)
-        except PoolTimeout as error:
-            await self.close()
-            raise DatabaseError(
-                "Postgres cannot be reached: no connection within 10 s; "
-                "see whether it runs and whether MILEPOST_DATABASE_URL names it"
-            ) from error
+        await self._pool.open()
+        clock = asyncio.get_running_loop().time
+        give_up = clock() + START_SECONDS
+        while True:
+            try:
+                async with self._pool.connection(timeout=RECONNECT_SECONDS):
+                    return
+            except PoolTimeout as error:
+                if clock() < give_up:
+                    continue
+                await self.close()
+                raise DatabaseError(
+                    f"Postgres cannot be reached: no connection within {START_SECONDS:.0f} s; "
+                    "see whether it runs and whether MILEPOST_DATABASE_URL names it"
+                ) from error
 
     async def close(self) -> None:
         """Close every connection."""
