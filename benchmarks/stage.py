@@ -62,7 +62,7 @@ class Size(Struct, frozen=True, kw_only=True):
 SHORT = Size(
     rounds=1,
     seconds=0.5,
-    minute=1.0,
+    minute=0.5,
     people=2_000,
     batch=50,
     waiting=2_000,

@@ -98,8 +98,7 @@ NO_LANE: Final = "no-lane"
 DIRECT_AT_ONCE: Final = 128
 """Events of this process whose call is under way, from its grant to its settlement. The client has
 100 calls out at a time; whoever came after these would wait for them, often in vain, so they get
-their short link at once. 500 events a second, which is more calls than one process can settle, were
-answered inside 0.73 s with it and inside 1.54 s without (two cores, shared with everything)."""
+their short link at once."""
 
 CALLS_UNDER_WAY: Final = "calls-under-way"
 """Why no call is made while so many are."""

@@ -462,6 +462,7 @@ async def pour(
     waiting = _paced(events, per_minute)
 
     async def call(lines: Sequence[Connection]) -> None:
+        """Send one event after the other, as long as there are some."""
         for due, event in waiting:
             if (ahead := due - time.monotonic()) > 0:
                 await asyncio.sleep(ahead)
@@ -541,6 +542,7 @@ async def click(
     waiting = iter(urls)
 
     async def person(number: int) -> None:
+        """Open one after the other, as long as there are some."""
         line = Connection(addresses[number % len(addresses)])
         for url in waiting:
             answers[url] = await line.send("GET", urlsplit(url).path, BROWSER)
