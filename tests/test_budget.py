@@ -101,6 +101,7 @@ async def call(
     skew = budget._clock() - time.monotonic()  # noqa: SLF001  (a clock that is off by so much)
 
     async def one() -> None:
+        """One call."""
         permit = await budget.grant(LISTS, purpose)
         if isinstance(permit, Permit):
             await asyncio.sleep(random.uniform(0, 0.05))  # noqa: S311  (a simulation)
@@ -183,6 +184,7 @@ async def test_the_platform_itself_refuses_nothing(
             until = time.monotonic() + minute * 62 / 60 + 3
 
             async def insist(upstream: Upstream) -> None:
+                """Call until the test is over."""
                 with for_purpose(DIRECT, 0.5):
                     while time.monotonic() < until:
                         with suppress(BudgetSpent):
@@ -343,6 +345,7 @@ async def test_who_is_patient_waits_for_the_probe(budget: Budget) -> None:
                 raise Unavailable("list_contacts", "no answer", "deadline")
 
     async def look() -> None:
+        """One read, past the gate."""
         async with budget.passage("list_contacts", LISTS, 5):
             pass
 
@@ -362,6 +365,7 @@ async def test_a_hanging_platform_is_left_alone_after_three_seconds(ledger: Ledg
     ) as budget:
 
         async def hang() -> None:
+            """A call that gets no answer."""
             async with budget.passage("add_list_contact", LISTS, 5):
                 sent.release()
                 await over.wait()

@@ -11,9 +11,9 @@ unfinished link goes in by the same door, and so do the jobs and a customer who 
 (`take_up`, `click`). No transaction and no connection is held while a call is out.
 
 A call needs a permit of the budget. An event that gets none is deferred by its claim, which is then
-all there is: one write, and the answer holds the short URL. A call that is still out when the
-caller's deadline comes near is handed over as the milestone's last lane says, and goes on by
-itself: what it brings is found behind the short URL, or by the next request.
+all there is: one write, and the answer holds the short URL. A link whose call is still out when the
+caller's deadline comes near is handed over the same way, and the call goes on by itself: what it
+brings is found behind the short URL, or by the next request.
 """
 
 from __future__ import annotations
@@ -123,6 +123,7 @@ class Issuing:
         # refused; a stricter one when the last is forgotten.
         self._definitions = Remembered(self._read_definition)
         self._under_way: dict[UUID, asyncio.Task[Link | None]] = {}
+        self._notes: set[asyncio.Task[None]] = set()
         self._direct = 0
 
     async def issue(self, event: Event, *, deadline_ms: int | None = None) -> Answer:
@@ -247,8 +248,8 @@ class Issuing:
 
     async def finish(self) -> None:
         """Wait until the calls that are out have settled; for the end of a process."""
-        while self._under_way:
-            await asyncio.wait(self._under_way.values())
+        while out := {*self._under_way.values(), *self._notes}:
+            await asyncio.wait(out)
 
     async def _admit(self, event: Event) -> MilestoneDefinition:
         """Hold an event against its milestone and return the milestone's definition.
@@ -360,11 +361,16 @@ class Issuing:
         if link is not None and link.lane is not Lane.DIRECT:
             failpoints.reach("answered-late", claim.link.event_id)
         if link is not None and claim.contact_id is None:
-            with suppress(DatabaseBusy):  # the next link of this registrant tells it again
-                await self._store.registrants.note_contact(
-                    claim.ref, made.contact_id, claim.contact_key
-                )
+            note = asyncio.create_task(self._note_contact(claim, made))  # nobody waits for it
+            self._notes.add(note)
+            note.add_done_callback(self._notes.discard)
         return link
+
+    async def _note_contact(self, claim: Claim, made: Made) -> None:
+        with suppress(DatabaseBusy):  # the next link of this registrant tells it again
+            await self._store.registrants.note_contact(
+                claim.ref, made.contact_id, claim.contact_key
+            )
 
     async def _settle(self, settlement: Settlement) -> Link | None:
         """Write an outcome down, also past a restart of Postgres: once lost, it must be asked for.

@@ -327,8 +327,8 @@ class Claim(Struct, frozen=True, kw_only=True):
     in_doubt: bool
     """An earlier call of this link may have been accepted: ask before adding."""
     may_add: bool
-    """The registrant owns the contact under which the place was taken. Otherwise their details have
-    changed since: what an earlier call made may be found, but nothing may be added."""
+    """The registrant owns the contact under which the place was taken, and the link is not revoked.
+    Otherwise what an earlier call made may be found, but nothing may be added."""
     looked_enough: bool
     """Three looks over a minute found nothing: where looking is all one can do, add again."""
     place: Place

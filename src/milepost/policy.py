@@ -24,7 +24,8 @@ DEDUP_CRITERIA: Final = ("email", "first_name", "last_name", "ref", "phone")
 EXPLANATIONS: Final[Mapping[str, str]] = {
     "waiting/registrant-unknown": "The registrant is not known yet; the link waits for them.",
     "waiting/pool-empty": "No distribution of the milestone takes links; job replenish makes them.",
-    "waiting/no-slot": "The registrant has a live link in every slot: one must end or come.",
+    "waiting/no-slot": "The registrant has a live link in every slot: one must end, or the pool "
+    "grow.",
     "waiting/no-lane": "The milestone's lanes make no personal link at the time of the event.",
     "waiting/budget-spent": "The calls of this minute are spent; the link is made when there are "
     "some again.",

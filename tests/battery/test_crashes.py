@@ -157,6 +157,7 @@ def test_a_crash_loses_nothing_and_makes_nothing_twice(
     sent = [(hasty if number % 3 == 0 else usual)[number] for number in range(count)]
 
     async def scenario() -> tuple[list[Answer], list[Crash]]:
+        """The crashes, and what the callers saw."""
         async with asyncio.TaskGroup() as group:
             dying = [
                 group.create_task(revive(replica, killing.crashes, on.database_url))
@@ -239,6 +240,7 @@ def test_an_event_that_kills_whoever_takes_it_is_parked(
     deaths = 0
 
     async def restart() -> None:
+        """Start what has died."""
         nonlocal deaths
         assert signal.SIGKILL == await asyncio.to_thread(replica.wait)
         deaths += 1
@@ -246,11 +248,13 @@ def test_an_event_that_kills_whoever_takes_it_is_parked(
         await asyncio.to_thread(replica.start)
 
     async def restart_and_let_leases_run_out() -> None:
+        """Start it, and let time go by."""
         while True:
             await restart()
             await asyncio.to_thread(expire, on.database_url)
 
     async def scenario() -> list[Answer]:
+        """The deaths, and what the callers saw."""
         pouring = asyncio.create_task(asyncio.to_thread(on.pour, sent, insist=True))
         await restart()
         answers = await pouring

@@ -97,6 +97,7 @@ def test_a_crash_of_postgres_loses_nothing_acknowledged(
     pause = 60 * count / restarts.per_minute / (restarts.crashes + 1)
 
     async def scenario() -> tuple[list[Answer], list[float]]:
+        """The restarts, and what the callers saw."""
         pouring = asyncio.create_task(
             asyncio.to_thread(on.pour, sent, per_minute=restarts.per_minute, insist=True)
         )

@@ -206,6 +206,7 @@ async def test_many_events_have_an_outcome_each(
     await landed(slots=4)
 
     def event(event_id: str, **changes: Any) -> Event:
+        """An event of `ann`."""
         known = {"milestone": "landed", "ref": "ann", "data": {"flight": 1}, "occurred_at": None}
         return Event(event_id=event_id, asked_by="app", **(known | changes))
 

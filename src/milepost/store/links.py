@@ -82,12 +82,12 @@ LEASE_SECONDS: Final = 20
 deadline (8 s), so that only a process that is gone loses one; a takeover comes within 30 s."""
 
 PARKED_AFTER: Final = 5
-"""Claims that end with their taker's death before an event is parked. An innocent one shares a
-crash with its batch once or twice: from the second time on a job takes it up alone."""
+"""Claims that end with their taker's death before an event is parked. An innocent one may share a
+crash with its batch, and with the next one: from the third time on a job takes it up alone."""
 
-HOLD_SECONDS: Final = 15
-"""How long a row that is handed to a job is not handed to another: the job claims it much sooner,
-and a job that died delays it by no more than this."""
+HOLD_SECONDS: Final = 8
+"""How long a row that is handed to a job is not handed to another: the job claims it much sooner.
+Should the job die before, the row comes back within the 30 s that a takeover may take."""
 
 _CLAIM_LOCK: Final = statement("claim_lock")
 _CLAIM: Final = statement("claim")
@@ -144,7 +144,7 @@ class Due(Struct, frozen=True):
 
     event: Event
     alone: bool
-    """Whoever took it died, twice in a row: to be tried with nothing else under way."""
+    """Whoever took it died, three times: to be tried with nothing else of the job under way."""
 
 
 class Opened(Struct, frozen=True, kw_only=True):
@@ -277,7 +277,7 @@ class LinkStore:
         return _link(row) if row else None
 
     async def hand_over(self, link_id: UUID) -> Link:
-        """Give an unsettled link what its milestone's last lane gives; returns it as it is then.
+        """Give an unsettled link its short URL, or a place in the queue; returns it as it is then.
 
         A link that was settled or handed over meanwhile is returned unchanged.
         """

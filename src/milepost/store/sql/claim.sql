@@ -209,9 +209,9 @@ judged AS MATERIALIZED (
     WHERE c.course = 'decide' AND verdict.text IS NOT NULL
 ),
 
--- What follows from the verdict. A link that waits is handed over at once, as what its milestone's
--- last lane gives: nothing that its caller could wait for will change it. But for one that waits for
--- the registrant's earlier link, whose call may be out just now.
+-- What follows from the verdict. A link that waits is handed over at once, with a short URL where the
+-- milestone's lanes name `deferred`: nothing that its caller could wait for will change it. But for one
+-- that waits for the registrant's earlier link, whose call may be out just now.
 decided AS MATERIALIZED (
     SELECT
         j.*,
@@ -333,7 +333,7 @@ SELECT
         'attempt', o.attempt,
         'route', c.route,
         'in_doubt', c.in_doubt,
-        'may_add', c.dedup_key IS NOT NULL AND c.dedup_key = o.contact_key,
+        'may_add', c.dedup_key IS NOT NULL AND c.dedup_key = o.contact_key AND c.revoked_at IS NULL,
         'looked_enough', c.looked_enough,
         'place', json_build_object(
             'slot_id', s.id, 'list_id', s.list_id, 'distribution_id', d.id,

@@ -31,4 +31,4 @@ WHERE l.id = ANY (ARRAY(SELECT id FROM clicked UNION ALL SELECT id FROM other))
 RETURNING
     l.event_id, l.milestone, l.ref, l.data, l.occurred_at, l.asked_by,
     l.clicked_at IS NULL AS is_later, l.created_at,
-    l.state = 'claimed' AND l.lost > 0 AS alone
+    l.state = 'claimed' AND l.lost > 1 AS alone

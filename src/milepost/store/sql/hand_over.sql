@@ -1,5 +1,5 @@
--- Hand unsettled links over at their callers' deadlines, as the last lane of each milestone says: a
--- short URL, or none. What a settlement has published meanwhile stays.
+-- Hand unsettled links over at their callers' deadlines: with a short URL where the milestone's lanes
+-- name `deferred`, with none where they do not. What a settlement has published meanwhile stays.
 --
 -- %(links)s  JSON array of {id, token}
 -- %(short)s  what a token is put behind to make a short URL

@@ -1,6 +1,6 @@
 -- Settle a batch of claims, each only while it is still its taker's: a claim that somebody else
 -- took over has another attempt number, and a late writer changes nothing. A link that goes on
--- waiting is handed over as its milestone's last lane says, if that lane gives a URL.
+-- waiting is handed over with a short URL, where its milestone's lanes name `deferred`.
 --
 -- %(settlements)s  JSON array of {id, attempt, state, rule, detail, route, lane, lookup_id, url,
 --                  expires_at, calls, looked, leaves, pause, token}
