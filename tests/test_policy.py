@@ -69,10 +69,14 @@ def test_samples_are_about_as_large_as_asked_for() -> None:
 
 
 def test_every_rule_is_explained() -> None:
-    """Each verdict with a rule in `claim.sql` has its sentence, and no sentence is left over."""
+    """Each verdict with a rule in `claim.sql` has its sentence, and no sentence is left over.
+
+    Why no call can be made is told to the claim from outside.
+    """
+    without = {"waiting/budget-spent", "waiting/upstream-away", "waiting/calls-under-way"}
     claim = files("milepost.store").joinpath("sql", "claim.sql").read_text()
     verdicts = set(re.findall(r"THEN '([a-z]+/[a-z-]+)'|ELSE '([a-z]+/[a-z-]+)'", claim))
-    assert {one or other for one, other in verdicts} == set(EXPLANATIONS)
+    assert {one or other for one, other in verdicts} | without == set(EXPLANATIONS)
     assert all(sentence.endswith(".") for sentence in EXPLANATIONS.values())
 
 

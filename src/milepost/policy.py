@@ -31,7 +31,10 @@ EXPLANATIONS: Final[Mapping[str, str]] = {
     "some again.",
     "waiting/calls-under-way": "As many calls are out as may be at once; the link is made after "
     "them.",
-    "waiting/upstream-away": "The platform does not answer; the link is made when it does.",
+    "waiting/upstream-away": "The platform does not answer, or not to this token; the link is made "
+    "when it does.",
+    "unknown/outcome-unknown": "A call may have made the link, and its distribution is not in use "
+    "any more.",
     "waiting/once": "An earlier event of the registrant is to get the one link, and still waits.",
     "issued/once": "The registrant's one link of this milestone is alive, so it is given again.",
     "suppressed/once": "The registrant has finished their one survey of this milestone.",

@@ -7,7 +7,7 @@ SQLAlchemy Core. The driver's errors become ours here, and nowhere else.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from functools import wraps
 from importlib.resources import files
@@ -156,7 +156,8 @@ class Connections:
 
     Args:
         url: a libpq URL (`postgresql://user:password@host/database`).
-        size: connections for the path of an event; the everyday ones come on top.
+        size: connections for the path of an event. Those for readers and for the everyday verbs
+            come on top.
     """
 
     def __init__(self, url: str, *, size: int = 6) -> None:
@@ -168,20 +169,10 @@ class Connections:
             "connect_timeout": SILENCE_SECONDS,
             "tcp_user_timeout": SILENCE_SECONDS * 1000,
         }
-        self._pool = AsyncConnectionPool[psycopg.AsyncConnection[DictRow]](
-            url,
-            min_size=1,
-            max_size=size,
-            timeout=POOL_TIMEOUT_SECONDS,
-            reconnect_timeout=RECONNECT_SECONDS,
-            open=False,
-            kwargs={
-                "row_factory": dict_row,
-                "autocommit": True,
-                **session,
-                "options": options + _PATH_OPTIONS,
-            },
-        )
+        straight = session | {"options": options + _PATH_OPTIONS}
+        self._path = _pool(url, straight, size)
+        # Whoever opens short links has no key, and must not keep those waiting who have one.
+        self._readers = _pool(url, straight, 2)
         self._engine: AsyncEngine = create_async_engine(
             sqlalchemy_url(url),
             pool_size=2,
@@ -198,12 +189,13 @@ class Connections:
         Raises:
             DatabaseError: Postgres cannot be reached.
         """
-        await self._pool.open()
+        await self._path.open()
+        await self._readers.open()
         clock = asyncio.get_running_loop().time
         give_up = clock() + START_SECONDS
         while True:
             try:
-                async with self._pool.connection(timeout=RECONNECT_SECONDS):
+                async with self._path.connection(timeout=RECONNECT_SECONDS):
                     return
             except PoolTimeout as error:
                 if clock() < give_up:
@@ -216,14 +208,22 @@ class Connections:
 
     async def close(self) -> None:
         """Close every connection."""
-        await self._pool.close()
+        await self._path.close()
+        await self._readers.close()
         await self._engine.dispose()
 
     @asynccontextmanager
     async def path(self) -> AsyncIterator[psycopg.AsyncConnection[DictRow]]:
         """A psycopg connection in autocommit, for the path of an event."""
         with translated():
-            async with self._pool.connection() as connection:
+            async with self._path.connection() as connection:
+                yield connection
+
+    @asynccontextmanager
+    async def readers(self) -> AsyncIterator[psycopg.AsyncConnection[DictRow]]:
+        """One of few for whoever looks at links or opens short ones."""
+        with translated():
+            async with self._readers.connection() as connection:
                 yield connection
 
     @asynccontextmanager
@@ -232,3 +232,17 @@ class Connections:
         with translated():
             async with self._engine.begin() as connection:
                 yield connection
+
+
+def _pool(
+    url: str, session: Mapping[str, object], size: int
+) -> AsyncConnectionPool[psycopg.AsyncConnection[DictRow]]:
+    return AsyncConnectionPool(
+        url,
+        min_size=1,
+        max_size=size,
+        timeout=POOL_TIMEOUT_SECONDS,
+        reconnect_timeout=RECONNECT_SECONDS,
+        open=False,
+        kwargs={"row_factory": dict_row, "autocommit": True, **session},
+    )

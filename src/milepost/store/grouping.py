@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection, Hashable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import Generic, TypeVar
 
 from milepost.errors import DatabaseError
@@ -43,7 +43,8 @@ class GroupCommit(Generic[Item, Outcome]):
 
     Args:
         write: writes a batch in one transaction and returns one outcome for each item, in order.
-        apart: items that have one of these values in common go into different batches.
+        apart: items that have one of these values in common go into different batches. Those with
+            the same first value take turns with all others, so that many of them hold up nobody.
         same: items with the same value, while they queue, are written once.
         most: items in a batch at the most.
         writers: batches that may be under way at once, each on a connection of its own. Two keep
@@ -54,7 +55,7 @@ class GroupCommit(Generic[Item, Outcome]):
         self,
         write: Callable[[Sequence[Item]], Awaitable[Sequence[Outcome]]],
         *,
-        apart: Callable[[Item], Collection[Hashable]],
+        apart: Callable[[Item], Sequence[Hashable]],
         same: Callable[[Item], Hashable],
         most: int = 100,
         writers: int = 1,
@@ -63,7 +64,9 @@ class GroupCommit(Generic[Item, Outcome]):
         self._apart = apart
         self._same = same
         self._most = most
-        self._queue: deque[_Entry[Item, Outcome]] = deque()
+        # Whose turn it is, and what they have in the queue.
+        self._turns: deque[Hashable] = deque()
+        self._lines: dict[Hashable, deque[_Entry[Item, Outcome]]] = {}
         self._queued: dict[Hashable, _Entry[Item, Outcome]] = {}
         self._idle = writers
         self._writing: set[asyncio.Task[None]] = set()
@@ -83,7 +86,7 @@ class GroupCommit(Generic[Item, Outcome]):
         entry = self._queued.get(key)
         if entry is None:
             entry = self._queued[key] = _Entry(item)
-            self._queue.append(entry)
+            self._line_up(entry)
         entry.waiters.append(waiter)
         if self._idle:
             self._idle -= 1
@@ -99,22 +102,31 @@ class GroupCommit(Generic[Item, Outcome]):
         finally:
             self._idle += 1
 
+    def _line_up(self, entry: _Entry[Item, Outcome]) -> None:
+        whose = self._apart(entry.item)[0]
+        if whose not in self._lines:
+            self._lines[whose] = deque()
+            self._turns.append(whose)
+        self._lines[whose].append(entry)
+
     def _next_batch(self) -> list[_Entry[Item, Outcome]]:
         batch: list[_Entry[Item, Outcome]] = []
         taken: set[Hashable] = set()
-        left: list[_Entry[Item, Outcome]] = []
-        # What is left out is first in the next batch. It is bounded, or a thousand events of one
-        # registrant would be walked through a thousand times.
-        while self._queue and len(batch) < self._most and len(left) < 10 * self._most:
-            entry = self._queue.popleft()
-            keys = self._apart(entry.item)
+        for _ in range(len(self._turns)):
+            if len(batch) == self._most:
+                break
+            whose = self._turns.popleft()
+            line = self._lines[whose]
+            keys = self._apart(line[0].item)
             if taken.isdisjoint(keys):
                 taken.update(keys)
+                entry = line.popleft()
                 batch.append(entry)
                 del self._queued[self._same(entry.item)]
+            if line:
+                self._turns.append(whose)
             else:
-                left.append(entry)
-        self._queue.extendleft(reversed(left))
+                del self._lines[whose]
         return batch
 
     async def _settle(self, batch: Sequence[_Entry[Item, Outcome]]) -> None:
@@ -126,10 +138,11 @@ class GroupCommit(Generic[Item, Outcome]):
                 entry.fail(error)
         except DatabaseError as error:
             # Nobody's fault: to try each again would keep all of them waiting for nothing.
-            for entry in (*batch, *self._queue):
+            for entry in (*batch, *self._queued.values()):
                 entry.fail(error)
-            self._queue.clear()
             self._queued.clear()
+            self._turns.clear()
+            self._lines.clear()
         except Exception as error:  # noqa: BLE001  (every waiter is told, whatever it is)
             if len(batch) == 1:
                 batch[0].fail(error)

@@ -299,9 +299,8 @@ class LinkStore:
         Raises:
             UnknownLink: there is no such token.
         """
-        async with self._connections.path() as connection:
-            cursor = await connection.execute(_LOOK, {"token": token}, prepare=True)
-            return _opened(await cursor.fetchone())
+        async with self._connections.readers() as connection:
+            return _opened(await _row_of(connection, token))
 
     async def click(self, token: str) -> Opened:
         """Note that a person has opened a short URL, and say what stands behind it.
@@ -309,10 +308,11 @@ class LinkStore:
         Raises:
             UnknownLink: there is no such token.
         """
-        async with self._connections.path() as connection, connection.pipeline():
-            await connection.execute(_CLICK, {"token": token}, prepare=True)
-            cursor = await connection.execute(_LOOK, {"token": token}, prepare=True)
-            return _opened(await cursor.fetchone())
+        async with self._connections.readers() as connection:
+            row = await _row_of(connection, token)
+            if row is not None and (row["clicked_at"] is None or row["url"] is None):
+                await connection.execute(_CLICK, {"token": token}, prepare=True)
+        return _opened(row)
 
     async def revoke(self, link_id: UUID, *, asked_by: str | None = None) -> LinkRecord:
         """End a link's short URL, and its making; a personal URL that is out goes on working.
@@ -365,7 +365,7 @@ class LinkStore:
             asked_by: only a link that the key of this name asked for.
         """
         wanted = {"id": link_id, "event_id": event_id, "asked_by": asked_by}
-        async with self._connections.path() as connection:
+        async with self._connections.readers() as connection:
             cursor = await connection.execute(_FIND, wanted, prepare=True)
             row = await cursor.fetchone()
         return _record(row) if row else None
@@ -581,6 +581,11 @@ def _event(row: Row) -> Event:
         occurred_at=row["occurred_at"],
         asked_by=row["asked_by"],
     )
+
+
+async def _row_of(connection: psycopg.AsyncConnection[Row], token: str) -> Row | None:
+    cursor = await connection.execute(_LOOK, {"token": token}, prepare=True)
+    return await cursor.fetchone()
 
 
 def _opened(row: Row | None) -> Opened:

@@ -11,7 +11,10 @@
 -- that those who held them have written. One statement for both would not: under READ COMMITTED the
 -- snapshot would be older than the locks, and caps would be exceeded.
 WITH event AS MATERIALIZED (
-    SELECT e.*, milepost_now() AS at
+    SELECT
+        e.*,
+        milepost_now() AS at,
+        ARRAY(SELECT json_array_elements_text(current_setting('milepost.locked')::json)) AS locked
     FROM jsonb_to_recordset(%(events)s::jsonb) AS e (
         link_id uuid, event_id text, milestone text, ref text, occurred_at timestamptz,
         data jsonb, fingerprint jsonb, sample_point double precision, asked_by text,
@@ -71,7 +74,8 @@ candidate AS MATERIALIZED (
     FROM event AS e
     LEFT JOIN LATERAL (SELECT l.* FROM links AS l WHERE l.event_id = e.event_id) AS seen ON true
     LEFT JOIN milestones AS m ON m.key = e.milestone
-    LEFT JOIN LATERAL (SELECT r.* FROM registrants AS r WHERE r.ref = e.ref) AS r ON true
+    LEFT JOIN LATERAL (
+        SELECT r.* FROM registrants AS r WHERE r.ref = e.ref AND r.ref = ANY (e.locked)) AS r ON true
 ),
 
 judged AS MATERIALIZED (
@@ -101,6 +105,8 @@ judged AS MATERIALIZED (
             AND l.milestone = c.milestone
             AND l.state IN ('claimed', 'waiting', 'unknown', 'issued')
             AND l.reuses IS NULL
+            -- A revoked link is nobody's to get again; for a cooldown it was a link all the same.
+            AND (l.revoked_at IS NULL OR c.repeat = 'cooldown')
             AND l.id IS DISTINCT FROM c.seen_id
             AND (c.seen_id IS NULL OR l.state <> 'waiting' OR l.slot_id IS NOT NULL
                 OR (l.created_at, l.id) < (c.created_at, c.seen_id))
@@ -167,8 +173,10 @@ judged AS MATERIALIZED (
     ) AS held ON true
 
     -- State and rule, the first that holds. `policy.EXPLANATIONS` has a sentence for each. Without a
-    -- verdict the row stays as it is: a link in doubt that cannot be looked for now. Sample, cooldown
-    -- and quiet are decided once, when the event comes: what waits may have been promised since.
+    -- verdict the row stays as it is: a link in doubt that cannot be looked for now. One whose
+    -- distribution has been stopped goes on being in doubt, and is looked at ever less often. Sample,
+    -- cooldown and quiet are decided once, when the event comes: what waits may have been promised
+    -- since.
     CROSS JOIN LATERAL (
         SELECT CASE
             WHEN c.erased_at IS NOT NULL THEN 'suppressed/erased'
@@ -176,7 +184,8 @@ judged AS MATERIALIZED (
             WHEN c.lost >= %(tries)s THEN 'failed/parked'
             WHEN c.waiting_until <= c.at THEN 'failed/waited-too-long'
             WHEN c.in_doubt AND held.slot_id IS NOT NULL AND c.without IS NULL THEN 'claimed'
-            WHEN c.in_doubt THEN NULL
+            WHEN c.in_doubt AND (c.purpose = 'direct' OR c.without IS NOT NULL) THEN NULL
+            WHEN c.in_doubt THEN 'unknown/outcome-unknown'
             WHEN c.revoked_at IS NOT NULL THEN 'suppressed/revoked'
             WHEN c.seen_id IS NULL AND c.sample_point >= c.sample_percent THEN 'suppressed/sample'
             WHEN c.seen_id IS NULL AND c.repeat = 'cooldown'
@@ -217,20 +226,20 @@ decided AS MATERIALIZED (
         j.*,
         split_part(j.verdict, '/', 1) AS state,
         nullif(split_part(j.verdict, '/', 2), '') AS rule,
-        j.verdict LIKE 'waiting/%%'
+        (j.verdict LIKE 'waiting/%%' OR j.verdict LIKE 'unknown/%%')
             AND (j.verdict <> 'waiting/once' OR j.earlier_published = 'short')
             AND 'deferred' = ANY (j.lanes) AS is_deferred,
-        j.verdict LIKE 'waiting/%%'
+        (j.verdict LIKE 'waiting/%%' OR j.verdict LIKE 'unknown/%%')
             AND j.verdict <> 'waiting/once'
             AND 'deferred' <> ALL (j.lanes) AS is_queued,
         j.verdict = 'claimed' OR (j.verdict LIKE 'waiting/%%' AND j.verdict <> 'waiting/once')
             AS takes_place,
         CASE
             WHEN j.verdict = 'claimed' THEN j.at + make_interval(secs => %(lease)s)
-            WHEN j.verdict NOT LIKE 'waiting/%%' THEN NULL
+            WHEN j.verdict NOT LIKE 'waiting/%%' AND j.verdict NOT LIKE 'unknown/%%' THEN NULL
             WHEN j.purpose = 'direct' AND j.verdict = 'waiting/' || j.held_rule THEN j.held_due_at
             WHEN j.verdict IN ('waiting/registrant-unknown', 'waiting/pool-empty', 'waiting/no-slot',
-                'waiting/once')
+                'waiting/once', 'unknown/outcome-unknown')
                 -- Only somebody else can end these waits: looked at ever less often.
                 THEN j.at + least(
                     greatest((j.at - j.created_at) / 4, interval '2 seconds'), interval '10 minutes')
@@ -288,7 +297,8 @@ written AS (
         rule_until = excluded.rule_until,
         rule_detail = NULL,
         route = coalesce(l.route, excluded.route),
-        lane = coalesce(l.lane, excluded.lane),
+        lane = CASE WHEN l.published IS NULL AND excluded.published = 'short' THEN excluded.lane
+            ELSE coalesce(l.lane, excluded.lane) END,
         published = coalesce(l.published, excluded.published),
         token = CASE WHEN l.published IS NULL THEN excluded.token ELSE l.token END,
         short_url = CASE WHEN l.published IS NULL THEN excluded.short_url ELSE l.short_url END,

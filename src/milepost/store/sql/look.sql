@@ -4,6 +4,7 @@
 SELECT
     l.event_id, l.milestone, l.ref, l.data, l.occurred_at, l.asked_by, l.state,
     coalesce(l.revoked_at, original.revoked_at) AS revoked_at,
+    l.clicked_at,
     coalesce(l.url, original.url) AS url,
     coalesce(l.expires_at <= milepost_now(), false) AS is_expired,
     r.language,
