@@ -61,7 +61,9 @@ from milepost.upstream import (
     BudgetSpent,
     CallClass,
     CallFailed,
+    Forbidden,
     Throttled,
+    Unauthorized,
     Unavailable,
     UnknownOutcome,
     Unreachable,
@@ -252,14 +254,20 @@ class Permit:
     What was not spent by then is worth nothing any more, and the gate asks for a grant anew.
     """
 
-    __slots__ = ("_pieces", "_stock", "is_probe", "n")
+    __slots__ = ("_pieces", "_probed", "_stock", "n")
 
-    def __init__(self, stock: _Stock, pieces: list[_Piece], *, is_probe: bool) -> None:
+    def __init__(
+        self, stock: _Stock, pieces: list[_Piece], *, probed: Breaker | None = None
+    ) -> None:
         self._stock = stock
         self._pieces = pieces
+        self._probed = probed
         self.n = sum(piece.n for piece in pieces)
-        self.is_probe = is_probe
+
+    @property
+    def is_probe(self) -> bool:
         """The call is to find out whether the platform answers again."""
+        return self._probed is not None
 
     @property
     def call_class(self) -> str:
@@ -274,8 +282,13 @@ class Permit:
     def give_back(self) -> None:
         """What of it was not spent is there for others again; a second time does nothing."""
         while self._pieces:
-            self._stock.put(self._pieces.pop())
+            piece = self._pieces.pop()
+            self._stock.wanted = max(0, self._stock.wanted - piece.n)  # it was not, after all
+            self._stock.put(piece)
         self.n = 0
+        if self._probed is not None:
+            self._probed.keep_probe()
+            self._probed = None
 
     def spend(self, now: float) -> bool:
         """Use one call up; False where none is left that is young enough."""
@@ -290,6 +303,8 @@ class Permit:
             piece.n -= 1
             if piece.n == 0:
                 self._pieces.pop()
+            if self._probed is not None:
+                self._probed.sent_probe()
             return True
         return False
 
@@ -394,7 +409,13 @@ class Budget:
                 await self._ledger.exchange(self._terms, [], unspent, list(self._cuts.values()))
 
     async def grant(
-        self, call_class: str, purpose: Purpose, n: int = 1, *, patience: float = 0.0
+        self,
+        call_class: str,
+        purpose: Purpose,
+        n: int = 1,
+        *,
+        patience: float = 0.0,
+        within: float = RETRY_SECONDS,
     ) -> Permit | Denied:
         """The right to make calls now, as many of `n` as there are: at least one, or none.
 
@@ -406,6 +427,7 @@ class Budget:
             n: how many at the most.
             patience: seconds that it may take; with 0 it takes one round trip to Postgres at the
                 most, and none while it is known that there is nothing left.
+            within: seconds that this round trip may take.
         """
         breaker = self._breakers[call_class]
         if breaker.is_open:
@@ -417,7 +439,7 @@ class Budget:
         stock.want(n, now)
         pieces = [] if stock.waiters else stock.take(n, now)
         if not pieces:
-            waited = await self._wait(stock, n, now, patience)
+            waited = await self._wait(stock, n, now, patience, within)
             if waited is None:
                 left = max(stock.spent_until, stock.dry_until) - self._clock()
                 return Denied("budget-spent", max(left, 0.05))
@@ -425,17 +447,20 @@ class Budget:
         elif not stock.is_low and self._is_low(stock, now):
             stock.is_low = True
             self._wake.set()
-        permit = Permit(stock, pieces, is_probe=breaker.is_open)
-        if permit.is_probe and not breaker.probe():
-            permit.give_back()
-            return Denied("upstream-away", breaker.wait())
-        return permit
+        if not breaker.is_open:
+            return Permit(stock, pieces)
+        if breaker.probe():
+            return Permit(stock, pieces, probed=breaker)
+        Permit(stock, pieces).give_back()
+        return Denied("upstream-away", breaker.wait())
 
     @asynccontextmanager
     async def passage(self, verb: str, call_class: CallClass, within: float) -> AsyncIterator[None]:
         """Let one request through; see `upstream.Gate`."""
         await self._admit(verb, call_class, within)
-        outing = self._breakers[call_class].out()
+        breaker = self._breakers[call_class]
+        was_open = breaker.is_open
+        outing = breaker.out()
         outcome = Outcome.DROPPED
         try:
             yield
@@ -444,12 +469,15 @@ class Budget:
             outcome = Outcome.UNANSWERED
             raise
         except CallFailed as error:
-            outcome = Outcome.ANSWERED
+            is_barred = isinstance(error, Unauthorized | Forbidden)
+            outcome = Outcome.BARRED if is_barred else Outcome.ANSWERED
             if isinstance(error, Throttled):
                 self._slow_down(call_class, error.retry_after)
             raise
         finally:
             outing.back(outcome)
+            if breaker.is_open and not was_open:
+                log.error("calls of %s are held back: %s", call_class, outcome.value)
 
     async def standings(self) -> list[Standing]:
         """How every call class stands, `brand` first."""
@@ -499,7 +527,7 @@ class Budget:
         self._wake.set()
 
     async def _wait(
-        self, stock: _Stock, n: int, now: float, patience: float
+        self, stock: _Stock, n: int, now: float, patience: float, within: float
     ) -> list[_Piece] | None:
         if self._closing or (patience <= 0 and now < stock.dry_until):
             return None
@@ -507,8 +535,7 @@ class Budget:
         stock.waiters.append(waiter)
         self._wake.set()
         try:
-            # What takes longer than this is no round trip any more.
-            await asyncio.wait({waiter.future}, timeout=max(patience, RETRY_SECONDS))
+            await asyncio.wait({waiter.future}, timeout=max(patience, within))
         except asyncio.CancelledError:
             for piece in waiter.leave(stock) or ():
                 stock.put(piece)

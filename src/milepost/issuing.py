@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
 from typing import Final
 from uuid import UUID
@@ -100,6 +100,10 @@ DIRECT_AT_ONCE: Final = 128
 100 calls out at a time; whoever came after these would wait for them, often in vain, so they get
 their short link at once."""
 
+GRANT_SECONDS: Final = 0.3
+"""How long an event waits to hear whether there is budget for its call. Usually the process knows;
+otherwise it takes a round trip to Postgres."""
+
 CALLS_UNDER_WAY: Final = "calls-under-way"
 """Why no call is made while so many are."""
 
@@ -123,7 +127,7 @@ class Issuing:
         # refused; a stricter one when the last is forgotten.
         self._definitions = Remembered(self._read_definition)
         self._under_way: dict[UUID, asyncio.Task[Link | None]] = {}
-        self._notes: set[asyncio.Task[None]] = set()
+        self._others: set[asyncio.Task[object]] = set()
         self._direct = 0
 
     async def issue(self, event: Event, *, deadline_ms: int | None = None) -> Answer:
@@ -144,7 +148,7 @@ class Issuing:
         is_new = False
         pause = FIRST_POLL_SECONDS
         while True:
-            asked = await self._ask(event, definition)
+            asked = await self._ask(event, definition, hand_over_at)
             is_new = is_new or asked.is_first
             link = asked.link
             call = self._under_way.get(link.id)
@@ -154,7 +158,8 @@ class Issuing:
                 break
             left = hand_over_at - asyncio.get_running_loop().time()
             if left <= pause or not _may_settle_within(left, link, asked):
-                if link.lane is None:
+                # One that was queued before may be given a short URL by now.
+                if link.lane is None or Lane.DEFERRED in definition.lanes:
                     link = await self._store.links.hand_over(link.id)
                 break
             await asyncio.sleep(pause)
@@ -229,7 +234,7 @@ class Issuing:
             call_class = self._makers[Route.LIST].call_class
             permit = await self._budget.grant(call_class, Purpose.CLICK)
             if isinstance(permit, Permit) and left > 0:
-                making = asyncio.ensure_future(self.take_up(opened.event, permit))
+                making = self._behind(self.take_up(opened.event, permit))
                 await asyncio.wait({making}, timeout=left)
                 if making.done() and (error := making.exception()):
                     raise error
@@ -248,7 +253,7 @@ class Issuing:
 
     async def finish(self) -> None:
         """Wait until the calls that are out have settled; for the end of a process."""
-        while out := {*self._under_way.values(), *self._notes}:
+        while out := {*self._under_way.values(), *self._others}:
             await asyncio.wait(out)
 
     async def _admit(self, event: Event) -> MilestoneDefinition:
@@ -278,13 +283,18 @@ class Issuing:
     async def _read_definition(self, milestone: str) -> MilestoneDefinition:
         return (await self._store.milestones.get(milestone)).definition
 
-    async def _ask(self, event: Event, definition: MilestoneDefinition) -> Asked:
+    async def _ask(
+        self, event: Event, definition: MilestoneDefinition, hand_over_at: float
+    ) -> Asked:
         """Claim an event with as much of the budget as there is; begin the call if it is ours."""
         failpoints.reach("arrived", event.event_id)
         if Lane.DIRECT not in definition.lanes:
             return await self._claim(event, NO_LANE)
         call_class = self._makers[definition.route].call_class
-        granted = await self._budget.grant(call_class, Purpose.DIRECT)
+        left = hand_over_at - asyncio.get_running_loop().time()
+        granted = await self._budget.grant(
+            call_class, Purpose.DIRECT, within=min(max(left, 0.0), GRANT_SECONDS)
+        )
         if isinstance(granted, Denied):
             return await self._claim(event, granted.rule)
         if self._direct >= DIRECT_AT_ONCE:
@@ -322,7 +332,7 @@ class Issuing:
             if event.details is None or not _lacks_registrant(asked.link):
                 return asked
             is_first = asked.is_first
-        await self._store.registrants.put({event.ref: event.details}, change=False)
+        await self._store.registrants.introduce(event.ref, event.details)
         asked = await self._store.links.claim(event, without=without)
         return msgspec.structs.replace(asked, is_first=is_first or asked.is_first)
 
@@ -361,10 +371,20 @@ class Issuing:
         if link is not None and link.lane is not Lane.DIRECT:
             failpoints.reach("answered-late", claim.link.event_id)
         if link is not None and claim.contact_id is None:
-            note = asyncio.create_task(self._note_contact(claim, made))  # nobody waits for it
-            self._notes.add(note)
-            note.add_done_callback(self._notes.discard)
+            self._behind(self._note_contact(claim, made))
         return link
+
+    def _behind(self, work: Coroutine[None, None, object]) -> asyncio.Task[object]:
+        """Do what nobody need wait for; an error is told without its words, which may be data."""
+        task = asyncio.create_task(work)
+        self._others.add(task)
+        task.add_done_callback(self._done_behind)
+        return task
+
+    def _done_behind(self, task: asyncio.Task[object]) -> None:
+        self._others.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            log.warning("behind an answer: %s", type(error).__name__)
 
     async def _note_contact(self, claim: Claim, made: Made) -> None:
         with suppress(DatabaseBusy):  # the next link of this registrant tells it again
@@ -442,8 +462,8 @@ def _setback(claim: Claim, error: MilepostError, calls: int) -> Settlement:  # n
             state, rule = LinkState.UNKNOWN, "outcome-unknown"
         case StillUnknown():
             state, rule, pause = LinkState.UNKNOWN, "outcome-unknown", PAUSE_AFTER_LOOK_SECONDS
-        case BudgetSpent(retry_after=seconds):
-            rule, pause = "budget-spent", min(seconds or PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
+        case BudgetSpent(rule=rule, retry_after=seconds):
+            pause = min(seconds or PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
         case Throttled(retry_after=seconds):
             rule, pause = "upstream-busy", min(seconds or PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
         case Unauthorized() | Forbidden():

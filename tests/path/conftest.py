@@ -151,6 +151,12 @@ async def landed(
 
 
 @pytest.fixture
+def probes_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An open breaker lets the next call through as its probe."""
+    monkeypatch.setattr("milepost.upstream.breaker.PROBE_SECONDS", 0.0)
+
+
+@pytest.fixture
 def execute(database_url: str) -> Callable[..., Awaitable[list[tuple[Any, ...]]]]:
     """Run a statement in the test's database, past the store."""
 

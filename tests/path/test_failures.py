@@ -257,6 +257,7 @@ async def test_nobody_listening_is_no_doubt(milepost: Milepost, landed: Landed) 
     assert (False, "issued", 1) == (again.is_new, again.link.state, again.link.upstream_calls)
 
 
+@pytest.mark.usefixtures("probes_at_once")
 @pytest.mark.parametrize("status", [401, 403])
 async def test_what_a_person_must_mend_is_not_stormed(
     *,
@@ -415,6 +416,7 @@ async def test_a_membership_from_before_the_event_proves_nothing(
     assert "17" == entry["body"]["privateEmbeddedData"]["flight"]
 
 
+@pytest.mark.usefixtures("probes_at_once")
 async def test_no_link_person_or_token_is_in_the_log(
     *,
     client: httpx.AsyncClient,
@@ -485,6 +487,6 @@ async def test_a_mistake_of_ours_behind_the_claim_keeps_the_event(
 
     with monkeypatch.context() as patch:
         patch.setattr(MailingListMaker, "make", broken)
-        assert (202, "waiting", None, None) == told(await ask(client, deadline_ms=100))
+        assert (202, "waiting", None, None) == told(await ask(client, deadline_ms=1_000))
     await elapse(21)
     assert 200 == (await ask(client))[0]

@@ -14,6 +14,7 @@ from milepost.app import Milepost
 from milepost.budget import Permit
 from milepost.model import Event, LinkState, Purpose
 from milepost.simulator import Config
+from milepost.upstream import Unavailable
 
 Landed = Callable[..., Awaitable[None]]
 Elapse = Callable[[float], Awaitable[None]]
@@ -89,6 +90,7 @@ async def test_a_slow_call_is_not_waited_for(
     assert ["list_contact.add"] == await platform.writes()
 
 
+@pytest.mark.usefixtures("probes_at_once")
 @pytest.mark.parametrize(
     ("fault", "state", "rule"),
     [
@@ -186,6 +188,7 @@ async def test_many_clicks_at_once_make_one_link(
     assert ["list_contact.add"] == await platform.writes()
 
 
+@pytest.mark.usefixtures("probes_at_once")
 async def test_a_click_while_the_platform_is_away_is_first_afterwards(
     client: httpx.AsyncClient, landed: Landed, milepost: Milepost, platform: Any, elapse: Elapse
 ) -> None:
@@ -227,3 +230,58 @@ async def test_many_events_have_an_outcome_each(
         type(error).__name__ for error in (nobody, wrong)
     ]
     assert ["list_contact.add"] * 2 == await platform.writes()
+
+
+async def test_a_token_that_is_not_accepted_makes_no_storm(
+    client: httpx.AsyncClient, landed: Landed, platform: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One call is told so; events after it get their short links without asking again."""
+    monkeypatch.setattr("milepost.upstream.breaker.PROBE_SECONDS", 60.0)
+    await landed(slots=10)
+    await platform.fault("status", status=401, times=None)
+    before = await platform.calls()
+    for number in range(10):
+        assert (201, "deferred") == ((a := await ask(client, f"e{number}"))[0], a[1]["lane"])
+    assert 1 == await platform.calls() - before
+
+
+async def test_links_that_cannot_be_made_do_not_keep_the_breaker_open(
+    client: httpx.AsyncClient, landed: Landed, milepost: Milepost, elapse: Elapse
+) -> None:
+    """The right to the probe goes on to somebody who has a call to make."""
+    await landed(lanes=DEFERRED, unknown_registrant="defer")
+    for number in range(10):
+        await ask(client, f"u{number}", registrant=f"nobody-{number}")
+    await ask(client, "e1")
+    for _ in range(5):
+        with pytest.raises(Unavailable):
+            async with milepost.budget.passage("list_contacts", "list_contacts", 1):
+                raise Unavailable("list_contacts", "no answer", "deadline")
+    await elapse(600)
+    async with asyncio.timeout(20):
+        while (await ask(client, "e1"))[1]["state"] != "issued":
+            await milepost.drain.run_once()
+
+
+async def test_lanes_that_change_give_a_queued_link_its_short_url(
+    client: httpx.AsyncClient, landed: Landed
+) -> None:
+    """What was queued is handed over when the milestone's lanes name `deferred` by then."""
+    await landed(lanes=["queued"])
+    status, link = await ask(client)
+    assert (202, "queued", None) == (status, link["lane"], link["url"])
+    await landed(lanes=DEFERRED)
+    async with asyncio.timeout(10):
+        while (link := (await ask(client))[1])["url"] is None:  # noqa: ASYNC110  (a definition is remembered for 5 s)
+            await asyncio.sleep(0.2)
+    assert "deferred" == link["lane"]
+
+
+async def test_a_revoked_link_is_not_reused(client: httpx.AsyncClient, landed: Landed) -> None:
+    """Under `once` the next event begins anew, with a link of its own."""
+    await landed(repeat="once")
+    _, first = await ask(client)
+    await client.post(f"/v1/links/{first['id']}/revoke")
+    _, second = await ask(client, "e2")
+    assert ("issued", False) == (second["state"], second["reused"])
+    assert first["url"] != second["url"]

@@ -13,7 +13,7 @@ from milepost.upstream.breaker import (
     Outcome,
 )
 
-ANSWERED, UNANSWERED, DROPPED = Outcome
+ANSWERED, UNANSWERED, BARRED, DROPPED = Outcome
 
 
 class Clock:
@@ -111,3 +111,28 @@ def test_a_probe_that_takes_too_long_closes_nothing(breaker: Breaker, clock: Clo
     clock.now += SLOW_SECONDS
     probe.back(ANSWERED)
     assert breaker.is_open
+
+
+def test_a_token_that_is_not_accepted_opens_it_at_once(breaker: Breaker, clock: Clock) -> None:
+    """Every other call would be told the same; a probe finds out when it is mended."""
+    calls(breaker, *[ANSWERED] * 100, BARRED)
+    assert breaker.is_open
+    clock.now += PROBE_SECONDS
+    assert breaker.probe()
+    calls(breaker, BARRED)
+    assert breaker.is_open
+    calls(breaker, ANSWERED)
+    assert not breaker.is_open
+
+
+def test_a_probe_that_made_no_call_is_somebody_elses(breaker: Breaker, clock: Clock) -> None:
+    """The right to it is not lost with one who had nothing to call for."""
+    calls(breaker, *[UNANSWERED] * FEWEST)
+    clock.now += PROBE_SECONDS
+    assert breaker.probe()
+    assert not breaker.probe()
+    breaker.keep_probe()
+    assert breaker.probe()
+    breaker.sent_probe()
+    breaker.keep_probe()
+    assert not breaker.probe()

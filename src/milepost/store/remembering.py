@@ -33,6 +33,8 @@ class Remembered(Generic[Question, Answer]):
         known = self._known.get(question)
         if known is None or known[0] <= now:
             answer: asyncio.Future[Answer] = asyncio.ensure_future(self._ask(question))
+            # Whoever waits is told an error; should nobody be left, it is nobody's.
+            answer.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
             self.forget(question)  # so that it is the youngest again
             if len(self._known) >= self._most:
                 del self._known[next(iter(self._known))]

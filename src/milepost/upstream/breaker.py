@@ -2,7 +2,8 @@
 
 ::
 
-    closed ──▶ open    at least half of the last outcomes, and five of them, were no answer
+    closed ──▶ open    at least half of the last outcomes, and five of them, were no answer; or
+                       one said that the token is not accepted
     open   ──▶ open    every few seconds one call is let through as a probe
     open   ──▶ closed  a probe came back with an answer
 
@@ -41,7 +42,9 @@ class Outcome(Enum):
     """How a call ended, as far as it tells whether the platform is there."""
 
     ANSWERED = "answered"
-    UNANSWERED = "unanswered"
+    UNANSWERED = "no answer"
+    BARRED = "the token is not accepted"
+    """Whoever asks next is told the same, until a person has mended it."""
     DROPPED = "dropped"
     """Its caller went away: it tells nothing."""
 
@@ -72,6 +75,7 @@ class Breaker:
         self._out: dict[int, Outing] = {}
         self._opened_at: float | None = None
         self._probe_at = 0.0
+        self._is_probe_out = False
 
     @property
     def is_open(self) -> bool:
@@ -85,12 +89,27 @@ class Breaker:
         return max(0.0, self._probe_at - self._clock()) if self.is_open else 0.0
 
     def probe(self) -> bool:
-        """Take the right to the one probe that is due; False: none is."""
+        """Take the right to the one probe that is due; False: none is.
+
+        Who takes it says what became of it, with `sent_probe` or `keep_probe`; or, should they
+        not, the next one is due after `PROBE_SECONDS`.
+        """
         now = self._clock()
         if self._opened_at is None or now < self._probe_at:
             return False
         self._probe_at = now + PROBE_SECONDS
+        self._is_probe_out = True
         return True
+
+    def sent_probe(self) -> None:
+        """The probe leaves."""
+        self._is_probe_out = False
+
+    def keep_probe(self) -> None:
+        """No call was made with the right to the probe: somebody else may have it at once."""
+        if self._is_probe_out:
+            self._is_probe_out = False
+            self._probe_at = self._clock()
 
     def out(self) -> Outing:
         """A call is sent."""
@@ -106,6 +125,8 @@ class Breaker:
         if outing.told or now - outing.since >= SLOW_SECONDS:
             if not outing.told:
                 self._count(now, unanswered=True)
+        elif self._opened_at is None and outcome is Outcome.BARRED:
+            self._open(now)
         elif self._opened_at is None:
             self._count(now, unanswered=outcome is Outcome.UNANSWERED)
         elif outcome is Outcome.ANSWERED and outing.since > self._opened_at:
@@ -134,5 +155,8 @@ class Breaker:
             and self._unanswered >= FEWEST
             and self._unanswered >= RATIO * len(self._outcomes)
         ):
-            self._opened_at = now
-            self._probe_at = now + PROBE_SECONDS
+            self._open(now)
+
+    def _open(self, now: float) -> None:
+        self._opened_at = now
+        self._probe_at = now + PROBE_SECONDS
