@@ -18,9 +18,10 @@ import httpx
 import pytest
 import uvicorn
 
-from milepost import app, settings
+from milepost import app, local, settings, worker
 from milepost.local import process, simulator
 from milepost.model import MilestoneDefinition, RegistrantDetails, Scope
+from milepost.worker import Cadence, WorkerEnded
 
 ON_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
@@ -316,3 +317,30 @@ def exchange(address: tuple[str, int], said: bytes, answers: int | None) -> byte
         while answer.count(b"heard") != answers and (more := connection.recv(4096)):
             answer += more
         return answer
+
+
+@pytest.mark.parametrize("serves", [True, False])
+async def test_a_process_does_not_outlive_its_worker(
+    environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, serves: bool
+) -> None:
+    """Whether it answers or not: whoever looks after it starts another one, which has its jobs."""
+
+    async def broken(_: Cadence, __: asyncio.Event) -> None:
+        """Have a mistake outside of any run."""
+        raise OverflowError
+
+    monkeypatch.setattr(worker, "_repeat", broken)
+    given = settings.load(environment, tmp_path)
+    url = environment["MILEPOST_DATABASE_URL"]
+    with app.listening("127.0.0.1", 0) as (listener,):
+        if serves:
+            ends = app.serve(given, url, listener, with_worker=True, ready=lambda: None)
+        else:
+            ends = app.work(given, url, lambda: None)
+        with pytest.raises(WorkerEnded):
+            await asyncio.wait_for(ends, 30)
+
+
+def test_pauses_double_up_to_ten_seconds() -> None:
+    """After however many that died young."""
+    assert [0, 0.1, 0.2, 6.4, 10, 10] == [local._pause(lives) for lives in (0, 1, 2, 7, 8, 5_000)]  # noqa: SLF001  (pure arithmetic)

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from milepost import worker
 from milepost.errors import DatabaseBusy, MilepostError
-from milepost.worker import Cadence, Worker
+from milepost.worker import Cadence, Worker, WorkerEnded
 
 
 class Done(Struct):
@@ -71,3 +71,49 @@ async def test_a_worker_waits_for_runs_that_are_under_way() -> None:
     assert not work.done()
     may_end.set()
     await work
+
+
+async def test_postgres_may_be_away_for_as_long_as_it_likes(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The pauses end to grow, and the second time that it is away is told as the first one was."""
+    monkeypatch.setattr(worker, "LONGEST_PAUSE_SECONDS", 0.0)
+    met: list[Exception] = [
+        *(DatabaseBusy("away") for _ in range(1_100)),
+        *(MilepostError("refused"), DatabaseBusy("away"), ValueError(), DatabaseBusy("away")),
+    ]
+    stopping = asyncio.Event()
+
+    async def run(_: asyncio.Event) -> Done:
+        """Meet the next of them; with the last, the process is told to end."""
+        happens = met.pop(0)
+        if not met:
+            stopping.set()
+        raise happens
+
+    await Worker(Cadence(job="drain", run=run, every=0)).run(stopping)
+    told = [record.getMessage().split(" at ")[0] for record in caplog.records]
+    waits = "drain waits: away"
+    assert [waits, "drain: refused", waits, "drain: ValueError", waits] == told
+
+
+async def test_a_mistake_of_the_workers_own_ends_all_jobs(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """One job does not go on without another: the process is told to stop, and the log says why."""
+    stopping = asyncio.Event()
+
+    async def sound(_: asyncio.Event) -> Done:
+        """Be done, and come again in an hour."""
+        return Done()
+
+    async def unsound(_: asyncio.Event) -> Done:
+        """Be ended by what no job is meant to meet."""
+        raise asyncio.CancelledError
+
+    cadences = [Cadence(job=job.__name__, run=job, every=3600) for job in (sound, unsound)]
+    with pytest.raises(WorkerEnded):
+        await Worker(*cadences).run(stopping)
+    assert stopping.is_set()
+    told = [record.getMessage().split(" at ")[0] for record in caplog.records]
+    assert ["unsound has ended: CancelledError"] == told

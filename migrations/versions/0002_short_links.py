@@ -58,11 +58,14 @@ CREATE INDEX links_due ON links (state, due_at)
     WHERE due_at IS NOT NULL AND clicked_at IS NULL;
 CREATE INDEX links_due_clicked ON links (state, due_at)
     WHERE due_at IS NOT NULL AND clicked_at IS NOT NULL;
+-- Whether somebody waits for a milestone's next slot.
+CREATE INDEX links_without_place ON links (milestone)
+    WHERE state = 'waiting' AND rule = 'no-slot';
 """
 
 DOWNGRADE = """
 DROP INDEX links_one_url, links_one_per_distribution, links_one_per_contact, links_token, links_due,
-    links_due_clicked;
+    links_due_clicked, links_without_place;
 ALTER TABLE links
     DROP CONSTRAINT links_place,
     DROP CONSTRAINT links_short,

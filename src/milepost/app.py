@@ -213,7 +213,8 @@ async def serve(
     """Answer requests until SIGTERM or SIGINT; then finish what is in flight, and return.
 
     Told to stop, the process says at `/health/ready` that it is not, answers each connection for
-    the last time, finishes requests and the calls behind them, and has its worker end.
+    the last time, finishes requests and the calls behind them, and has its worker end. Should the
+    worker end by an error of its own, the process ends in the same way.
 
     Args:
         settings: of this installation.
@@ -226,13 +227,11 @@ async def serve(
             it waits for nobody.
 
     Raises:
-        As `opened`.
+        WorkerEnded: the worker did, by an error of its own.
+        And as `opened`.
     """
     stopping = asyncio.Event()
-    async with (
-        opened(settings, database_url) as milepost,
-        _working(milepost, stopping, wanted=with_worker),
-    ):
+    async with opened(settings, database_url) as milepost:
         config = uvicorn.Config(
             api.create(milepost.store, milepost.issuing, milepost.budget, stopping=stopping.is_set),
             loop="uvloop",
@@ -250,28 +249,50 @@ async def serve(
         gc.collect()
         gc.freeze()
         gc.set_threshold(10_000, 20, 50)
-        await _Server(config, stopping, ready, ending).serve([listener])
+        server = _Server(config, stopping, ready, ending)
+
+        def end() -> None:
+            server.handle_exit(signal.SIGTERM, None)
+
+        async with _working(milepost, stopping, end, wanted=with_worker):
+            await server.serve([listener])
 
 
 async def work(settings: Settings, database_url: str, ready: Callable[[], None]) -> None:
     """Run the jobs, and answer nobody, until SIGTERM or SIGINT.
 
     Raises:
-        As `opened`.
+        WorkerEnded: the worker did, by an error of its own.
+        And as `opened`.
     """
     stopping = asyncio.Event()
     with told_to_stop(lambda _: stopping.set()):
-        async with opened(settings, database_url) as milepost, _working(milepost, stopping):
+        async with (
+            opened(settings, database_url) as milepost,
+            _working(milepost, stopping, stopping.set),
+        ):
             ready()
             await stopping.wait()
 
 
 @asynccontextmanager
 async def _working(
-    milepost: Milepost, stopping: asyncio.Event, *, wanted: bool = True
+    milepost: Milepost, stopping: asyncio.Event, end: Callable[[], None], *, wanted: bool = True
 ) -> AsyncIterator[None]:
-    """A worker beside the block; at the block's end it ends as well, without breaking off."""
+    """A worker beside the block; at the block's end it ends as well, without breaking off.
+
+    Args:
+        milepost: whose worker.
+        stopping: is set when the process is told to stop.
+        end: ends the block; is called when the worker has ended by an error of its own, which is
+            raised when the block is over.
+        wanted: whether there is to be a worker at all.
+    """
     work = asyncio.create_task(milepost.worker.run(stopping)) if wanted else None
+    if work is not None:
+        work.add_done_callback(
+            lambda ended: None if ended.cancelled() or ended.exception() is None else end()
+        )
     try:
         yield
     finally:

@@ -41,6 +41,7 @@ STEADY_SECONDS = 10
 
 FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 10
+MOST_DOUBLINGS = 7
 """Before a successor of one that lived shorter; the pauses double."""
 
 STARTS = 5
@@ -253,7 +254,8 @@ def _pause(short_lives: int) -> float:
     """Seconds before the next start, after so many processes in a row that died young."""
     if not short_lives:
         return 0
-    return float(min(FIRST_PAUSE_SECONDS * 2 ** (short_lives - 1), LONGEST_PAUSE_SECONDS))
+    doublings = min(short_lives - 1, MOST_DOUBLINGS)
+    return float(min(FIRST_PAUSE_SECONDS * 2**doublings, LONGEST_PAUSE_SECONDS))
 
 
 def _how(code: int) -> str:

@@ -23,7 +23,12 @@ log = logging.getLogger(__name__)
 
 FIRST_PAUSE_SECONDS: Final = 0.5
 LONGEST_PAUSE_SECONDS: Final = 5.0
-"""Between looks while Postgres is away: a restart takes a few seconds."""
+MOST_DOUBLINGS: Final = 4
+"""Between looks while Postgres is away: a restart takes a few seconds, an outage may take days."""
+
+
+class WorkerEnded(MilepostError):
+    """A job ended by an error of the worker's own, and the others with it."""
 
 
 class Cadence(Struct, frozen=True, kw_only=True):
@@ -45,28 +50,47 @@ class Worker:
     async def run(self, stopping: asyncio.Event) -> None:
         """Run the jobs until `stopping` is set and the calls that are out then have ended.
 
-        Nothing that a job meets ends it: a failure is logged, and the next run comes.
+        Nothing that a job meets ends it: a failure is logged, and the next run comes. A mistake of
+        the worker's own sets `stopping`: a process without its jobs must not look like a sound one.
+
+        Raises:
+            WorkerEnded: by such a mistake.
         """
-        await asyncio.gather(*(_repeat(cadence, stopping) for cadence in self._cadences))
+        repeating = (_repeat_or_end(cadence, stopping) for cadence in self._cadences)
+        ends = await asyncio.gather(*repeating, return_exceptions=True)
+        if any(ends):
+            raise WorkerEnded("the worker ended by an error of its own; the log says where")
+
+
+async def _repeat_or_end(cadence: Cadence, stopping: asyncio.Event) -> None:
+    try:
+        await _repeat(cadence, stopping)
+    except BaseException as error:
+        if not stopping.is_set():
+            log.critical("%s has ended: %s at %s", cadence.job, type(error).__name__, _where(error))
+            stopping.set()
+        raise
 
 
 async def _repeat(cadence: Cadence, stopping: asyncio.Event) -> None:
     away = 0
     while not stopping.is_set():
         pause = cadence.every
+        away, before = 0, away
         try:
             counts = await cadence.run(stopping)
         except DatabaseError as error:
-            if not away:
+            if not before:
                 log.warning("%s waits: %s", cadence.job, error)
-            pause = min(FIRST_PAUSE_SECONDS * 2**away, LONGEST_PAUSE_SECONDS)
-            away += 1
+            pause = min(
+                FIRST_PAUSE_SECONDS * 2 ** min(before, MOST_DOUBLINGS), LONGEST_PAUSE_SECONDS
+            )
+            away = before + 1
         except MilepostError as error:
             log.warning("%s: %s", cadence.job, error)
         except Exception as error:  # noqa: BLE001  (a mistake in one run must not end the others)
             log.error("%s: %s at %s", cadence.job, type(error).__name__, _where(error))  # noqa: TRY400  (a trace shows what drivers say, which may be people's data)
         else:
-            away = 0
             _tell(cadence.job, counts)
         with suppress(TimeoutError):
             await asyncio.wait_for(stopping.wait(), pause)
@@ -82,6 +106,6 @@ def _tell(job: str, counts: Struct) -> None:
         log.info("%s: %s", job, ", ".join(f"{count} {name}" for name, count in done.items()))
 
 
-def _where(error: Exception) -> str:
+def _where(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     return " ".join(f"{frame.filename}:{frame.lineno}" for frame in frames)

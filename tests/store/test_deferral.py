@@ -12,7 +12,7 @@ from tests.store.conftest import Register, Sql, event, issued, later, setback
 from milepost.errors import UnknownLink
 from milepost.model import Lane, LinkState, Purpose, RegistrantDetails, Route
 from milepost.store import LOCAL_URL, Store
-from milepost.store.links import PARKED_AFTER, Asked
+from milepost.store.links import PARKED_AFTER, Asked, Backlog
 
 DEFAULT_LANES = ["ready", "direct", "deferred"]
 BUSY = "budget-spent"
@@ -265,3 +265,19 @@ async def test_what_waits_in_vain_is_looked_at_ever_less_often(
     await store.links.claim(event(ref="dora"), purpose=Purpose.DRAIN)
     (row,) = sql("SELECT extract(epoch FROM due_at - now())::int AS seconds FROM links")
     assert 98 <= row["seconds"] <= 100
+
+
+async def test_the_backlog_is_what_is_unsettled(
+    store: Store, register: Register, database_url: str
+) -> None:
+    """Clicked or not; whoever asks again soon is told the same, and nothing is counted for them."""
+    await register(lanes=DEFAULT_LANES)
+    first = await store.links.claim(event("e1"), without="budget-spent")
+    await store.links.claim(event("e2", "ben"), without="budget-spent")
+    await store.links.click((first.link.url or "").rsplit("/", 1)[1])
+    both = [Backlog("landed", LinkState.WAITING, 2)]
+    assert both == await store.links.backlog()
+    await store.links.claim(event("e3", "cleo"), without="budget-spent")
+    assert both == await store.links.backlog()
+    async with await Store.open(database_url) as another:
+        assert [Backlog("landed", LinkState.WAITING, 3)] == await another.links.backlog()

@@ -221,21 +221,25 @@ async def walk_the_path(store: Store) -> None:
 @pytest.mark.usefixtures("_filled")
 async def test_no_statement_of_the_path_scans_a_big_table(store: Store) -> None:
     """Neither as it is planned for the values at hand nor, once it is prepared, for any values."""
-    async with store.connections.path() as connection:
-        connection.cursor_factory = Recording
+    pools = (store.connections.path, store.connections.readers)
+    for pool in pools:
+        async with pool() as connection:
+            connection.cursor_factory = Recording
     await walk_the_path(store)
-    async with store.connections.path() as connection:
-        connection.cursor_factory = psycopg.AsyncCursor
-        explained = [
-            (query, await plan(connection, b"EXPLAIN (FORMAT JSON) " + query, values))
-            for query, values in Recording.seen
-        ]
-        await connection.execute("SET plan_cache_mode = force_generic_plan")
-        prepared = await connection.execute(PREPARED)
-        explained += [
-            (row["statement"].encode(), await plan(connection, row["explain"].encode()))
-            for row in await prepared.fetchall()
-        ]
+    explained = []
+    for pool in pools:
+        async with pool() as connection:
+            connection.cursor_factory = psycopg.AsyncCursor
+            explained += [
+                (query, await plan(connection, b"EXPLAIN (FORMAT JSON) " + query, values))
+                for query, values in Recording.seen
+            ]
+            await connection.execute("SET plan_cache_mode = force_generic_plan")
+            prepared = await connection.execute(PREPARED)
+            explained += [
+                (row["statement"].encode(), await plan(connection, row["explain"].encode()))
+                for row in await prepared.fetchall()
+            ]
     missing = {name for name in PATH if not any(statement(name)[:40] in q for q, _ in explained)}
     assert set() == missing
     scans = {
@@ -245,3 +249,12 @@ async def test_no_statement_of_the_path_scans_a_big_table(store: Store) -> None:
         if reads_all(node)
     }
     assert set() == scans
+
+
+async def test_the_backlog_is_counted_by_the_indexes_of_what_is_due(store: Store) -> None:
+    """Each half of it has its own, in a ledger that may be of any size."""
+    async with store.connections.readers() as connection:
+        found = await plan(connection, b"EXPLAIN (FORMAT JSON) " + statement("backlog"))
+    used = {node["Index Name"] for node in found if "Index Name" in node}
+    assert {"links_due", "links_due_clicked"} == used
+    assert not [node for node in found if node["Node Type"] == "Seq Scan"]

@@ -7,11 +7,11 @@ from collections.abc import Awaitable, Callable
 import msgspec
 import pytest
 from sqlalchemy.exc import IntegrityError
-from tests.store.conftest import SURVEY, Sql, later
+from tests.store.conftest import SURVEY, Register, Sql, event, issued, later
 
-from milepost.model import MilestoneDefinition
+from milepost.model import MilestoneDefinition, Purpose
 from milepost.store import Store
-from milepost.store.pools import Making, PoolStore, TakenOver
+from milepost.store.pools import NEWEST_LINKS, Making, PoolStore, TakenOver
 
 MOVES: dict[str, Callable[[PoolStore, Making], Awaitable[object]]] = {
     "list": lambda pools, making: pools.note_list(making, "CG_late"),
@@ -91,3 +91,33 @@ async def test_milestones_are_put_together_or_not_at_all(store: Store) -> None:
         await store.milestones.put_all({"d": good, "e": bad})
     known = [milestone.key for milestone in await store.milestones.all()]
     assert ["a", "b", "c"] == known
+
+
+OTHERS = """
+INSERT INTO links (id, event_id, milestone, survey_id, ref, data, fingerprint, asked_by, attempt,
+    created_at, state, rule)
+SELECT ('ffffffff-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, 'x' || n, 'landed', %s,
+    'x' || n, '{}', '{}', 'app', 0, now(), 'suppressed', 'sample'
+FROM generate_series(0, %s) AS n
+"""
+"""Events of others, newer than any that came before."""
+
+
+async def test_who_waits_for_a_place_is_seen_behind_any_number_of_events(
+    store: Store, register: Register, sql: Sql
+) -> None:
+    """Two events that wait make two slots, one after the other, whoever came in between."""
+    await register(lanes=["direct", "deferred"], slots=1, max_slots=5)
+    await store.links.settle(issued(await store.links.claim(event("e1"))))
+    for waiting in ("e2", "e3"):
+        asked = await store.links.claim(event(waiting))
+        assert "no-slot" == (asked.link.reason and asked.link.reason.rule)
+    sql(OTHERS, SURVEY, NEWEST_LINKS)
+    assert 1 == await store.pools.plan("landed", "abcdefgh")
+    assert 0 == await store.pools.plan("landed", "abcdefgh")
+    await register(lanes=["direct", "deferred"], slots=1, max_slots=5)  # the second slot is ready
+    assert 0 == await store.pools.plan("landed", "abcdefgh")
+    sql("UPDATE links SET due_at = now() WHERE event_id = 'e2'")
+    again = await store.links.claim(event("e2"), purpose=Purpose.DRAIN)
+    await store.links.settle(issued(again))
+    assert 1 == await store.pools.plan("landed", "abcdefgh")

@@ -49,6 +49,21 @@ async def test_details_of_an_event_never_change_a_registrant(store: Store) -> No
     assert "ann@x.test" == ann.details.email
 
 
+async def test_a_crowd_is_introduced_together(store: Store, sql: Sql) -> None:
+    """In a few transactions, all of them; who is known, or comes twice, stays as they are."""
+    people = [(f"p{number}", person(f"p{number}@x.test")) for number in range(300)]
+    others = [("ann", person("other@x.test")), ("p0", person("second@x.test"))]
+    await asyncio.gather(*(store.registrants.introduce(*one) for one in (*people, *others)))
+    (written,) = sql(
+        "SELECT count(*) AS rows, count(DISTINCT xmin::text) <= 5 AS together"
+        " FROM registrants WHERE ref LIKE 'p%%' AND dedup_key IS NOT NULL"
+    )
+    assert {"rows": 300, "together": True} == written
+    assert [{"email": "ann@x.test"}, {"email": "p0@x.test"}] == sql(
+        "SELECT email FROM registrants WHERE ref IN ('ann', 'p0') ORDER BY ref"
+    )
+
+
 async def test_a_contact_has_one_owner_at_a_time(store: Store) -> None:
     """The first keeps it; when they leave the values, the next in line has it at once."""
     await store.registrants.put({"dora": person("ANN@x.test"), "eve": person("")})

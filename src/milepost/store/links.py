@@ -76,6 +76,7 @@ from milepost.policy import EXPLANATIONS, sample_point
 from milepost.store import tables
 from milepost.store.connections import Connections, Row, begun_again, plain, statement
 from milepost.store.grouping import GroupCommit
+from milepost.store.remembering import Remembered
 
 LEASE_SECONDS: Final = 20
 """How long a claim is its taker's alone. Longer than the longest call (10 s) and the longest
@@ -98,6 +99,7 @@ _FIND_MANY: Final = statement("find_many")
 _DUE: Final = statement("due")
 _LOOK: Final = statement("look")
 _CLICK: Final = statement("click")
+_BACKLOG: Final = statement("backlog")
 
 
 class LookupTaken(MilepostError):
@@ -228,6 +230,7 @@ class LinkStore:
         self._hand_overs = GroupCommit(
             self._write_hand_overs, apart=lambda link: (link,), same=lambda link: link
         )
+        self._backlog = Remembered(self._count_backlog)  # counting millions takes a second
 
     async def claim(
         self, event: Event, *, purpose: Purpose = Purpose.DIRECT, without: str | None = None
@@ -338,17 +341,13 @@ class LinkStore:
         return link
 
     async def backlog(self) -> list[Backlog]:
-        """The unsettled links, counted by milestone and state."""
-        links = tables.links
-        query = (
-            select(links.c.milestone, links.c.state, func.count().label("links"))
-            .where(links.c.due_at.is_not(None))
-            .group_by(links.c.milestone, links.c.state)
-            .order_by(links.c.milestone, links.c.state)
-        )
-        async with self._connections.transaction() as connection:
-            rows = (await connection.execute(query)).mappings()
-            return [msgspec.convert(plain(row), Backlog) for row in rows]
+        """The unsettled links, counted by milestone and state; remembered for some seconds."""
+        return await self._backlog.get("unsettled")
+
+    async def _count_backlog(self, _: str) -> list[Backlog]:
+        async with self._connections.readers() as connection:
+            cursor = await connection.execute(_BACKLOG, prepare=True)
+            return [msgspec.convert(row, Backlog) for row in await cursor.fetchall()]
 
     async def find(
         self,

@@ -28,8 +28,9 @@ LEASE_SECONDS: Final = 120
 """How long a distribution is one worker's to make: its five calls and their looks, each of 10 s."""
 
 NEWEST_LINKS: Final = 5_000
-"""How many links tell whether a milestone runs short of slots: more than come between two looks of
-`replenish` at 3,000 events a minute, and some 10 ms to read."""
+"""How many links are looked at for one in the highest slot: more than come between two looks of
+`replenish` at 3,000 events a minute, and some 10 ms to read. Who waits for a place is found among
+any number."""
 
 PAUSE_SECONDS: Final = 5
 """After an error the distribution is left alone for so long: a run ends instead of insisting."""
@@ -94,7 +95,8 @@ class PoolStore:
 
         It lacks those that it starts with, and one above the highest that somebody has a live link
         in, until it has `max_slots`: a person who holds a link in every slot has no place for the
-        next event.
+        next event. Links in the highest slot are looked for among the newest `NEWEST_LINKS`, those
+        that wait for a place among all.
         """
         async with self._connections.path() as connection:
             cursor = await connection.execute(

@@ -85,6 +85,13 @@ class RegistrantStore:
             apart=lambda contact: (contact["ref"],),
             same=lambda contact: tuple(contact.values()),
         )
+        # Keys are given out by one at a time: one by one, a peak of people whom only events have
+        # told of would stand in line for seconds.
+        self._introductions = GroupCommit[tuple[str, RegistrantDetails], None](
+            self._write_introductions,
+            apart=lambda introduced: (introduced[0],),
+            same=lambda introduced: (introduced[0], msgspec.json.encode(introduced[1])),
+        )
 
     @begun_again
     async def put(
@@ -108,6 +115,26 @@ class RegistrantStore:
             await _be_the_key_giver(connection)
             criteria = await _criteria(connection)
             return await _write(connection, given, criteria, change=change)
+
+    async def introduce(self, ref: str, details: RegistrantDetails) -> None:
+        """Write down what an event tells of a registrant; one who is known is left alone.
+
+        Those who come at once are written together.
+
+        Args:
+            ref: of the registrant.
+            details: what the event tells of them.
+
+        Raises:
+            DatabaseBusy: nothing was written.
+        """
+        await self._introductions.submit((ref, details))
+
+    async def _write_introductions(
+        self, introduced: Sequence[tuple[str, RegistrantDetails]]
+    ) -> Sequence[None]:
+        await self.put(dict(introduced), change=False)
+        return [None] * len(introduced)
 
     async def get(self, ref: str) -> Registrant | None:
         """The registrant with this ref."""

@@ -247,6 +247,11 @@ links = Table(
         "due_at",
         postgresql_where=text("due_at IS NOT NULL AND clicked_at IS NOT NULL"),
     ),
+    Index(
+        "links_without_place",
+        "milestone",
+        postgresql_where=text("state = 'waiting' AND rule = 'no-slot'"),
+    ),
 )
 
 call_classes = Table(

@@ -7,7 +7,7 @@
 -- would be given one list after the other.
 --
 -- %(milestone)s, %(deployment)s  the deployment's id: every name at the platform carries it
--- %(newest)s  so many of the milestone's links are looked at
+-- %(newest)s  so many of the milestone's links are looked at for one in the highest slot
 WITH highest AS MATERIALIZED (
     SELECT s.id, s.survey_id, s.number, m.max_slots, d.calibrated_at
     FROM milestones AS m
@@ -21,8 +21,10 @@ WITH highest AS MATERIALIZED (
     LIMIT 1
 ),
 
--- Who is short of a place is among those with the newest links: nobody else has come since the last
--- look, or there would have been no look for a long time and many events.
+-- A look ahead, while everybody still has a place: whoever got the last one is most likely among
+-- those with the newest links. Where it misses them, their next event says so by itself: it waits for
+-- a place, and is found below however many came after it. One that is suppressed instead waits for
+-- nothing, and is looked for here as well.
 newest AS (
     SELECT l.slot_id, l.survey_id, l.state, l.rule, l.finished_at, l.expires_at, l.created_at
     FROM links AS l
@@ -36,7 +38,19 @@ spare AS (
     FROM highest AS h
     WHERE h.number < h.max_slots
         AND h.calibrated_at IS NOT NULL
-        AND EXISTS (
+        -- Who has waited since before the highest slot was ready finds a place in it, but for the one
+        -- who has a link there already.
+        AND (EXISTS (
+            SELECT FROM links AS l
+            WHERE l.milestone = %(milestone)s
+                AND l.state = 'waiting'
+                AND l.rule = 'no-slot'
+                AND l.survey_id = h.survey_id
+                AND (l.created_at > h.calibrated_at
+                    OR EXISTS (
+                        SELECT FROM links AS held
+                        WHERE held.registrant_id = l.registrant_id AND held.slot_id = h.id)))
+        OR EXISTS (
             SELECT FROM newest AS l
             WHERE (
                 l.slot_id = h.id
@@ -46,7 +60,7 @@ spare AS (
                         AND l.expires_at > milepost_now())))
             OR (l.rule = 'no-slot'
                 AND l.survey_id = h.survey_id
-                AND l.created_at > h.calibrated_at))
+                AND l.created_at > h.calibrated_at)))
 ),
 
 slot AS (

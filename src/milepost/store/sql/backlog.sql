@@ -1,0 +1,16 @@
+-- Count the unsettled links by milestone and state. Their two indexes are partial, and each serves only
+-- whoever asks by its own predicate: asked by `due_at` alone, the whole ledger would be read.
+SELECT milestone, state, sum(links)::bigint AS links
+FROM (
+    SELECT milestone, state, count(*) AS links
+    FROM links
+    WHERE due_at IS NOT NULL AND clicked_at IS NULL
+    GROUP BY milestone, state
+    UNION ALL
+    SELECT milestone, state, count(*)
+    FROM links
+    WHERE due_at IS NOT NULL AND clicked_at IS NOT NULL
+    GROUP BY milestone, state
+) AS counted
+GROUP BY milestone, state
+ORDER BY milestone, state
