@@ -172,7 +172,12 @@ def _reachable(given: Settings, address: str) -> Settings:
 
 def _crew(given: Settings, url: str, listeners: list[socket.socket], *, with_worker: bool) -> Crew:
     """Processes that serve, each with a listener of its own."""
+    from milepost.app import NOTICE_SECONDS
     from milepost.local import Crew
+
+    def leave() -> None:
+        for listener in listeners:
+            listener.close()
 
     # What was made or chosen here holds for all of them.
     chosen = {
@@ -192,6 +197,8 @@ def _crew(given: Settings, url: str, listeners: list[socket.socket], *, with_wor
         [[*verbose, "serve-one", "--listener", str(number), *options] for number in descriptors],
         environment=kept | chosen,
         descriptors=descriptors,
+        notice=NOTICE_SECONDS,
+        leave=leave,
     )
 
 

@@ -484,6 +484,7 @@ def _setback(claim: Claim, error: MilepostError, calls: int) -> Settlement:  # n
         state=state,
         rule=rule,
         detail=str(error),
+        route=claim.route,
         calls=calls,
         looked=isinstance(error, StillUnknown) and error.looked,
         leaves=leaves,

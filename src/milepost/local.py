@@ -138,6 +138,9 @@ class Crew:
         commands: the arguments of `milepost`, for each place.
         environment: of all processes.
         descriptors: the open files that they inherit.
+        notice: seconds from being told to stop, which each process shows its callers at once, until
+            it takes no more connections.
+        leave: closes what this process holds open for the others, once nobody succeeds them.
     """
 
     def __init__(
@@ -146,7 +149,11 @@ class Crew:
         *,
         environment: Mapping[str, str],
         descriptors: Sequence[int],
+        notice: float,
+        leave: Callable[[], None],
     ) -> None:
+        self._notice = notice
+        self._leave = leave
         self._commands = commands
         self._environment = environment
         self._descriptors = descriptors
@@ -161,10 +168,18 @@ class Crew:
             StartsInVain: a process does not come to answer.
         """
         stop = asyncio.Event()
-        with told_to_stop(lambda _: stop.set()):
+
+        def told(number: int) -> None:
+            if number == signal.SIGINT:
+                self._notice = 0.0  # whoever presses Ctrl-C waits for the end
+            stop.set()
+
+        with told_to_stop(told):
             stopping = asyncio.create_task(stop.wait())
             keeping = asyncio.create_task(self._keep_all(ready))
             await asyncio.wait({stopping, keeping}, return_when=asyncio.FIRST_COMPLETED)
+            # A listener that stays open here would go on collecting callers for nobody.
+            self._leave()
             stopping.cancel()
             keeping.cancel()
             try:
@@ -212,7 +227,9 @@ class Crew:
                 log.warning("a process died %s; another takes its place", _how(code))
                 await asyncio.sleep(_pause(short_lives))
         finally:
-            await asyncio.gather(*(_end(process, number) for process, number in alive.items()))
+            await asyncio.gather(
+                *(_end(process, number, self._notice) for process, number in alive.items())
+            )
 
     async def _start(self, command: Sequence[str]) -> Process:
         return await asyncio.create_subprocess_exec(
@@ -240,8 +257,12 @@ def _release(predecessor: Process) -> None:
         predecessor.stdin.close()
 
 
-async def _end(process: Process, number: signal.Signals) -> None:
+async def _end(process: Process, number: signal.Signals, notice: float) -> None:
     with suppress(ProcessLookupError):
+        if number is signal.SIGINT and notice:
+            process.send_signal(signal.SIGTERM)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(process.wait(), notice)
         process.send_signal(number)
     try:
         await asyncio.wait_for(process.wait(), STOP_SECONDS)

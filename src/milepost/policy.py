@@ -55,6 +55,9 @@ EXPLANATIONS: Final[Mapping[str, str]] = {
 }
 """What a rule of `claim.sql` means to a person, by the link's state and the rule."""
 
+REVOKED: Final = "The link was revoked: its short URL leads nowhere any more."
+"""What is said of a revoked link, in whatever state it was then."""
+
 
 def contact_key(ref: str, details: RegistrantDetails, criteria: Collection[str]) -> str | None:
     """The key under which the directory would recognise this registrant's contact.

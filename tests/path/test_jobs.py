@@ -366,7 +366,7 @@ async def test_sweep_finishes_what_a_dead_process_left(
     assert dedup == bool(milepost.deployment.dedup_criteria)
     await landed(fields=[])
     await platform.fault("timeout", seconds=30, call_class="list_contacts")
-    body = {"event_id": "e1", "milestone": "landed", "registrant": "ann", "deadline_ms": 100}
+    body = {"event_id": "e1", "milestone": "landed", "registrant": "ann", "deadline_ms": 1_000}
     link = (await client.post("/v1/links", json=body)).json()
     await elapse(31)  # its lease is over, and its process still hangs
     assert 1 == (await milepost.sweep.run_once()).issued

@@ -72,7 +72,7 @@ from milepost.model import (
     Scalar,
 )
 from milepost.payload import differing, fingerprint
-from milepost.policy import EXPLANATIONS, sample_point
+from milepost.policy import EXPLANATIONS, REVOKED, sample_point
 from milepost.store import tables
 from milepost.store.connections import Connections, Row, begun_again, plain, statement
 from milepost.store.grouping import GroupCommit
@@ -542,7 +542,7 @@ def _record(row: Row) -> LinkRecord:
 
 def _told(row: Row) -> Row:
     """The members of a link, from its row."""
-    state, rule, lane, route = row["state"], row["rule"], row["lane"], row["route"]
+    state, lane, route = row["state"], row["lane"], row["route"]
     match row["published"]:
         case "personal":
             url = row["url"] or row["reused_url"]
@@ -561,14 +561,21 @@ def _told(row: Row) -> Row:
         "url": url,
         "expires_at": row["expires_at"],
         "reused": row["reuses"] is not None,
-        "reason": rule
-        and Reason(
-            rule, row["rule_until"], row["rule_detail"] or EXPLANATIONS.get(f"{state}/{rule}")
-        ),
+        "reason": _reason(row),
         "upstream_calls": row["upstream_calls"],
         "created_at": row["created_at"],
         "data_at": row["data_at"],
     }
+
+
+def _reason(row: Row) -> Reason | None:
+    state, rule = row["state"], row["rule"]
+    if row["revoked_at"] is not None and state != LinkState.SUPPRESSED:
+        return Reason("revoked", None, REVOKED)
+    if rule is None:
+        return None
+    detail = row["rule_detail"] or EXPLANATIONS.get(f"{state}/{rule}")
+    return Reason(rule, row["rule_until"], detail)
 
 
 def _event(row: Row) -> Event:

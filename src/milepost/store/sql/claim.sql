@@ -336,7 +336,7 @@ SELECT
     CASE c.course WHEN 'seen' THEN o.fingerprint END AS fingerprint,
     o.id, o.event_id, o.milestone, o.ref, o.state, o.lane, o.route, o.published, o.short_url, o.url,
     o.expires_at, o.reuses, o.rule, o.rule_until, o.rule_detail, o.upstream_calls, o.created_at,
-    o.data_at, o.lease_until,
+    o.data_at, o.lease_until, o.revoked_at,
     o.id = c.link_id AS is_first,
     original.url AS reused_url,
     CASE WHEN o.is_written AND o.state = 'claimed' THEN json_build_object(
