@@ -29,7 +29,7 @@ demo: .venv/.run ## run Milepost with a simulated survey platform (ARGS=--exit: 
 	@.venv/bin/milepost demo $(ARGS)
 
 test: .venv/.dev ## run the tests
-	@.venv/bin/pytest --quiet --numprocesses logical --maxprocesses 8 $(ARGS)
+	@.venv/bin/pytest --quiet --numprocesses 3 $(ARGS)
 
 check: .venv/.dev ## lint, formatting, types, imports, docstrings of the tests
 	@.venv/bin/ruff check --quiet .

@@ -102,7 +102,10 @@ def _unusable_platform(given: Settings, error: MilepostError) -> Finding:
         case Unauthorized():
             fix = "Set MILEPOST_UPSTREAM_TOKEN to a token of the account that is not revoked."
         case Unreachable() if given.simulated:
-            fix = "Start it with its state: milepost simulate --limits none --state .milepost/simulator.state (`milepost serve` does)."
+            fix = (
+                "Start it with its state, as `milepost serve` does: "
+                "milepost simulate --limits none --state .milepost/simulator.state"
+            )
         case Unreachable():
             fix = "See whether MILEPOST_UPSTREAM_URL names the account's data centre."
     return Finding(what="platform", verdict="fail", found=str(error), fix=fix)

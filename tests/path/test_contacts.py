@@ -171,7 +171,7 @@ async def test_a_milestone_says_how_long_its_callers_wait(
     milepost: Milepost, landed: Landed, platform: Any
 ) -> None:
     """Without a deadline of its own a request has its milestone's."""
-    await landed(lanes=PATIENT, deadline_ms=100)
+    await landed(lanes=PATIENT, deadline_ms=500)
     await platform.web.put("/control/settings", json={"latency_ms": 700})
     answer = await milepost.issuing.issue(event("e1"))
     assert answer.link.url is None

@@ -330,8 +330,8 @@ async def test_a_slow_platform_settles_behind_the_answer(
     await landed(lanes=PATIENT)
     await platform.switch(latency_ms=1_000)
     began = time.monotonic()
-    answer = await ask(client, deadline_ms=100)
-    assert time.monotonic() - began < 0.6
+    answer = await ask(client, deadline_ms=500)
+    assert time.monotonic() - began < 0.9
     assert (202, "waiting", None, None) == told(answer)
     await milepost.issuing.finish()
     status, link = await ask(client)
@@ -363,7 +363,7 @@ async def test_a_claim_whose_process_died_is_taken_over(
             secret=b"x" * 16,
         )
         await maker.make(asked.claim, begin_by=asyncio.get_running_loop().time() + 5)
-    assert (202, "waiting", None, None) == told(await ask(client, deadline_ms=200))
+    assert (202, "waiting", None, None) == told(await ask(client, deadline_ms=500))
     await elapse(21)
     status, link = await ask(client)
     assert (200, "issued", str(asked.link.id)) == (status, link["state"], link["id"])
