@@ -101,8 +101,11 @@ DIRECT_AT_ONCE: Final = 128
 their short link at once."""
 
 GRANT_SECONDS: Final = 0.3
-"""How long an event waits to hear whether there is budget for its call. Usually the process knows;
-otherwise it takes a round trip to Postgres."""
+"""How long an event waits at least to hear whether there is budget for its call. Usually the
+process knows; otherwise it takes a round trip to Postgres."""
+
+GRANT_SHARE: Final = 0.25
+"""Of the time that is left, which an event with a longer deadline waits to hear it."""
 
 CALLS_UNDER_WAY: Final = "calls-under-way"
 """Why no call is made while so many are."""
@@ -292,8 +295,9 @@ class Issuing:
             return await self._claim(event, NO_LANE)
         call_class = self._makers[definition.route].call_class
         left = hand_over_at - asyncio.get_running_loop().time()
+        patience = max(GRANT_SECONDS, GRANT_SHARE * left)
         granted = await self._budget.grant(
-            call_class, Purpose.DIRECT, within=min(max(left, 0.0), GRANT_SECONDS)
+            call_class, Purpose.DIRECT, within=min(max(left, 0.0), patience)
         )
         if isinstance(granted, Denied):
             return await self._claim(event, granted.rule)

@@ -86,7 +86,7 @@ def desk(chromium: Browser) -> Iterator[Page]:
 
 @pytest.fixture
 def site(database_url: str, tmp_path: Path) -> Iterator[Site]:
-    """A Milepost with registrant `ann` and milestone `landed`, served by a process."""
+    """A Milepost with registrant `ann` and milestone `landed`, served by a process without jobs."""
     with running(Config(limits="none", declared_fields=("flight", "gate", "milepost_ref"))) as on:
         environment = {
             "MILEPOST_DATABASE_URL": database_url,
@@ -97,7 +97,7 @@ def site(database_url: str, tmp_path: Path) -> Iterator[Site]:
         given = settings.load(environment, tmp_path)
         with ThreadPoolExecutor(1) as thread:  # this one has playwright's loop
             key = thread.submit(lambda: uvloop.run(_set_up(given, on.survey_id))).result()
-        arguments = ("serve", "--port", "0")
+        arguments = ("serve", "--port", "0", "--no-worker")  # a short link waits for its click
         with process(*arguments, environment=environment, stderr=subprocess.PIPE) as started:
             assert started.stderr is not None
             ready = next(line for line in started.stderr if line.startswith(b"Milepost on "))
