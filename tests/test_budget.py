@@ -21,7 +21,14 @@ from milepost.model import Purpose
 from milepost.simulator import Config, running
 from milepost.store import Store
 from milepost.store.budget import Ask, BudgetStore, Cut, Grant, Terms, Unspent
-from milepost.upstream import BudgetSpent, Refused, Throttled, Unavailable, Upstream
+from milepost.upstream import (
+    BudgetSpent,
+    Refused,
+    Throttled,
+    Unavailable,
+    UnknownOutcome,
+    Upstream,
+)
 from milepost.upstream.errors import Facts
 
 CLICK, DIRECT, DRAIN, PROVISIONING, RECONCILE = Purpose
@@ -219,6 +226,21 @@ async def test_a_429_slows_the_other_process_within_a_second(ledger: Ledger) -> 
         assert ("budget-spent", True) == (denied.rule, 25 < denied.retry_after <= 30)
         standings = {standing.call_class: standing for standing in await other.standings()}
         assert 0.25 == round(standings[LISTS].rooms[0].factor, 2)
+
+
+async def test_a_429_of_somebody_on_the_way_slows_as_well(budget: Budget) -> None:
+    """What became of the call is unknown; that there were too many calls is not."""
+    with pytest.raises(UnknownOutcome):
+        async with budget.passage("add_list_contact", LISTS, 1):
+            raise UnknownOutcome("add_list_contact", "no envelope", "no-envelope", Facts(429))
+    until = time.monotonic() + 2
+    factor = 1.0
+    while factor == 1:
+        assert time.monotonic() < until
+        await asyncio.sleep(0.05)
+        standings = {standing.call_class: standing for standing in await budget.standings()}
+        factor = standings[LISTS].rooms[0].factor
+    assert 0.25 <= factor <= 0.5
 
 
 async def test_what_is_at_hand_is_given_without_waiting(budget: Budget) -> None:

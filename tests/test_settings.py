@@ -9,6 +9,7 @@ import pytest
 
 from milepost import settings
 from milepost.errors import ConfigurationError
+from milepost.upstream import CALL_CLASSES
 
 REAL = {
     "MILEPOST_DATABASE_URL": "postgresql://user:password@db.example.com/milepost",
@@ -46,6 +47,22 @@ def test_the_simulator_needs_one_setting_and_keeps_a_secret(tmp_path: Path) -> N
         ({"UPSTREAM_URL": "qualtrics"}, "MILEPOST_UPSTREAM_URL is not a URL"),
         ({"UPSTREAM_URL": "https://host:99999/API/v3"}, "MILEPOST_UPSTREAM_URL is not a URL"),
         ({"UPSTREAM_TOKEN": ""}, "MILEPOST_UPSTREAM_TOKEN is missing"),
+        (
+            {"UPSTREAM_CLIENT_ID": "c"},
+            "MILEPOST_UPSTREAM_TOKEN and MILEPOST_UPSTREAM_CLIENT_ID are",
+        ),
+        (
+            {"UPSTREAM_CLIENT_SECRET": "s"},
+            "MILEPOST_UPSTREAM_TOKEN and MILEPOST_UPSTREAM_CLIENT_SECRET are both given",
+        ),
+        (
+            {"UPSTREAM_TOKEN": "", "UPSTREAM_CLIENT_ID": "c"},
+            "MILEPOST_UPSTREAM_CLIENT_SECRET is missing",
+        ),
+        (
+            {"UPSTREAM_TOKEN": "", "UPSTREAM_CLIENT_SECRET": "s"},
+            "MILEPOST_UPSTREAM_CLIENT_ID is missing",
+        ),
         ({"DATABASE_URL": "mysql://host/db"}, "MILEPOST_DATABASE_URL is not a Postgres URL"),
         ({"DATABASE_URL": "postgresql://h/db?foo=1"}, "MILEPOST_DATABASE_URL is not a Postgres"),
         ({"DATABASE_URL": "postgresql://h:x/db"}, "MILEPOST_DATABASE_URL is not a Postgres"),
@@ -110,6 +127,25 @@ def test_a_secret_may_stand_in_a_file(tmp_path: Path) -> None:
     environment = REAL | {"MILEPOST_UPSTREAM_TOKEN_FILE": str(path)}
     del environment["MILEPOST_UPSTREAM_TOKEN"]
     assert "from-a-file" == settings.load(environment, tmp_path).upstream_token
+
+
+def test_an_oauth_client_stands_in_for_the_token(tmp_path: Path) -> None:
+    """Either may stand in a file."""
+    path = tmp_path / "client-secret"
+    path.write_text("s3cret\n")
+    environment = REAL | {
+        "MILEPOST_UPSTREAM_CLIENT_ID": "client-1",
+        "MILEPOST_UPSTREAM_CLIENT_SECRET_FILE": str(path),
+    }
+    del environment["MILEPOST_UPSTREAM_TOKEN"]
+    given = settings.load(environment, tmp_path)
+    assert given.upstream_token is None
+    assert ("client-1", "s3cret") == given.upstream_client
+
+
+def test_call_classes_are_those_of_the_client() -> None:
+    """A limit can be set for each class that there is, and for no other."""
+    assert set(CALL_CLASSES) == settings.CALL_CLASSES
 
 
 def test_a_kept_secret_that_was_cut_off_is_refused(tmp_path: Path) -> None:

@@ -49,6 +49,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar
+from http import HTTPStatus
 from typing import Final, Literal, Self
 
 from msgspec import Struct
@@ -465,8 +466,13 @@ class Budget:
         try:
             yield
             outcome = Outcome.ANSWERED
-        except (UnknownOutcome, Unavailable, Unreachable):
+        except (UnknownOutcome, Unavailable, Unreachable) as error:
             outcome = Outcome.UNANSWERED
+            if error.http_status == HTTPStatus.TOO_MANY_REQUESTS:
+                # A gateway's own, perhaps: what became of the call is unknown, that there were too
+                # many is not.
+                outcome = Outcome.ANSWERED
+                self._slow_down(call_class, None)
             raise
         except CallFailed as error:
             is_barred = isinstance(error, Unauthorized | Forbidden)

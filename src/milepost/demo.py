@@ -203,7 +203,7 @@ async def _up(
         httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as service,
         httpx.AsyncClient(
             base_url=given.upstream_url.removesuffix("/API/v3"),
-            headers={"X-API-TOKEN": given.upstream_token},
+            headers={"X-API-TOKEN": settings.SIMULATOR_TOKEN},
             trust_env=False,
         ) as simulator,
     ):

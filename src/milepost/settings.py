@@ -44,6 +44,11 @@ PUBLISHED_LIMITS: Final[Mapping[str, int]] = MappingProxyType(
         "history": 300,
         "distributions": 3_000,
         "responses": 240,
+        "transactions": 500,
+        "transaction_batches": 500,
+        "batch_transactions": 3_000,
+        "imports": 100,
+        "subscriptions": 120,
     }
 )
 """Calls a minute of single call classes, from one second-hand list (inferred). The platform gives
@@ -62,6 +67,10 @@ _NUMBER: Final = re.compile("[0-9]{1,9}")
 _DIRECTORY_ID: Final = re.compile(r"POOL_[0-9A-Za-z]{15}")
 _LIMITS_EXAMPLE: Final = '{"list_contacts": 500}, or: published, or: none'
 _PUBLIC_URL_EXAMPLE: Final = "https://links.example.com"
+_CREDENTIALS_EXAMPLE: Final = (
+    "the API token of the account, or its file in MILEPOST_UPSTREAM_TOKEN_FILE; or give an OAuth "
+    "client's MILEPOST_UPSTREAM_CLIENT_ID and MILEPOST_UPSTREAM_CLIENT_SECRET"
+)
 _SECRET_EXAMPLE: Final = "the output of: openssl rand -hex 32"  # noqa: S105  (no secret, a hint)
 
 
@@ -72,7 +81,10 @@ class Settings(Struct, frozen=True, kw_only=True):
     database_url: str | None
     """None: the embedded Postgres, under `home`."""
     upstream_url: str
-    upstream_token: str
+    upstream_token: str | None
+    """None: an OAuth client is given."""
+    upstream_client: tuple[str, str] | None
+    """Id and secret of an OAuth client of the account. None: a token is given."""
     simulated: bool
     """The upstream is our simulator on this machine."""
     directory_id: str | None
@@ -108,12 +120,13 @@ def load(environment: Mapping[str, str] = os.environ, home: Path = HOME) -> Sett
     directory_id = environment.get(f"{PREFIX}DIRECTORY_ID") or None
     if directory_id is not None and not _DIRECTORY_ID.fullmatch(directory_id):
         raise _wrong("DIRECTORY_ID", "is not the id of a directory", "POOL_0123456789abcde")
-    upstream_url, upstream_token, simulated = _upstream(environment)
+    upstream_url, simulated = _upstream_url(environment)
     return Settings(
         home=home,
         database_url=database_url,
         upstream_url=upstream_url,
-        upstream_token=upstream_token,
+        upstream_token=SIMULATOR_TOKEN if simulated else _upstream_token(environment),
+        upstream_client=None if simulated else _upstream_client(environment),
         simulated=simulated,
         directory_id=directory_id,
         secret=_signing_secret(environment, home, embedded=database_url is None),
@@ -136,28 +149,51 @@ def demand_public_url(given: Settings) -> None:
         raise _wrong("PUBLIC_URL", "is missing", _PUBLIC_URL_EXAMPLE)
 
 
-def _upstream(environment: Mapping[str, str]) -> tuple[str, str, bool]:
+def _upstream_url(environment: Mapping[str, str]) -> tuple[str, bool]:
     url = environment.get(f"{PREFIX}UPSTREAM_URL", "").rstrip("/")
     if not url:
         raise _wrong(
             "UPSTREAM_URL", "is missing", "https://fra1.qualtrics.com/API/v3, or: simulator"
         )
     if url == SIMULATOR:
-        return SIMULATOR_URL, SIMULATOR_TOKEN, True
+        return SIMULATOR_URL, True
     if not _is_url(url, {"http", "https"}) or not urlsplit(url).hostname:
         raise _wrong(
             "UPSTREAM_URL", "is not a URL", "https://fra1.qualtrics.com/API/v3, or: simulator"
         )
     if not urlsplit(url).path.strip("/"):
         raise _wrong("UPSTREAM_URL", "has no path", "https://fra1.qualtrics.com/API/v3")
+    return url, False
+
+
+def _upstream_token(environment: Mapping[str, str]) -> str | None:
     token = _secret(environment, "UPSTREAM_TOKEN")
-    if token is None:
+    client = [
+        name
+        for name in ("UPSTREAM_CLIENT_ID", "UPSTREAM_CLIENT_SECRET")
+        if _secret(environment, name) is not None
+    ]
+    if token is None and not client:
+        raise _wrong("UPSTREAM_TOKEN", "is missing", _CREDENTIALS_EXAMPLE)
+    if token is not None and client:
+        raise _wrong("UPSTREAM_TOKEN", f"and {PREFIX}{client[0]} are both given", "one of them")
+    return token
+
+
+def _upstream_client(environment: Mapping[str, str]) -> tuple[str, str] | None:
+    client_id = _secret(environment, "UPSTREAM_CLIENT_ID")
+    client_secret = _secret(environment, "UPSTREAM_CLIENT_SECRET")
+    if client_id is None and client_secret is None:
+        return None
+    if client_id is None:
+        raise _wrong("UPSTREAM_CLIENT_ID", "is missing", "the id that belongs to the secret")
+    if client_secret is None:
         raise _wrong(
-            "UPSTREAM_TOKEN",
+            "UPSTREAM_CLIENT_SECRET",
             "is missing",
-            "the API token of the account, or its file in MILEPOST_UPSTREAM_TOKEN_FILE",
+            "the secret of the client, or its file in MILEPOST_UPSTREAM_CLIENT_SECRET_FILE",
         )
-    return url, token, False
+    return client_id, client_secret
 
 
 def _public_url(environment: Mapping[str, str]) -> str | None:

@@ -6,17 +6,12 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
 from milepost.simulator import Config, Ready, running
-
-_RECORDED = Path(__file__).parents[3] / "shared" / "upstream" / "recorded"
-# Not collected instead of skipped: where nothing may be skipped, a checkout alone must be enough.
-collect_ignore = [] if _RECORDED.is_dir() else ["test_recordings.py"]
 
 
 @dataclass
@@ -170,9 +165,3 @@ def shared() -> Iterator[Customer]:
 def own(start: Start) -> Customer:
     """A simulator of the test's own, whose switches it may turn."""
     return start()
-
-
-@pytest.fixture
-def recorded() -> Path:
-    """The platform's recorded answers."""
-    return _RECORDED

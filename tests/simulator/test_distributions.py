@@ -73,11 +73,12 @@ def test_links_come_by_the_hundred(own: Customer) -> None:
     ],
 )
 def test_an_expiration_date_without_a_zone_is_mountain_time(
-    shared: Customer, given: str, expires: str
+    own: Customer, given: str, expires: str
 ) -> None:
     """Winter and summer; with a zone it is what it says."""
-    distribution = shared.distribute(shared.mailing_list(), expirationDate=given)
-    assert _read(shared, distribution)["surveyLink"]["expirationDate"] == expires
+    own.control("PUT", "clock", {"now": "2029-06-01T00:00:00Z"})
+    distribution = own.distribute(own.mailing_list(), expirationDate=given)
+    assert _read(own, distribution)["surveyLink"]["expirationDate"] == expires
 
 
 def test_links_live_60_days_to_the_second(shared: Customer) -> None:
@@ -100,7 +101,8 @@ def test_links_live_60_days_to_the_second(shared: Customer) -> None:
         ({"mailingListId": "CG_000000000000000"}, "Mailing list not found"),
         ({"contactId": "CGC_000000000000000"}, "Contact not found"),
         ({"linkType": "Personal"}, "Invalid enum value"),
-        ({"action": "CreateTransactionBatchDistribution"}, "Invalid enum value"),
+        ({"action": "CreateTransactionBatchDistribution"}, "transactionBatchId"),
+        ({"action": "Send"}, "Invalid action parameter"),
         ({"message": {}}, "Unexpected json key provided: message"),
     ],
 )
@@ -135,12 +137,14 @@ def test_an_inactive_survey_takes_no_distribution(own: Customer) -> None:
 
 
 def test_a_distribution_for_one_contact_has_one_link(shared: Customer) -> None:
-    """`contactId` takes a lookup id of that list."""
+    """`contactId` takes a lookup id of that list; nobody else's link of it opens."""
     path = shared.mailing_list()
-    shared.add(path)
+    other = shared.add(path)[1]
     lookup = shared.add(path)[1]
     links = shared.links(shared.distribute(path, contactId=lookup))
     assert [LINK.fullmatch(one)["lookup"] for one in links] == [lookup]  # type: ignore[index]
+    assert shared.web.get(links[0].replace(lookup, other)).status_code == 404
+    assert shared.web.get(links[0]).status_code == 200
 
 
 def test_distributions_are_listed_by_survey_and_by_list(own: Customer) -> None:

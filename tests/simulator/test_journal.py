@@ -17,7 +17,7 @@ import msgspec
 import pytest
 
 from milepost.simulator import Config, Ready, running
-from milepost.simulator.journal import Entry, Journal
+from milepost.simulator.journal import KEPT_BYTES, Entry, Journal
 
 Customer = Any
 Start = Any
@@ -144,8 +144,34 @@ def test_the_state_is_the_same_after_a_restart(start: Start, tmp_path: Path) -> 
     after.add(after.mailing_list())
     lines = _lines(tmp_path / "journal")
     assert [one["seq"] for one in lines] == list(range(1, len(lines) + 1))
-    minted = [made for one in lines for made in one.get("minted", ())]
-    assert len(minted) == len(set(minted))
+    kept = _lines(tmp_path / "state")
+    drawn = [made.partition("_")[2] for one in kept for made in one.get("minted", ())]
+    assert len(drawn) == len(set(drawn))
+
+
+def test_a_refused_write_takes_no_place_in_the_order(start: Start, tmp_path: Path) -> None:
+    """The log does not hold it: after a restart the cursors would be others."""
+    before = start(state=tmp_path / "state")
+    path = before.mailing_list()
+    body = {
+        "surveyId": before.ready.survey_id,
+        "linkType": "Individual",
+        "description": "ours",
+        "action": "CreateDistribution",
+        "mailingListId": path.rsplit("/", 1)[1],
+        "expirationDate": "never",
+    }
+    assert before.error("POST", "/distributions", body)[0] == 400
+    for _ in range(2):
+        before.add(path)
+
+    def cursor(of: Customer) -> str:
+        """Of the second page of a list."""
+        return str(of.result("GET", f"{path}/contacts?pageSize=1")["nextPage"]).rpartition("=")[2]
+
+    seen = cursor(before)
+    before.stop()
+    assert cursor(start(state=tmp_path / "state")) == seen
 
 
 @pytest.mark.parametrize("torn", [b'{"seq":', b"\x00" * 300, b"x" * (1 << 21)], ids=range(3))
@@ -171,6 +197,19 @@ def test_a_state_that_is_none_is_refused(tmp_path: Path) -> None:
         running(Config(state=tmp_path / "state")),
     ):
         pass
+
+
+async def test_large_entries_are_kept_for_less_long() -> None:
+    """Memory is bounded by bytes as well as by entries; the last one is always there."""
+    journal = Journal(None, None)
+    body = msgspec.Raw(b'"' + b"x" * (KEPT_BYTES // 4) + b'"')
+    for seq in range(1, 8):
+        await journal.append(Entry(seq, "2026-01-01T00:00:00Z", "x", "", "", {}, body))
+    assert [seq for seq, _ in journal.recent] == [5, 6, 7]
+    huge = msgspec.Raw(b'"' + b"x" * KEPT_BYTES + b'"')
+    await journal.append(Entry(8, "2026-01-01T00:00:00Z", "x", "", "", {}, huge))
+    assert [seq for seq, _ in journal.recent] == [8]
+    await journal.close()
 
 
 async def test_what_was_not_written_is_not_answered(tmp_path: Path) -> None:

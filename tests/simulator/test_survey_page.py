@@ -165,6 +165,16 @@ def test_an_inactive_survey_opens_no_link(own: Customer, state: State) -> None:
     assert state(own.send(link, session)) == "inactive"
 
 
+def test_a_survey_by_invitation_opens_by_personal_links_alone(own: Customer, state: State) -> None:
+    """Its definition says so; its plain address is refused."""
+    own.control("PUT", "settings", {"invitation_only": True})
+    page = own.web.get(f"/jfe/form/{own.ready.survey_id}")
+    assert (state(page), page.status_code) == ("invitation", 403)
+    assert state(own.web.get(own.link())) == "open"
+    definition = own.result("GET", f"/survey-definitions/{own.ready.survey_id}")
+    assert definition["SurveyOptions"]["SurveyProtection"] == "ByInvitation"
+
+
 def _swap(link: str, other: str, part: int) -> str:
     """One underscore-separated part of `Q_DL` taken from another link."""
     head, parts = link.split("Q_DL=")

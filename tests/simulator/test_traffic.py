@@ -1,19 +1,20 @@
-"""Limits, counts, latency, the clock, and faults on demand."""
+"""Limits, counts, latency, and the clock."""
 
 from __future__ import annotations
 
-import socket
+import random
+import statistics
 import time
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-import httpx
 import pytest
 
 from milepost.simulator import CALL_CLASSES, PUBLISHED_LIMITS, Config
 from milepost.simulator.endpoints import ENDPOINTS
-from milepost.simulator.traffic import Limit, Traffic
+from milepost.simulator.latency import Latency
+from milepost.simulator.traffic import LeakyBucket, SlidingMinute, Traffic
 
 Customer = Any
 Start = Any
@@ -53,12 +54,39 @@ def test_no_60_seconds_let_more_than_the_limit_through(pace: float) -> None:
 
 def test_a_limit_keeps_no_more_than_a_minutes_calls() -> None:
     """Memory does not grow with the calls that were ever made."""
-    limit = Limit(1_000_000)
+    limit = SlidingMinute(1_000_000)
     for second in range(1_000):
         assert limit.wait(second) == 0
         limit.let_in(second)
     kept = limit._let_in  # noqa: SLF001 -- what it keeps is the subject
     assert len(kept) == 60
+
+
+def test_a_bucket_leaks_evenly() -> None:
+    """A minute's calls at once, then one whenever one has leaked; a pause fills nothing up."""
+    now = 1000.0
+    traffic = Traffic(None, {"links": 60}, lambda: now, kind="bucket")
+    assert [traffic.admit("links") for _ in range(61)] == [0] * 60 + [1]
+    now += 0.5
+    assert traffic.admit("links") == 1
+    now += 0.5
+    assert [traffic.admit("links") for _ in range(2)] == [0, 1]
+    now += 10
+    assert [traffic.admit("links") for _ in range(11)] == [0] * 10 + [1]
+    now += 3600
+    assert [traffic.admit("links") for _ in range(61)] == [0] * 60 + [1]
+
+
+@pytest.mark.parametrize("per_minute", [1, 7, 500, 3000])
+def test_a_bucket_lets_its_rate_through_for_ever(per_minute: int) -> None:
+    """Asked at exactly its pace it never refuses, whatever the rounding."""
+    bucket = LeakyBucket(per_minute)
+    for _ in range(per_minute):
+        bucket.let_in(0.0)
+    for number in range(1, 5000):
+        now = number * 60 / per_minute
+        assert bucket.wait(now) == 0
+        bucket.let_in(now)
 
 
 def test_a_class_has_its_own_limit_inside_the_brands() -> None:
@@ -109,6 +137,40 @@ def test_too_many_calls_are_429(start: Start, retry_after: bool) -> None:  # noq
 
 
 @pytest.mark.parametrize(
+    ("throttle", "content_type", "start_of_body"),
+    [
+        ("envelope", "application/json", b'{"meta"'),
+        ("empty", "text/html", b""),
+        ("html", "text/html", b"<html>"),
+    ],
+)
+def test_a_429_comes_in_any_form(
+    own: Customer, throttle: str, content_type: str, start_of_body: bytes
+) -> None:
+    """Nobody knows the real one; each keeps its `Retry-After`."""
+    settings = {"limits": {"account": 1}, "facts": {"throttle": throttle}}
+    own.control("PUT", "settings", settings)
+    own.result("GET", "/whoami")
+    answer = own.api.get("/whoami")
+    assert answer.status_code == 429
+    assert answer.headers["content-type"].startswith(content_type)
+    assert answer.content.startswith(start_of_body)
+    assert bool(start_of_body) == bool(answer.content)
+    assert answer.headers["retry-after"] == "60"
+
+
+def test_the_kind_of_limit_is_configured_and_set_while_it_runs(start: Start) -> None:
+    """What the limits are stays; what came before counts no more."""
+    own = start(limits={"account": 60}, limit_kind="bucket")
+    assert own.control("GET", "settings")["limit_kind"] == "bucket"
+    codes = [own.api.get("/whoami").status_code for _ in range(61)]
+    assert codes == [200] * 60 + [429]
+    settings = own.control("PUT", "settings", {"limit_kind": "window"})
+    assert (settings["limit_kind"], settings["limits"]) == ("window", {"account": 60})
+    assert own.api.get("/whoami").status_code == 200
+
+
+@pytest.mark.parametrize(
     ("config", "limits", "rate"),
     [
         ({"limits": "published"}, PUBLISHED_LIMITS, 3000),
@@ -131,6 +193,15 @@ def test_limits_are_configured_and_set_while_it_runs(
     "config",
     [
         {"latency_ms": -1},
+        {"latency_ms": 600_001},
+        {"latency_ms": "fast"},
+        {"latency_ms": "uniform:300:50"},
+        {"latency_ms": "lognormal:0:50"},
+        {"latency_ms": "lognormal:1:600001"},
+        {"latency_ms": "9" * 5000},
+        {"facts": {"late_links": True}},
+        {"facts": {"late_link": "perhaps"}},
+        {"facts": {"throttle": "silence"}},
         {"rate_per_minute": 0},
         {"limits": "some"},
         {"limits": {"nothing": 5}},
@@ -139,7 +210,7 @@ def test_limits_are_configured_and_set_while_it_runs(
 )
 def test_a_wrong_configuration_is_refused(shared: Customer, config: dict[str, Any]) -> None:
     """At the start and while it runs alike."""
-    with pytest.raises(ValueError, match=r"limits|limit|class|latency|rate"):
+    with pytest.raises(ValueError, match=r"limits|limit|class|latency|rate|fact"):
         Config(**config)
     before = shared.control("GET", "settings")
     assert shared.web.put("/control/settings", json=config).status_code == 400
@@ -151,6 +222,10 @@ def test_a_wrong_configuration_is_refused(shared: Customer, config: dict[str, An
     [
         ("PUT", "settings", {"unknown": 1}),
         ("PUT", "settings", {"latency_ms": True}),
+        ("PUT", "settings", {"limit_kind": "sieve"}),
+        ("PUT", "settings", {"notice": ""}),
+        ("PUT", "settings", {"token_seconds": 0}),
+        ("PUT", "settings", {"facts": {"late_link": None}}),
         ("PUT", "settings", {"deduplication_criteria": {"shoe_size": True}}),
         ("PUT", "settings", {"undeclared_fields": "maybe"}),
         ("PUT", "settings", {"declared_fields": ["x" * 201]}),
@@ -193,150 +268,38 @@ def test_latency_is_waited_before_the_answer(own: Customer) -> None:
     assert time.monotonic() - began >= 0.12
 
 
-# Faults -------------------------------------------------------------------------------------------
+def _times(given: int | str, count: int = 20_000) -> list[float]:
+    latency, dice = Latency.read(given), random.Random(7)  # noqa: S311 - dice
+    return [latency.seconds(dice) * 1000 for _ in range(count)]
 
 
-@pytest.fixture
-def faulty(shared: Customer) -> Iterator[Customer]:
-    """The shared simulator, without faults when the test has ended."""
-    yield shared
-    shared.control("DELETE", "faults")
+def test_a_latency_is_a_distribution() -> None:
+    """Fixed, uniform between two values, or lognormal by its median and 99th percentile."""
+    assert {150} == set(_times(150, 10)) == set(_times("150", 10))
+    uniform = _times("uniform:50:300")
+    assert min(uniform) >= 50
+    assert max(uniform) <= 300
+    assert statistics.mean(uniform) == pytest.approx(175, rel=0.02)
+    lognormal = statistics.quantiles(_times("lognormal:150:400"), n=100)
+    assert lognormal[49] == pytest.approx(150, rel=0.02)
+    assert lognormal[98] == pytest.approx(400, rel=0.05)
 
 
-def _count(faulty: Customer, path: str) -> int:
-    return len(faulty.elements(f"{path}/contacts"))
+@pytest.mark.parametrize("given", [0, 150, "uniform:0.5:3", "lognormal:150:400"])
+def test_a_latency_is_told_as_it_was_given(own: Customer, given: int | str) -> None:
+    """So that it can be put back."""
+    settings = own.control("PUT", "settings", {"latency_ms": given})
+    assert settings["latency_ms"] == given
+    own.result("GET", "/whoami")
 
 
-@pytest.mark.parametrize("moment", ["before", "after"])
-@pytest.mark.parametrize("kind", ["status", "html", "without_result"])
-def test_an_answer_is_replaced(faulty: Customer, kind: str, moment: str) -> None:
-    """Before acceptance nothing has changed, after it everything has; then the fault is gone."""
-    path = faulty.mailing_list()
-    fault = {"kind": kind, "moment": moment, "call_class": "list_contacts", "times": 1}
-    faulty.control("POST", "faults", fault)
-    faulty.result("GET", "/whoami")
-    answer = faulty.api.post(f"{path}/contacts", json={"email": "a@example.com"})
-    if kind == "status":
-        assert answer.status_code == 500
-        assert answer.json()["meta"]["httpStatus"] == "500 - Internal Server Error"
-    elif kind == "html":
-        assert (answer.status_code, answer.text[:6]) == (200, "<html>")
-    else:
-        assert (answer.status_code, "result" in answer.json()) == (200, False)
-    assert _count(faulty, path) == (1 if moment == "after" else 0)
-    assert faulty.control("GET", "faults") == []
-
-
-@pytest.mark.parametrize("moment", ["before", "after"])
-@pytest.mark.parametrize(
-    ("kind", "error"),
-    [
-        ("timeout", httpx.ReadTimeout),
-        ("reset", httpx.ReadError),
-        ("truncated", httpx.RemoteProtocolError),
-    ],
-)
-def test_a_connection_is_cut(
-    faulty: Customer,
-    kind: str,
-    moment: str,
-    error: type[Exception],
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    """The client cannot tell whether it was accepted; the server has no complaint of its faulty."""
-    path = faulty.mailing_list()
-    faulty.control("POST", "faults", {"kind": kind, "moment": moment, "times": 1})
-    with pytest.raises(error):
-        faulty.api.post(f"{path}/contacts", json={"email": "a@example.com"}, timeout=0.3)
-    assert _count(faulty, path) == (1 if moment == "after" else 0)
-    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
-
-
-def test_a_reset_is_a_reset(faulty: Customer) -> None:
-    """Not a polite end: the next read fails."""
-    faulty.control("POST", "faults", {"kind": "reset", "times": 1})
-    host, port = faulty.ready.origin.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=5) as raw:
-        raw.sendall(b"GET /API/v3/whoami HTTP/1.1\r\nhost: x\r\nx-api-token: simulator\r\n\r\n")
-        with pytest.raises(ConnectionResetError):
-            raw.recv(1)
-
-
-def test_a_timeout_ends_after_its_seconds(faulty: Customer) -> None:
-    """The connection is closed without an answer."""
-    faulty.control("POST", "faults", {"kind": "timeout", "times": 1, "seconds": 0.1})
-    with pytest.raises(httpx.RemoteProtocolError):
-        faulty.result("GET", "/whoami")
-
-
-@pytest.mark.parametrize("moment", ["before", "after"])
-def test_a_slow_call_is_answered_rightly_but_late(faulty: Customer, moment: str) -> None:
-    """Whoever waits gets what it would have got at once."""
-    path = faulty.mailing_list()
-    fault = {"kind": "slow", "moment": moment, "call_class": "list_contacts", "seconds": 0.15}
-    faulty.control("POST", "faults", fault | {"times": 1})
-    began = time.monotonic()
-    faulty.add(path)
-    assert time.monotonic() - began >= 0.15
-    assert _count(faulty, path) == 1
-
-
-def test_a_call_held_up_before_acceptance_is_accepted_without_its_caller(faulty: Customer) -> None:
-    """It has changed nothing when the caller leaves, and everything a moment later."""
-    path = faulty.mailing_list()
-    fault = {"kind": "slow", "moment": "before", "call_class": "list_contacts", "seconds": 0.3}
-    faulty.control("POST", "faults", fault | {"times": 1})
-    with pytest.raises(httpx.ReadTimeout):
-        faulty.api.post(f"{path}/contacts", json={"email": "late@example.com"}, timeout=0.1)
-    assert _count(faulty, path) == 0
-    give_up = time.monotonic() + 5
-    while _count(faulty, path) == 0 and time.monotonic() < give_up:
-        time.sleep(0.02)
-    assert _count(faulty, path) == 1
-
-
-def test_a_trickling_answer_outlasts_a_limit_for_each_read(faulty: Customer) -> None:
-    """No wait between two bytes is long, and the whole is: it comes complete, in its seconds."""
-    faulty.control("POST", "faults", {"kind": "trickle", "times": 1, "seconds": 0.5})
-    began = time.monotonic()
-    answer = faulty.api.get("/whoami", timeout=0.2)
-    assert time.monotonic() - began >= 0.4  # the loop's clock is coarser than this one
-    assert answer.json()["result"]["brandId"]
-
-
-def test_a_trickle_ends_with_its_caller(faulty: Customer) -> None:
-    """A connection that is gone is not written to, and the next call is answered."""
-    faulty.control("POST", "faults", {"kind": "trickle", "times": 1, "seconds": 30})
-    with pytest.raises(httpx.ReadTimeout):
-        faulty.api.get("/whoami", timeout=0.1)
-    assert faulty.api.get("/whoami").status_code == 200
-
-
-@pytest.mark.parametrize("status", [429, 500, 503])
-def test_a_status_is_answered_as_often_as_asked(faulty: Customer, status: int) -> None:
-    """So many calls of any class, then none."""
-    faulty.control("POST", "faults", {"kind": "status", "status": status, "times": 2})
-    answers = [faulty.api.get("/whoami").status_code for _ in range(3)]
-    assert answers == [status, status, 200]
-
-
-def test_a_fault_strikes_by_chance_until_it_is_deleted(start: Start) -> None:
-    """The dice are seeded; the fault tells how many calls it met."""
-    own = start(seed=3)
-    own.control("POST", "faults", {"kind": "status", "probability": 0.5})
-    answers = [own.api.get("/whoami").status_code for _ in range(100)]
-    struck = own.control("GET", "faults")[0]["struck"]
-    assert struck == answers.count(500)
-    assert 30 < struck < 70
-    own.control("DELETE", "faults")
-    assert own.api.get("/whoami").status_code == 200
-
-
-def test_a_refused_call_meets_no_fault_after_acceptance(faulty: Customer) -> None:
-    """It was not accepted; the fault waits for one that is."""
-    faulty.control("POST", "faults", {"kind": "html", "times": 1})
-    assert faulty.error("GET", f"{faulty.lists}/CG_000000000000000")[0] == 404
-    assert faulty.api.get("/whoami").text.startswith("<html>")
+def test_one_wrong_switch_turns_none(shared: Customer) -> None:
+    """Neither those before it nor those behind it."""
+    before = shared.control("GET", "settings")
+    wanted = {"retry_after": False, "survey_active": False, "notice": "x", "limit_kind": "bucket"}
+    for wrong in ({"latency_ms": "fast"}, {"limits": {"links": 0}}, {"facts": {"nothing": 1}}):
+        assert shared.web.put("/control/settings", json=wanted | wrong).status_code == 400
+        assert shared.control("GET", "settings") == before
 
 
 def test_every_endpoint_has_a_known_class() -> None:

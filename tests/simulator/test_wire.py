@@ -34,6 +34,9 @@ def test_a_call_without_the_token_is_401(
         ("POST", "/mailinglists"),
         ("GET", "/mailinglists/ML_000000000000000/contacts"),
         ("GET", "/directories/POOL_000000000000000/frequencyrules"),
+        ("GET", "/mailinglists"),
+        ("GET", "/directories/POOL_000000000000000/samples"),
+        ("GET", "/directories/POOL_000000000000000/segments/SEG_000000000000000/contacts"),
     ],
 )
 def test_an_unknown_or_gone_call_is_404(shared: Customer, method: str, path: str) -> None:
@@ -48,6 +51,33 @@ def test_a_trailing_slash_is_accepted(shared: Customer) -> None:
     """On reads and on writes."""
     assert shared.api.get("/whoami/").status_code == 200
     assert shared.api.post(f"{shared.lists}/", json={"name": "slashed"}).status_code == 200
+
+
+def test_a_notice_of_another_data_centre_comes_with_every_answer(own: Customer) -> None:
+    """With results and with errors, as recorded; and no longer when it is switched off."""
+    notice = "Request proxied. For faster response times, use this host instead: az1.example.com"
+    assert "notice" not in own.api.get("/whoami").json()["meta"]
+    own.control("PUT", "settings", {"notice": notice})
+    assert own.api.get("/whoami").json()["meta"].keys() == KEYS | {"notice"}
+    refused = own.api.get("/distributions/EMD_000000000000000/history").json()["meta"]
+    assert refused["notice"] == notice
+    assert refused["error"]["errorMessage"] == "Distribution not found."
+    own.control("PUT", "settings", {"notice": None})
+    assert own.api.get("/whoami").json()["meta"].keys() == KEYS
+
+
+def test_the_next_page_is_on_the_simulators_own_address(shared: Customer) -> None:
+    """A client that follows it stays there, and comes to the end."""
+    path = shared.mailing_list()
+    made = [shared.add(path)[0] for _ in range(5)]
+    seen = []
+    url = f"{shared.ready.url}{path}/contacts?pageSize=2&includeEmbedded=true"
+    while url:
+        page = shared.api.get(url).json()["result"]
+        seen += [one["contactId"] for one in page["elements"]]
+        url = page["nextPage"]
+        assert url is None or url.startswith(f"{shared.ready.url}{path}/contacts?")
+    assert seen == made
 
 
 @pytest.mark.parametrize(

@@ -8,15 +8,10 @@ import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest
 
 from milepost.upstream import Upstream
-
-_RECORDED = Path(__file__).parents[3] / "shared" / "upstream" / "recorded"
-# Not collected instead of skipped: where nothing may be skipped, a checkout alone must be enough.
-collect_ignore = [] if _RECORDED.is_dir() else ["test_recordings.py"]
 
 Answer = bytes | Callable[[asyncio.StreamWriter], Awaitable[None]]
 
@@ -171,15 +166,16 @@ async def upstream(origin: Origin) -> AsyncIterator[Upstream]:
 
 
 @pytest.fixture
-def recorded() -> Path:
-    """The platform's recorded answers."""
-    return _RECORDED
-
-
-@pytest.fixture
 def faults() -> dict[str, Answer]:
     """Every way in which an answer to a request that arrived can fail to come."""
-    good = Origin.ok({"id": "CID_e25ZlqSlIr2GWpp", "contactLookupId": "CGC_e25ZlqSlIr2GWpp"})
+    # What an add and a whoami want, so that only what is done to it can be why it is not taken.
+    result = {
+        "id": "CID_e25ZlqSlIr2GWpp",
+        "contactLookupId": "CGC_e25ZlqSlIr2GWpp",
+        "userId": "UR_1",
+    }
+    good = Origin.ok(result)
+    undone = {"result": result, "meta": {"error": {"errorCode": "X_1"}}}
     return {
         "silence": silence,
         "trickle": trickle,
@@ -191,7 +187,7 @@ def faults() -> dict[str, Answer]:
         "cut body": good[:-9],
         "deep JSON": Origin.raw(200, b'{"x":' + b"[" * 200_000),
         "not UTF-8": Origin.raw(200, b'{"meta":{"notice":"\xff"}}'),
-        "encoded": Origin.raw(200, b"\x1f\x8b", "Content-Encoding: gzip"),
+        "encoded": good.replace(b"Content-Type", b"Content-Encoding: gzip\r\nContent-Type", 1),
         "not HTTP": b"220 mail.example.com ESMTP\r\n\r\n",
         "500": Origin.error(500, "INTERNAL", "oops"),
         "502 HTML": Origin.raw(502, b"<html>Bad gateway</html>"),
@@ -201,5 +197,5 @@ def faults() -> dict[str, Answer]:
         "redirect": Origin.raw(302, b"", "Location: https://elsewhere.example/"),
         "no result": Origin.ok(),
         "result of another type": Origin.ok([]),
-        "error in a 200": Origin.error(200, "X_1", "half done"),
+        "error in a 200": Origin.raw(200, json.dumps(undone).encode()),
     }

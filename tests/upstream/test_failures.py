@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 import socket
 import time
 import traceback
@@ -34,6 +35,7 @@ from milepost.upstream import (
     client,
     counting,
 )
+from milepost.upstream import call as calling
 from milepost.upstream.call import Caller, Request, longest_pause, retry_after
 from milepost.upstream.wire import Bare
 
@@ -146,6 +148,45 @@ async def test_a_read_gives_up_after_three_tries(origin: Origin) -> None:
     assert (len(origin.seen), calls.count, caught.value.http_status) == (3, 3, 503)
 
 
+async def test_an_outage_brings_a_tenth_more_reads_not_three_times_as_many(
+    origin: Origin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reserve of ten tries again is spent first, and earned back by reads that come."""
+    monkeypatch.setattr(calling, "longest_pause", lambda _: 0.0)
+    origin.answers = [origin.raw(502, b"")]
+    async with Upstream(origin.url, "t", deadline=10) as upstream:
+        for _ in range(100):
+            with pytest.raises(Unavailable):
+                await upstream.whoami()
+        in_the_outage = len(origin.seen)
+        origin.answers = [origin.ok(ACCOUNT)]
+        for _ in range(20):
+            await upstream.whoami()
+        before = len(origin.seen)
+        origin.answers = [origin.raw(502, b"")]
+        with pytest.raises(Unavailable):
+            await upstream.whoami()
+    assert 100 + 10 < in_the_outage <= 100 + 10 + 10
+    assert len(origin.seen) - before == 3
+
+
+async def test_a_long_calm_saves_up_no_more_than_the_reserve(
+    origin: Origin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first minute of an outage would bring all of it back at once."""
+    monkeypatch.setattr(calling, "longest_pause", lambda _: 0.0)
+    origin.answers = [origin.ok(ACCOUNT)]
+    async with Upstream(origin.url, "t", deadline=10) as upstream:
+        for _ in range(150):
+            await upstream.whoami()
+        calm = len(origin.seen)
+        origin.answers = [origin.raw(502, b"")]
+        for _ in range(30):
+            with pytest.raises(Unavailable):
+                await upstream.whoami()
+    assert 30 + 10 <= len(origin.seen) - calm <= 30 + 10 + 3
+
+
 @pytest.mark.parametrize(
     ("status", "kind"),
     [(400, Refused), (401, Unauthorized), (403, Forbidden), (404, NotFound), (413, Refused)],
@@ -243,6 +284,9 @@ async def test_throttling_is_a_refusal_that_says_how_long(
         ("Mon, 23 Nov 2026 10:00:00", "Mon, 23 Nov 2026 10:00:09 GMT", None),
         ("Mon, 23 Nov 2020 10:00:00 GMT", None, 0.0),
         ("Mon, 23 Nov 2026 10:00:00 GMT", "yesterday", None),
+        (f"Mon, 23 Nov {'9' * 20} 10:00:00 GMT", None, None),
+        (f"Mon, 23 Nov 2026 10:00:00 +{'9' * 20}", None, None),
+        ("Mon, 23 Nov 2026 10:00:00 GMT", f"Mon, 23 Nov {'9' * 20} 10:00:00 GMT", None),
     ],
 )
 def test_a_hostile_retry_after_is_no_number(
@@ -474,6 +518,49 @@ async def test_the_platforms_sentence_is_kept_beside_the_text(
         await add(upstream)
     assert caught.value.upstream_message == "Unexpected json key provided: contactLookupId"
     assert str(caught.value) == "add_list_contact: refused (status 400)"
+
+
+async def test_a_proxys_notice_is_kept_once(origin: Origin, upstream: Upstream) -> None:
+    """Of good answers and of refusals; bounded, whatever the answers say."""
+    notice = "Request proxied. For faster response times, use this host instead: az1.example.com"
+    meta = {"httpStatus": "404 - Not Found", "notice": f"{notice}\n{'x' * 300}"}
+    origin.answers = [
+        origin.ok(ADDED, notice=notice),
+        origin.ok(ADDED, notice=notice),
+        origin.raw(404, json.dumps({"meta": meta}).encode()),
+        *(origin.ok(ADDED, notice=f"{number}") for number in range(20)),
+    ]
+    assert upstream.notices == ()
+    await add(upstream)
+    await add(upstream)
+    assert upstream.notices == (notice,)
+    with pytest.raises(NotFound):
+        await add(upstream)
+    assert upstream.notices[1:] == ((notice + "?" + "x" * 300)[:200],)
+    for _ in range(20):
+        await add(upstream)
+    assert len(upstream.notices) == 16
+
+
+@pytest.mark.parametrize(
+    ("date", "sign"),
+    [
+        ("Thu, 01 Jan 2099 00:00:00 GMT", 1),
+        ("Wed, 01 Jan 2020 00:00:00 GMT", -1),
+        ("yesterday", None),
+        ("Thu, 01 Jan 99999 00:00:00 GMT", None),
+    ],
+)
+async def test_the_platforms_clock_is_read_from_its_answers(
+    date: str, sign: int | None, origin: Origin, upstream: Upstream
+) -> None:
+    """A date that is none tells nothing."""
+    body = origin.ok(ADDED).partition(b"\r\n\r\n")[2]
+    origin.answers = [origin.raw(200, body, f"Date: {date}")]
+    assert upstream.clock_ahead is None
+    await add(upstream)
+    ahead = upstream.clock_ahead
+    assert sign == (None if ahead is None else math.copysign(1, ahead))
 
 
 async def test_counting_counts_what_its_block_sent(origin: Origin, upstream: Upstream) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import string
 import time
@@ -12,19 +13,31 @@ import msgspec
 from msgspec import Struct
 
 from milepost.simulator.config import Config, limits_of
+from milepost.simulator.deliveries import Deliveries
 from milepost.simulator.faults import Faults
 from milepost.simulator.journal import Entry, Journal
+from milepost.simulator.latency import Latency
 from milepost.simulator.operations import OPERATIONS
-from milepost.simulator.shapes import Founding
-from milepost.simulator.things import Act, Closed, Outcome
+from milepost.simulator.shapes import Advance, Founding, WorldSettings
+from milepost.simulator.things import Act, Closed, Import, Outcome
+from milepost.simulator.tokens import Tokens
 from milepost.simulator.traffic import Traffic
 from milepost.simulator.wire import Refusal, instant, moment
 from milepost.simulator.world import World
 
 BASE62 = string.digits + string.ascii_letters
 
+BRAND_ID = "simulator"
+"""The one brand, which everything belongs to."""
+
 ID_LENGTH = 15
 """Characters after an id's prefix (observed)."""
+
+IMPORTED_AT_ONCE = 1_000
+"""Contacts that one step of an import brings in: others are answered between two steps."""
+
+IMPORT_STEPS = 20
+"""In how many steps an import that takes its time shows progress."""
 
 
 class Mint:
@@ -42,7 +55,13 @@ class Mint:
 
 
 class Account:
-    """The world with its clock, log, limits and faults.
+    """The world with its clock, log, limits and faults, and what goes on in the background.
+
+    Attributes:
+        latency: How long an answer takes.
+        retry_after: Whether a 429 says when to come back.
+        notice: What each answer says of the data centre that passed the call on, if one did.
+        origin: The simulator's own address; set once it listens.
 
     Raises:
         OSError: The journal or the state cannot be opened, or another simulator holds it.
@@ -53,13 +72,20 @@ class Account:
         self, config: Config, *, real_clock: Callable[[], int] = lambda: time.time_ns() // 1_000_000
     ) -> None:
         self._real_clock = real_clock
-        self.latency_ms = config.latency_ms
+        self.latency = Latency.read(config.latency_ms)
         self.retry_after = True
+        self.notice: str | None = None
         self.origin = ""
         brand, classes = limits_of(config.limits, config.rate_per_minute)
-        self.traffic = Traffic(brand, classes)
+        self.traffic = Traffic(brand, classes, kind=config.limit_kind)
         self.faults = Faults(config.seed)
+        self.faults.waiting.extend(msgspec.structs.replace(fault) for fault in config.faults)
+        self.tokens = Tokens(self.now)
+        self.deliveries = Deliveries(BRAND_ID, real_clock)
         self.world = World()
+        self._dice = random.Random(config.seed)  # noqa: S311 - times of a simulation
+        self._clock_set = asyncio.Event()
+        self._chores: set[asyncio.Task[None]] = set()
         self.journal = Journal(config.journal, config.state)
         self._config = config
         self._seq = 0
@@ -83,6 +109,10 @@ class Account:
                 dedup=self._config.dedup, declared_fields=list(self._config.declared_fields)
             )
             await self.switch("account.found", founding)
+        if self._config.facts:
+            await self.switch("account.settings", WorldSettings(facts=dict(self._config.facts)))
+        for unfinished in [one for one in self.world.imports.values() if one.waiting]:
+            self._start_chore(unfinished)
 
     def _replay(self, entry: Entry) -> None:
         operation = OPERATIONS[entry.operation]
@@ -100,6 +130,21 @@ class Account:
     def real_now(self) -> int:
         """The real time, in milliseconds since the epoch."""
         return self._real_clock()
+
+    async def wait(self) -> None:
+        """Let the time pass that an answer takes."""
+        seconds = self.latency.seconds(self._dice)
+        if seconds:
+            await asyncio.sleep(seconds)
+
+    async def until(self, at: int) -> None:
+        """Wait until the account's clock has come to a moment, or was set behind it."""
+        while (left := at - self.now()) > 0:
+            try:
+                async with asyncio.timeout(left / 1000):
+                    await self._clock_set.wait()
+            except TimeoutError:
+                continue
 
     @property
     def last_seq(self) -> int:
@@ -126,7 +171,42 @@ class Account:
             Closed: The survey link does not open; nothing has changed.
             OSError: The journal cannot be written.
         """
-        return await self._perform(operation, ids, body, method, path, switch=False)
+        outcome = await self._perform(operation, ids, body, method, path, switch=False)
+        if operation == "response.complete":
+            session = self.world.responses[outcome.ids["response"]]
+            for subscription in self.world.subscriptions:
+                if subscription.survey_id == session.survey_id:
+                    self.deliveries.send(subscription, session)
+        return outcome
+
+    async def bring_in(self, started: Import) -> None:
+        """See an import to its end; one that takes no time is done when this returns."""
+        if started.ends_at <= self.now():
+            await self._import(started)
+        else:
+            self._start_chore(started)
+
+    def _start_chore(self, started: Import) -> None:
+        chore = asyncio.create_task(self._import(started))
+        self._chores.add(chore)
+        chore.add_done_callback(self._chores.discard)
+
+    async def _import(self, started: Import) -> None:
+        length = started.ends_at - started.started_at
+        step = 0
+        while started.waiting:
+            due = started.due(self.now()) - started.done
+            if due > 0:  # fewer than none where the clock was set back
+                await self.write(
+                    "import.advance",
+                    {"mailing_list": started.list_id, "import": started.id},
+                    Advance(contacts=min(due, IMPORTED_AT_ONCE)),
+                    method="",
+                    path="",
+                )
+            else:
+                step += 1
+                await self.until(started.started_at + length * step // IMPORT_STEPS)
 
     async def switch(self, operation: str, body: Struct) -> None:
         """Set something about the account itself: kept in the state, and no entry of the journal.
@@ -135,6 +215,9 @@ class Account:
             Refusal: The world refuses it.
         """
         await self._perform(operation, {}, body, "", "", switch=True)
+        if operation == "account.clock":
+            self._clock_set.set()
+            self._clock_set.clear()
 
     async def _perform(
         self,
@@ -170,5 +253,9 @@ class Account:
         return [line for number, line in self.journal.recent if number > seq]
 
     async def close(self) -> None:
-        """Finish what is in flight and let go of the files."""
+        """End what goes on in the background, finish what is in flight, let go of the files."""
+        for chore in self._chores:
+            chore.cancel()
+        await asyncio.gather(*self._chores, return_exceptions=True)
+        await self.deliveries.close()
         await self.journal.close()

@@ -10,12 +10,12 @@ import msgspec
 from msgspec import Struct
 
 from milepost.simulator import shapes
-from milepost.simulator.account import Account
+from milepost.simulator.account import BRAND_ID, Account
 from milepost.simulator.operations import OPERATIONS
+from milepost.simulator.tokens import scopes_for
 from milepost.simulator.wire import Item, Refusal, page, read
 
-BRAND_ID = "simulator"
-"""The one brand, which everything belongs to."""
+__all__ = ["BRAND_ID", "Answer", "Call", "Endpoint", "writes"]
 
 _DECODERS = {
     name: msgspec.json.Decoder(operation.shape)
@@ -69,12 +69,27 @@ Answer = Callable[[Call], Awaitable[object | None]]
 
 
 class Endpoint(Struct, frozen=True):
-    """A method and a path, the call class they count as, and what answers them."""
+    """A method and a path, the call class they count as, and what answers them.
+
+    `reads` says whether a call changes nothing; unless given, whether it is a GET.
+    """
 
     method: Literal["GET", "POST", "PUT", "DELETE"]
     path: str
     call_class: str
     answer: Answer
+    reads: bool | None = None
+
+    @property
+    def name(self) -> str:
+        """Method and path, such as `GET /surveys/{survey}`."""
+        return f"{self.method} {self.path.replace(':str}', '}')}"
+
+    @property
+    def scopes(self) -> tuple[str, ...]:
+        """The scopes of which an access token must have one."""
+        reads = self.method == "GET" if self.reads is None else self.reads
+        return scopes_for(self.call_class, reads=reads)
 
 
 def writes(operation: str) -> Answer:

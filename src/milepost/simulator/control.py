@@ -14,9 +14,12 @@ from litestar.handlers import HTTPRouteHandler
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from milepost.simulator.account import Account
-from milepost.simulator.config import CALL_CLASSES, check_limits, limits_of
+from milepost.simulator.api import check_fault
+from milepost.simulator.config import check_class, check_limits, limits_of
 from milepost.simulator.faults import Fault
+from milepost.simulator.latency import Latency
 from milepost.simulator.shapes import ClockSetting, FieldName, WorldSettings
+from milepost.simulator.traffic import LimitKind
 from milepost.simulator.wire import Refusal, instant, moment, read
 
 YEAR_MS = 365 * 86_400_000
@@ -38,12 +41,17 @@ class ClockChange(Struct, forbid_unknown_fields=True):
 class Settings(Struct, forbid_unknown_fields=True):
     """The switches; what is not sent stays. `rate_per_minute: null` lifts the brand's limit."""
 
-    latency_ms: Annotated[int, Meta(ge=0, le=600_000)] | UnsetType = UNSET
+    latency_ms: int | str | UnsetType = UNSET
     limits: Literal["published", "none"] | dict[str, int] | UnsetType = UNSET
+    limit_kind: LimitKind | UnsetType = UNSET
     rate_per_minute: Annotated[int, Meta(ge=1)] | UnsetType | None = UNSET
     retry_after: bool | UnsetType = UNSET
+    notice: Annotated[str, Meta(min_length=1, max_length=1000)] | UnsetType | None = UNSET
+    token_seconds: Annotated[int, Meta(ge=1, le=31_536_000)] | UnsetType = UNSET
+    facts: dict[str, object] | UnsetType = UNSET
     deduplication_criteria: dict[str, bool] | UnsetType = UNSET
     survey_active: bool | UnsetType = UNSET
+    invitation_only: bool | UnsetType = UNSET
     declared_fields: list[FieldName] | UnsetType = UNSET
     undeclared_fields: Literal["recorded", "dropped"] | UnsetType = UNSET
 
@@ -88,12 +96,17 @@ def _settings(account: Account) -> dict[str, object]:
     survey = world.surveys[account.survey_id]
     limits = account.traffic.limits()
     return {
-        "latency_ms": account.latency_ms,
+        "latency_ms": account.latency.spelt(),
         "rate_per_minute": limits.pop("brand", None),
         "limits": limits,
+        "limit_kind": account.traffic.kind,
         "retry_after": account.retry_after,
+        "notice": account.notice,
+        "token_seconds": account.tokens.seconds,
+        "facts": world.facts,
         "deduplication_criteria": world.criteria,
         "survey_active": survey.active,
+        "invitation_only": survey.invitation_only,
         "declared_fields": survey.declared_fields,
         "undeclared_fields": world.undeclared_fields,
     }
@@ -103,13 +116,15 @@ async def set_settings(account: Account, wanted: Settings) -> None:
     """Turn switches: all of those sent, or none."""
     limits: str | dict[str, int] = account.traffic.limits()
     rate = limits.pop("brand", None) if isinstance(limits, dict) else None
-    if wanted.limits is not UNSET:
-        limits = wanted.limits
-        rate = None
-        try:
+    latency = account.latency
+    try:
+        if wanted.limits is not UNSET:
+            limits, rate = wanted.limits, None
             check_limits(limits)
-        except ValueError as error:
-            raise Refusal(400, str(error)) from error
+        if wanted.latency_ms is not UNSET:
+            latency = Latency.read(wanted.latency_ms)
+    except ValueError as error:
+        raise Refusal(400, str(error)) from error
     if wanted.rate_per_minute is not UNSET:
         rate = wanted.rate_per_minute
     shared = set(WorldSettings.__struct_fields__)
@@ -117,12 +132,17 @@ async def set_settings(account: Account, wanted: Settings) -> None:
     of_world = {name: value for name, value in sent.items() if value is not UNSET}
     if of_world:
         await account.switch("account.settings", WorldSettings(**of_world))
-    if wanted.limits is not UNSET or wanted.rate_per_minute is not UNSET:
-        account.traffic.set_limits(*limits_of(limits, rate))
-    if isinstance(wanted.latency_ms, int):
-        account.latency_ms = wanted.latency_ms
-    if isinstance(wanted.retry_after, bool):
+    account.latency = latency
+    about_limits = (wanted.limits, wanted.rate_per_minute, wanted.limit_kind)
+    if any(one is not UNSET for one in about_limits):
+        kind = account.traffic.kind if wanted.limit_kind is UNSET else wanted.limit_kind
+        account.traffic.set_limits(*limits_of(limits, rate), kind)
+    if wanted.retry_after is not UNSET:
         account.retry_after = wanted.retry_after
+    if wanted.notice is not UNSET:
+        account.notice = wanted.notice
+    if wanted.token_seconds is not UNSET:
+        account.tokens.seconds = wanted.token_seconds
 
 
 def _number(request: Request[Any, Any, Any], name: str, default: int) -> int:
@@ -172,6 +192,10 @@ def routes(account: Account) -> list[HTTPRouteHandler]:  # noqa: C901 - a table 
                     "distributions": len(world.distributions.in_order),
                     "sessions": len(world.sessions),
                     "responses": len(world.responses),
+                    "transactions": len(world.transactions),
+                    "transaction_batches": len(world.batches.in_order),
+                    "imports": len(world.imports),
+                    "subscriptions": len(world.subscriptions.in_order),
                 },
                 "accepted_writes": account.last_seq,
             }
@@ -198,8 +222,11 @@ def routes(account: Account) -> list[HTTPRouteHandler]:  # noqa: C901 - a table 
     @post("/control/faults", status_code=201)
     async def add_fault(request: Request[Any, Any, Any]) -> Response[bytes]:
         fault = read(_FAULT, await request.body())
-        if fault.call_class not in (None, *CALL_CLASSES):
-            raise Refusal(400, f"call_class must be null or one of {', '.join(CALL_CLASSES)}")
+        try:
+            check_class(fault.call_class)
+            check_fault(fault)
+        except ValueError as error:
+            raise Refusal(400, str(error)) from error
         account.faults.waiting.append(fault)
         return _json(account.faults.waiting, 201)
 
@@ -207,6 +234,11 @@ def routes(account: Account) -> list[HTTPRouteHandler]:  # noqa: C901 - a table 
     async def delete_faults() -> Response[bytes]:
         account.faults.waiting.clear()
         return _json(account.faults.waiting)
+
+    @get("/control/deliveries")
+    async def read_deliveries() -> Response[bytes]:
+        deliveries = account.deliveries
+        return _json({"waiting": deliveries.waiting, "attempts": list(deliveries.attempts)})
 
     return [
         read_clock,
@@ -219,4 +251,5 @@ def routes(account: Account) -> list[HTTPRouteHandler]:  # noqa: C901 - a table 
         read_faults,
         add_fault,
         delete_faults,
+        read_deliveries,
     ]

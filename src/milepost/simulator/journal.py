@@ -24,6 +24,9 @@ from msgspec import Struct
 KEPT_ENTRIES = 10_000
 """Entries kept in memory for the control API: some minutes of the fastest client, about 5 MB."""
 
+KEPT_BYTES = 1 << 25
+"""Their bytes at most: one import alone can be a megabyte."""
+
 READ_SIZE = 1 << 20
 
 
@@ -125,7 +128,8 @@ class Journal:
         self._batch: _Batch | None = None
         self._flushing: asyncio.Task[None] | None = None
         self._broken: OSError | None = None
-        self.recent: deque[tuple[int, bytes]] = deque(maxlen=KEPT_ENTRIES)
+        self.recent: deque[tuple[int, bytes]] = deque()
+        self._kept_bytes = 0
 
     def history(self) -> Iterator[Entry]:
         """The state's entries, oldest first."""
@@ -149,7 +153,7 @@ class Journal:
         """
         line = msgspec.json.encode(entry) + b"\n"
         if not state_only:
-            self.recent.append((entry.seq, line))
+            self._keep(entry.seq, line)
         if self._disk is None:
             return
         if self._broken is not None:
@@ -164,6 +168,14 @@ class Journal:
         if self._flushing is None or self._flushing.done():
             self._flushing = asyncio.create_task(self._flush(self._disk))
         await asyncio.shield(batch.done)
+
+    def _keep(self, seq: int, line: bytes) -> None:
+        self.recent.append((seq, line))
+        self._kept_bytes += len(line)
+        while len(self.recent) > KEPT_ENTRIES or (
+            self._kept_bytes > KEPT_BYTES and len(self.recent) > 1
+        ):
+            self._kept_bytes -= len(self.recent.popleft()[1])
 
     async def _flush(self, disk: ThreadPoolExecutor) -> None:
         loop = asyncio.get_running_loop()

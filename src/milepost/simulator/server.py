@@ -21,6 +21,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from milepost.simulator import api, control, survey_page
 from milepost.simulator.account import Account
 from milepost.simulator.config import Config
+from milepost.simulator.endpoints import oauth
 from milepost.simulator.faults import TRANSPORT
 from milepost.simulator.wire import API_ROOT, Refusal
 
@@ -89,37 +90,36 @@ class _Server(uvicorn.Server):
                 loop.remove_signal_handler(number)
 
 
-def _refused(request: Request[Any, Any, Any], refusal: Refusal) -> Response[bytes]:
-    if request.scope["path"].startswith("/control"):
-        return control.refused(refusal)
-    return api.refused(refusal)
-
-
-def _http_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
-    if error.status_code in (404, 405):
-        # The platform does not tell a path that is unknown from a method that is (inferred).
-        method, path = request.scope["method"], request.scope["path"]
-        return _refused(request, Refusal(404, f"API call does not exist: {method} {path}"))
-    return _refused(request, Refusal(error.status_code, error.detail))
-
-
-def _unexpected(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
-    logger.error("A call failed: %s", request.scope["path"], exc_info=error)
-    return _refused(request, Refusal(500, "Internal Server Error"))
-
-
 def application(account: Account) -> Litestar:
     """The ASGI application of one account; its server must hand over the transport."""
+
+    def refused(request: Request[Any, Any, Any], refusal: Refusal) -> Response[bytes]:
+        if request.scope["path"].startswith("/control"):
+            return control.refused(refusal)
+        return api.refused(account, refusal)
+
+    def http_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
+        if error.status_code in (404, 405):
+            # The platform does not tell a path that is unknown from a method that is (inferred).
+            method, path = request.scope["method"], request.scope["path"]
+            return refused(request, Refusal(404, f"API call does not exist: {method} {path}"))
+        return refused(request, Refusal(error.status_code, error.detail))
+
+    def unexpected(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+        logger.error("A call failed: %s", request.scope["path"], exc_info=error)
+        return refused(request, Refusal(500, "Internal Server Error"))
+
     return Litestar(
         route_handlers=[
             *api.routes(account),
+            *oauth.routes(account),
             *survey_page.routes(account),
             *control.routes(account),
         ],
         exception_handlers={
-            Refusal: _refused,
-            HTTPException: _http_error,
-            Exception: _unexpected,
+            Refusal: refused,
+            HTTPException: http_error,
+            Exception: unexpected,
         },
         openapi_config=None,
         logging_config=None,
@@ -139,6 +139,8 @@ def _origin(host: str, port: int) -> str:
 async def _serve(
     config: Config, host: str, port: int, on_start: Callable[[_Server, Ready], None]
 ) -> None:
+    for fault in config.faults:
+        api.check_fault(fault)
     account = Account(config)
     try:
         await account.open()
@@ -186,7 +188,7 @@ async def serve(
     Raises:
         OSError: The port is taken, or a file cannot be opened; `BlockingIOError` if another
             simulator holds it.
-        ValueError: The state file is not one of ours.
+        ValueError: The state file is not one of ours, or a fault names no endpoint.
     """
     await _serve(config, host, port, lambda _server, answer: ready(answer))
 

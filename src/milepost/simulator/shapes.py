@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 VALUE_LENGTH = 1024
 """Characters of a value (documented)."""
@@ -83,15 +83,68 @@ class MailingListChange(_Body):
 
 
 class DistributionBody(_Body):
-    """Links to be generated for a mailing list, or for one contact of it (observed)."""
+    """Links to be generated for a mailing list or one contact of it (observed), or for a batch.
+
+    The client that was seen to make distributions on a batch writes `action` in its own case and
+    names a mailing list as well: both are taken, the list is of no consequence (inferred). Another
+    client names the directory in each, which is of no consequence either (inferred).
+    """
 
     survey_id: Value
     link_type: Literal["Individual", "Multiple", "Anonymous"]
     description: Value
-    action: Literal["CreateDistribution"]
-    mailing_list_id: Value
+    action: Value
+    mailing_list_id: Value | UnsetType = UNSET
     contact_id: Value | UnsetType | None = UNSET
+    transaction_batch_id: Value | UnsetType = UNSET
     expiration_date: Value | UnsetType | None = UNSET
+    directory_id: Value | UnsetType = UNSET
+
+
+class Listing(_Body):
+    """A page of a distribution's links that was given out, up to the recipient of this ordinal."""
+
+    distribution: str
+    up_to: int
+
+
+class TransactionBody(_Body):
+    """What happened to a contact (seen in several clients). `data` are embedded data in form."""
+
+    contact_id: Value
+    mailing_list_id: Value
+    transaction_date: Value
+    data: Embedded | UnsetType | None = UNSET
+
+
+Transactions = Annotated[dict[Value, TransactionBody], Meta(min_length=1)]
+"""Transactions to be made, under keys of the caller's choice (seen in several clients)."""
+
+
+class TransactionChange(_Body):
+    """A changed transaction; `data` replace the former ones as a whole (inferred)."""
+
+    transaction_date: Value | UnsetType = UNSET
+    data: Embedded | UnsetType | None = UNSET
+
+
+class TransactionAppendix(_Body):
+    """Data that a transaction is given in addition (inferred)."""
+
+    data: Embedded
+
+
+class BatchBody(_Body):
+    """A transaction batch to be made; the body may be empty (seen in several clients)."""
+
+    transaction_ids: list[Value] | UnsetType = UNSET
+    creation_date: Value | UnsetType = UNSET
+
+
+class BatchAddition(_Body):
+    """Transactions to be added to a batch (seen in one client)."""
+
+    transaction_ids: Annotated[list[Value], Meta(min_length=1)]
 
 
 class Condition(_Body):
@@ -113,6 +166,44 @@ class Search(_Body):
     """What contacts to look for. `filter` is one condition or a conjunction of several."""
 
     filter: dict[str, object]
+
+
+class ImportedContact(ContactBody):
+    """A contact of an import (seen in clients). Private data are not known to be taken."""
+
+    transaction_data: Embedded | UnsetType | None = UNSET
+
+
+class TransactionMeta(_Body):
+    """What the transactions of an import have in common.
+
+    That `fields` names the data which count is inferred.
+    """
+
+    batch_id: Value | UnsetType = UNSET
+    fields: list[FieldName] | UnsetType = UNSET
+
+
+class ImportBody(_Body):
+    """Contacts for a list. Chunks of 1,000 are in use; that 10,000 are the most is ours."""
+
+    contacts: Annotated[list[ImportedContact], Meta(min_length=1, max_length=10_000)]
+    transaction_meta: TransactionMeta = field(default_factory=TransactionMeta)
+
+
+class Advance(_Body):
+    """How many more contacts of an import come in."""
+
+    contacts: int
+
+
+class SubscriptionBody(_Body):
+    """A wish for calls about events (documented)."""
+
+    topics: Value
+    publication_url: Annotated[str, Meta(pattern=r"^https?://[!-~]+$", max_length=2048)]
+    encrypt: bool | UnsetType = UNSET
+    shared_key: Annotated[str, Meta(min_length=1, max_length=1024)] | UnsetType | None = UNSET
 
 
 class Nothing(_Body):
@@ -143,8 +234,10 @@ class WorldSettings(_Body):
 
     deduplication_criteria: dict[str, bool] | UnsetType = UNSET
     survey_active: bool | UnsetType = UNSET
+    invitation_only: bool | UnsetType = UNSET
     declared_fields: list[FieldName] | UnsetType = UNSET
     undeclared_fields: Literal["recorded", "dropped"] | UnsetType = UNSET
+    facts: dict[str, object] | UnsetType = UNSET
 
 
 class ClockSetting(_Body):

@@ -34,7 +34,7 @@ QUESTIONS = (
         text={
             "EN": "How satisfied are you overall?",
             "DE": "Wie zufrieden sind Sie insgesamt?",
-            "FR": "Dans l'ensemble, êtes-vous satisfait ?",
+            "FR": "Dans l'ensemble, êtes-vous satisfait\u00a0?",
             "ES": "En general, ¿qué tan satisfecho está?",
         },
         choices=tuple(dict.fromkeys(LANGUAGES, str(number)) for number in range(1, 6)),
@@ -45,7 +45,7 @@ QUESTIONS = (
         text={
             "EN": "What mattered most to you?",
             "DE": "Was war Ihnen am wichtigsten?",
-            "FR": "Qu'est-ce qui comptait le plus pour vous ?",
+            "FR": "Qu'est-ce qui comptait le plus pour vous\u00a0?",
             "ES": "¿Qué fue lo más importante para usted?",
         },
         choices=(
@@ -61,7 +61,7 @@ QUESTIONS = (
         text={
             "EN": "Is there anything you would like to add?",
             "DE": "Möchten Sie noch etwas hinzufügen?",
-            "FR": "Souhaitez-vous ajouter quelque chose ?",
+            "FR": "Souhaitez-vous ajouter quelque chose\u00a0?",
             "ES": "¿Desea añadir algo?",
         },
     ),
@@ -70,7 +70,7 @@ QUESTIONS = (
 TITLE: Words = {
     "EN": "How was it?",
     "DE": "Wie war es?",
-    "FR": "Comment était-ce ?",
+    "FR": "Comment était\u2011ce\u00a0?",
     "ES": "¿Cómo fue?",
 }
 

@@ -16,11 +16,11 @@ from litestar import Request, Response, get, head, post
 from litestar.handlers import HTTPRouteHandler
 from msgspec import Struct
 
-from milepost.simulator import survey
+from milepost.simulator import survey, visits
 from milepost.simulator.account import Account
+from milepost.simulator.links import FORM, OLD_FORM, UNSEEN_FORM, Parts, read_q_dl, read_unseen
 from milepost.simulator.shapes import Answers, Opening
-from milepost.simulator.things import Closed, Session, Visit
-from milepost.simulator.world import answers_of
+from milepost.simulator.things import Closed, Session
 
 FORM_SIZE = 64 * 1024
 """Bytes of a form that is sent off; a full free text fits many times."""
@@ -28,7 +28,7 @@ FORM_SIZE = 64 * 1024
 # The link's own parameters, which no field of a survey can be called.
 _RESERVED = ("Q_", "_g_")
 
-CLOSED_STATUS = {"incorrect": 404, "inactive": 410, "expired": 410, "taken": 410}
+CLOSED_STATUS = {"incorrect": 404, "invitation": 403, "inactive": 410, "expired": 410, "taken": 410}
 
 WORDS: dict[str, dict[str, str]] = {
     "EN": {
@@ -41,6 +41,8 @@ WORDS: dict[str, dict[str, str]] = {
         "thanks_more": "Your answers have been recorded. You can close this page.",
         "incorrect": "The URL is incorrect.",
         "incorrect_more": "Please check the link that you were given.",
+        "invitation": "This survey is by invitation only.",
+        "invitation_more": "Please use the personal link that you were given.",
         "inactive": "This survey is not active.",
         "inactive_more": "It takes no answers at the moment.",
         "expired": "This link has expired.",
@@ -120,8 +122,9 @@ _HEADERS = {
 class _Link(Struct, frozen=True):
     """A survey link as it was opened: whose survey, which parts, and what else it carries."""
 
+    path: str
     survey_id: str
-    q_dl: str | None
+    parts: Parts | None
     fields: dict[str, str]
 
 
@@ -175,24 +178,31 @@ def _form(
 
 
 def _read_link(request: Request[Any, Any, Any]) -> _Link:
+    """A link as it came in, in whichever shape.
+
+    Raises:
+        Closed: It is none, or an altered one.
+    """
     text = request.scope["query_string"].decode("latin-1")
     try:
         pairs = dict(parse_qsl(text, keep_blank_values=True, max_num_fields=200))
     except ValueError as error:
         raise Closed("incorrect") from error
+    path, ids = request.scope["path"], request.scope["path_params"]
+    parts = None
+    if "recipient" in ids:
+        parts = read_unseen(ids["survey"], ids["recipient"])
+    elif "Q_DL" in pairs:
+        parts = read_q_dl(pairs["Q_DL"])
+    is_personal = "survey" not in ids or "recipient" in ids or "Q_DL" in pairs
+    if is_personal and parts is None:
+        raise Closed("incorrect")
     return _Link(
-        survey_id=request.scope["path_params"]["survey"],
-        q_dl=pairs.get("Q_DL"),
+        path=path,
+        survey_id=ids["survey"] if parts is None or "survey" in ids else parts.survey_id,
+        parts=parts,
         fields={name: value for name, value in pairs.items() if not name.startswith(_RESERVED)},
     )
-
-
-def _ids(visit: Visit) -> dict[str, str]:
-    """What a visit is about, as the journal names it."""
-    ids = {"survey": visit.survey.id}
-    if visit.distribution is not None and visit.member is not None:
-        ids |= {"distribution": visit.distribution.id, "lookup": visit.member.id}
-    return ids
 
 
 def _sent(body: bytes) -> dict[str, str]:
@@ -204,7 +214,7 @@ def _sent(body: bytes) -> dict[str, str]:
 
 async def opened(account: Account, link: _Link) -> Response[str]:
     """A link opened: its session is resumed, or one is started."""
-    visit = account.world.visit(link.survey_id, link.q_dl, account.now())
+    visit = visits.visit(account.world, link.survey_id, link.parts, account.now())
     session = visit.session
     if session is None:
         declared = visit.survey.declared_fields
@@ -215,10 +225,10 @@ async def opened(account: Account, link: _Link) -> Response[str]:
         }
         outcome = await account.write(
             "session.start",
-            _ids(visit),
+            visits.ids_of(visit),
             Opening(query=query),
             method="GET",
-            path=f"/jfe/form/{link.survey_id}",
+            path=link.path,
         )
         session = account.world.sessions[outcome.ids["session"]]
     return _form(session)
@@ -226,32 +236,33 @@ async def opened(account: Account, link: _Link) -> Response[str]:
 
 async def sent_off(account: Account, link: _Link, form: dict[str, str]) -> Response[str]:
     """A form sent off: recorded once, or shown again with what is missing."""
-    visit = account.world.visit(link.survey_id, link.q_dl, account.now(), form.get("session", ""))
-    session = account.world.sessions[form["session"]]
+    sent = form.get("session", "")
+    visit = visits.visit(account.world, link.survey_id, link.parts, account.now(), sent)
+    session = account.world.sessions[sent]
     given = {name: value[: survey.TEXT_LENGTH] for name, value in form.items()}
-    answers = answers_of(given)
+    answers = visits.answers_of(given)
     if answers is None:
         return _form(session, missing=True, given=given)
     await account.write(
         "response.complete",
-        _ids(visit) | {"session": session.id},
+        visits.ids_of(visit) | {"session": session.id},
         Answers(values=answers),
         method="POST",
-        path=f"/jfe/form/{link.survey_id}",
+        path=link.path,
     )
     return _notice("thanks", session.language)
 
 
 def routes(account: Account) -> list[HTTPRouteHandler]:
     """The handlers of the survey page, for one account."""
-    path = "/jfe/form/{survey:str}"
+    paths = [f"{FORM}/{{survey:str}}", OLD_FORM, f"{UNSEEN_FORM}/{{survey:str}}/{{recipient:str}}"]
 
-    @get(path, exception_handlers={Closed: lambda _request, closed: _closed(closed)})
+    @get(paths, exception_handlers={Closed: lambda _request, closed: _closed(closed)})
     async def open_link(request: Request[Any, Any, Any]) -> Response[str]:
         return await opened(account, _read_link(request))
 
     @post(
-        path,
+        paths,
         status_code=200,
         request_max_body_size=FORM_SIZE,
         exception_handlers={Closed: lambda _request, closed: _closed(closed)},
@@ -259,11 +270,11 @@ def routes(account: Account) -> list[HTTPRouteHandler]:
     async def send_off(request: Request[Any, Any, Any]) -> Response[str]:
         return await sent_off(account, _read_link(request), _sent(await request.body()))
 
-    @head(path)
+    @head(paths)
     async def look_at_link(request: Request[Any, Any, Any]) -> Response[None]:
         try:
             link = _read_link(request)
-            account.world.visit(link.survey_id, link.q_dl, account.now())
+            visits.visit(account.world, link.survey_id, link.parts, account.now())
         except Closed as closed:
             return Response(None, status_code=CLOSED_STATUS[closed.reason])
         return Response(None, headers=_HEADERS)

@@ -6,6 +6,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from typing import Literal, Protocol
 
 from msgspec import Struct
 
@@ -15,11 +16,26 @@ SLOTS_PER_SECOND = 10
 """How finely a window of a minute slides; it reads at most a tenth of a second too much."""
 
 
-class Limit:
+LimitKind = Literal["window", "bucket"]
+
+
+class Limit(Protocol):
+    """Calls that may come in a minute, counted in one way or another."""
+
+    per_minute: int
+
+    def wait(self, now: float) -> float:
+        """Seconds until one more call fits; 0 if it fits now."""
+
+    def let_in(self, now: float) -> None:
+        """Count one call."""
+
+
+class SlidingMinute:
     """So many calls and no more in any 60 s, wherever these begin.
 
-    A bucket that leaks would let nearly twice as many through: a burst, and what leaks after it.
-    So the moment of each call that was let in is kept for a minute, 32 bytes each.
+    The strictest way to count, so what fits in here fits the platform's own way, which nobody
+    knows. The moment of each call that was let in is kept for a minute, 32 bytes each.
     """
 
     __slots__ = ("_let_in", "per_minute")
@@ -39,6 +55,41 @@ class Limit:
     def let_in(self, now: float) -> None:
         """Count one call."""
         self._let_in.append(now)
+
+
+class LeakyBucket:
+    """A bucket of a minute's calls, from which they leak evenly.
+
+    After a pause it takes a whole minute's calls at once and a sixtieth more each second: within
+    60 s nearly twice the limit can come through.
+    """
+
+    __slots__ = ("_at", "_level", "per_minute")
+
+    def __init__(self, per_minute: int) -> None:
+        self.per_minute = per_minute
+        self._level = 0.0
+        self._at = 0.0
+
+    def wait(self, now: float) -> float:
+        """Seconds until one more call fits; 0 if it fits now."""
+        leaked = (now - self._at) * self.per_minute / MINUTE
+        self._level = max(0.0, self._level - leaked)
+        self._at = now
+        # What is over by a rounding error is not over.
+        over = round(self._level + 1 - self.per_minute, 9)
+        return max(0.0, over * MINUTE / self.per_minute)
+
+    def let_in(self, now: float) -> None:
+        """Count one call, which `wait` has just found to fit."""
+        self._at = now
+        self._level += 1
+
+
+_LIMITS: Mapping[LimitKind, Callable[[int], Limit]] = {
+    "window": SlidingMinute,
+    "bucket": LeakyBucket,
+}
 
 
 class Window:
@@ -91,18 +142,25 @@ class Traffic:
         brand: int | None,
         classes: Mapping[str, int],
         clock: Callable[[], float] = time.monotonic,
+        *,
+        kind: LimitKind = "window",
     ) -> None:
         self._clock = clock
+        self.kind: LimitKind = kind
         self._windows: dict[str, Window] = {}
         self._limits: dict[str, Limit] = {}
         self.calls: dict[str, Calls] = {}
         self.set_limits(brand, classes)
 
-    def set_limits(self, brand: int | None, classes: Mapping[str, int]) -> None:
+    def set_limits(
+        self, brand: int | None, classes: Mapping[str, int], kind: LimitKind | None = None
+    ) -> None:
         """Replace the limits, in calls a minute; calls of before do not count for these."""
-        self._limits = {name: Limit(per_minute) for name, per_minute in classes.items()}
+        self.kind = kind or self.kind
+        made = _LIMITS[self.kind]
+        self._limits = {name: made(per_minute) for name, per_minute in classes.items()}
         if brand is not None:
-            self._limits["brand"] = Limit(brand)
+            self._limits["brand"] = made(brand)
 
     def limits(self) -> dict[str, int]:
         """The limits in force, in calls a minute, by call class, and `brand` for the whole."""

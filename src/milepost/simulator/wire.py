@@ -24,14 +24,23 @@ API_ROOT = "/API/v3"
 PAGE_SIZE = 100
 """Elements on a page: the default and the most (documented for lists, observed for links)."""
 
+FIRST_PAGE = "t0"
+LAST_PAGE = f"t{'f' * 15}"
+"""Cursors of the first page, and of the empty one behind the last element that there can be."""
+
 # The platform appears to read a date without a zone as its own local time (inferred).
 _PLATFORM_ZONE = ZoneInfo("America/Denver")
 
 # The last moment that can be written again in ISO 8601, in milliseconds.
 _END_OF_TIME = 253_402_300_800_000
 
+# The errors whose request's id was recorded as null, and those in which it was missing (observed).
+# Each was recorded once; the code may have nothing to do with it, but a client has to meet both.
+_NULL_REQUEST_ID = frozenset({(404, "PACC_6"), (404, "ESSG_2")})
+_NO_REQUEST_ID = frozenset({(400, "GP_0"), (403, "TAG_0.4"), (404, None)})
+
 _ENCODE = msgspec.json.Encoder().encode
-_UNKNOWN_FIELD = re.compile(r"^Object contains unknown field `(.*)`", re.DOTALL)
+_UNKNOWN_FIELD = re.compile(r"^Object contains unknown field `(.*?)`(?: - at `.*`)?$", re.DOTALL)
 
 Shape = TypeVar("Shape")
 
@@ -60,29 +69,43 @@ class Refusal(Exception):
         self.headers = headers or {}
 
 
-def _meta(status: int) -> dict[str, object]:
-    return {
-        "httpStatus": f"{status} - {HTTPStatus(status).phrase}",
-        "requestId": str(uuid.uuid4()),
-    }
+def _meta(status: int, error: dict[str, str] | None, notice: str | None) -> dict[str, object]:
+    try:
+        phrase = HTTPStatus(status).phrase
+    except ValueError:
+        phrase = "Unknown"
+    meta: dict[str, object] = {"httpStatus": f"{status} - {phrase}"}
+    if error is not None:
+        meta["error"] = error
+    meta["requestId"] = str(uuid.uuid4())
+    if notice is not None:
+        meta["notice"] = notice
+    return meta
 
 
-def success(result: object | None) -> bytes:
-    """The envelope of a 200; a call without a result has no `result` key (observed)."""
-    if result is None:
-        return _ENCODE({"meta": _meta(200)})
-    return _ENCODE({"result": result, "meta": _meta(200)})
+def success(result: object | None, notice: str | None = None) -> bytes:
+    """The envelope of a 200; a call without a result has no `result` key (observed).
+
+    Args:
+        result: What was asked for.
+        notice: `meta.notice`, which a data centre that passes calls on adds (observed).
+    """
+    meta = _meta(200, None, notice)
+    return _ENCODE({"meta": meta} if result is None else {"result": result, "meta": meta})
 
 
-def failure(refusal: Refusal) -> bytes:
+def failure(refusal: Refusal, notice: str | None = None) -> bytes:
     """The envelope of an error: `meta` alone, with `error` in it (observed)."""
     error = {"errorMessage": refusal.message}
     if refusal.code is not None:
         error["errorCode"] = refusal.code
-    meta = _meta(refusal.status)
-    return _ENCODE(
-        {"meta": {"httpStatus": meta["httpStatus"], "error": error, "requestId": meta["requestId"]}}
-    )
+    meta = _meta(refusal.status, error, notice)
+    kind = (refusal.status, refusal.code)
+    if kind in _NULL_REQUEST_ID:
+        meta["requestId"] = None
+    elif kind in _NO_REQUEST_ID:
+        del meta["requestId"]
+    return _ENCODE({"meta": meta})
 
 
 def read(decoder: msgspec.json.Decoder[Shape], body: bytes) -> Shape:

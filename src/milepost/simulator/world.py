@@ -1,56 +1,56 @@
-"""The account's world, in memory: its contacts, lists, distributions, sessions, and their rules.
+"""The account's world, in memory: all that it holds, and the rules of contacts and lists.
 
-Nothing here waits, knows HTTP, reads a clock or rolls dice. A *verb* is a method that takes an
-`Act`: the moment it happens, the ids it is about, its body, and a mint for the ids that it makes.
-It either refuses and has changed nothing, or does all of it. Given the same act it always does the
-same, which is why the log of acts is the state: after a restart they are done again, in order.
+Nothing here waits, knows HTTP, reads a clock or rolls dice. A *verb* is a function that takes the
+world and an `Act`: the moment it happens, the ids it is about, its body, and a mint for the ids
+that it makes. It either refuses and has changed nothing, or does all of it. Given the same act it
+always does the same, which is why the log of acts is the state: after a restart they are done
+again, in order.
 
 What belongs to what:
 
-    Contact ── Membership ── MailingList        one lookup id (`CGC_`) for each contact and list
-                   │              │
-                   └── Session ── Distribution  one live session for each distribution and lookup id
+    Contact ── Membership ──── MailingList ──┐
+       │       `CGC_`                        ├── Distribution ── Session
+       └────── Transaction ─── Batch ────────┘
+               `CTR_`
 
-Embedded data belong to the contact, private embedded data to the membership. A session takes a copy
-of both when it starts; later changes do not reach it.
+A distribution stands on a list or on a batch; whoever is in there is its recipient, and has one
+live session. A contact has one lookup id (`CGC_`) in each list, and any number of transactions.
+
+Here are the contacts and their lists; `transactions`, `distributions` and `visits` hold the verbs
+on the rest. Embedded data belong to the contact, private embedded data to the membership, data of a
+transaction to it. A session takes a copy of them when it starts; later changes do not reach it.
 """
 
 from __future__ import annotations
 
-import re
 from typing import Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from milepost.simulator import shapes
-from milepost.simulator.survey import DEFAULT_LANGUAGE, QUESTIONS, language_of
+from milepost.simulator.facts import Facts
 from milepost.simulator.things import (
     Act,
-    Closed,
+    Batch,
     Contact,
     Distribution,
+    Import,
     Index,
     MailingList,
     Membership,
     Outcome,
     Session,
     Shelf,
+    Subscription,
     Survey,
-    Visit,
+    Transaction,
     take_out,
 )
-from milepost.simulator.wire import Refusal, moment
-
-DAY_MS = 86_400_000
-
-DEFAULT_LINK_DAYS = 60
-"""A distribution without an expiration date: its links live so long, to the second (observed)."""
+from milepost.simulator.wire import Refusal
 
 LISTED_LISTS = 10_000
 """Beyond so many mailing lists a directory stops listing them (documented)."""
-
-_Q_DL = re.compile(r"(?:EMD_)?([A-Za-z0-9]{15})_([A-Za-z0-9]{15})_CGC_([A-Za-z0-9]{15})", re.ASCII)
 
 
 class World:
@@ -61,20 +61,26 @@ class World:
         self.owner_id = ""
         self.criteria: dict[str, bool] = dict.fromkeys(shapes.DEDUPLICATION_FIELDS, False)
         self.undeclared_fields: Literal["recorded", "dropped"] = "recorded"
+        self.facts = Facts()
         self.clock_offset_ms = 0
         self.surveys: dict[str, Survey] = {}
         self.contacts: Shelf[Contact] = Shelf()
         self.lists: Shelf[MailingList] = Shelf()
         self.distributions: Shelf[Distribution] = Shelf()
+        self.batches: Shelf[Batch] = Shelf()
         self.memberships: dict[str, Membership] = {}
+        self.transactions: dict[str, Transaction] = {}
         self.sessions: dict[str, Session] = {}
         self.responses: dict[str, Session] = {}
+        self.imports: dict[str, Import] = {}
+        self.subscriptions: Shelf[Subscription] = Shelf()
         self._ordinal = 0
         self._by_email = Index()
         self._by_ext_ref = Index()
         self._by_identity = Index()
 
-    def _next_ordinal(self) -> int:
+    def next_ordinal(self) -> int:
+        """The place of what is made next, in the order in which things are made."""
         self._ordinal += 1
         return self._ordinal
 
@@ -129,18 +135,13 @@ class World:
             raise Refusal(404, "Distribution not found.", "GED_3")
         return found
 
-    def recipients(self, distribution: Distribution) -> list[Membership]:
-        """Who has a link: the list's members now, those who came later included (observed)."""
-        mailing_list = self.lists.get(distribution.list_id)
-        if mailing_list is None:
-            return []
-        if distribution.only is None:
-            return mailing_list.members
-        member = self.memberships.get(distribution.only)
-        return [] if member is None else [member]
+    def search(self, wanted: shapes.Condition | shapes.Conjunction, at: int) -> list[Contact]:
+        """The contacts that match, case aside, in the order of making, as far as search knows them.
 
-    def search(self, wanted: shapes.Condition | shapes.Conjunction) -> list[Contact]:
-        """The contacts that match, compared without regard to case, in the order of making."""
+        Args:
+            wanted: What to look for.
+            at: Milliseconds since the epoch; search finds nobody who is younger than its lag.
+        """
         conditions = [wanted] if isinstance(wanted, shapes.Condition) else wanted.filters
         every = isinstance(wanted, shapes.Condition) or wanted.conjunction == "and"
         found: dict[str, Contact] | None = None
@@ -152,7 +153,9 @@ class World:
                 found = {contact_id: found[contact_id] for contact_id in found.keys() & hits}
             else:
                 found |= hits
-        return sorted((found or {}).values(), key=lambda contact: contact.ordinal)
+        known_since = at - round(self.facts.search_lag_seconds * 1000)
+        known = (one for one in (found or {}).values() if one.created_at <= known_since)
+        return sorted(known, key=lambda contact: contact.ordinal)
 
     def _matching(self, condition: shapes.Condition) -> dict[str, Contact]:
         value = condition.value.lower()
@@ -208,14 +211,14 @@ class World:
 
     def _take_in(self, act: Act) -> tuple[Contact, bool]:
         """The contact of a call that adds one: the match of the criteria, changed, or a new one."""
-        identity = self._identity(act.body)
+        identity = self._identity(act.body) if self.facts.merges else None
         matches = self._by_identity.find(identity) if identity is not None else ()
         contact = self.contacts.get(matches[0]) if matches else None
         made = contact is None
         if contact is None:
             contact = Contact(
                 id=act.mint("CID"),
-                ordinal=self._next_ordinal(),
+                ordinal=self.next_ordinal(),
                 created_at=act.at,
                 modified_at=act.at,
             )
@@ -240,13 +243,20 @@ class World:
         return Outcome()
 
     def delete_contact(self, act: Act) -> Outcome:
-        """Remove a contact from the directory and all its lists; its links break (inferred)."""
+        """Remove a contact with its memberships and transactions; its links break (inferred)."""
         contact = self.contact(act.ids)
         for member in contact.memberships:
             self._leave(contact, member)
+        for transaction_id in contact.transactions:
+            self.forget_transaction(transaction_id)
         self._unindex(contact)
         self.contacts.remove(contact.id)
         return Outcome()
+
+    def forget_transaction(self, transaction_id: str) -> None:
+        """Take a transaction away, out of its batches too."""
+        for batch_id in self.transactions.pop(transaction_id).batch_ids:
+            self.batches[batch_id].entries.remove(transaction_id)
 
     # List contacts ------------------------------------------------------------------------------
 
@@ -254,8 +264,8 @@ class World:
         """Add a contact to a list, or take its data over if it is in it.
 
         With deduplication the directory's matching contact is modified, without it a duplicate is
-        made (documented). The same contact and list again: the same lookup id, and the private data
-        replaced as a whole (inferred).
+        made (documented). The same contact and list again: the same lookup id, unless the facts say
+        otherwise, and the private data replaced as a whole (inferred).
         """
         mailing_list = self.mailing_list(act.ids)
         check_embedded(act.body.embedded_data)
@@ -265,10 +275,13 @@ class World:
         effect = "contact_created" if made else "list_contact_created"
         if member is not None:
             effect = "list_contact_modified"
-        else:
+            if not self.facts.same_lookup:
+                self._leave(contact, member)
+                member = None
+        if member is None:
             member = Membership(
                 id=act.mint("CGC"),
-                ordinal=self._next_ordinal(),
+                ordinal=self.next_ordinal(),
                 contact_id=contact.id,
                 list_id=mailing_list.id,
                 added_at=act.at,
@@ -313,7 +326,7 @@ class World:
         owner = act.body.owner_id
         made = MailingList(
             id=act.mint("CG"),
-            ordinal=self._next_ordinal(),
+            ordinal=self.next_ordinal(),
             name=act.body.name,
             owner_id=self.owner_id if owner is UNSET else owner,
             created_at=act.at,
@@ -340,151 +353,6 @@ class World:
             self._leave(self.contacts[member.contact_id], member)
         return Outcome()
 
-    # Distributions ------------------------------------------------------------------------------
-
-    def create_distribution(self, act: Act) -> Outcome:
-        """Generate links for a list. A list that is empty is taken (nobody knows)."""
-        body: shapes.DistributionBody = act.body
-        survey = self.surveys.get(body.survey_id)
-        if survey is None:
-            raise Refusal(400, "Invalid surveyId parameter. Survey not found")
-        if not survey.active:
-            raise Refusal(400, "Invalid surveyId parameter. Survey is not active")
-        mailing_list = self.lists.get(body.mailing_list_id)
-        if mailing_list is None:
-            raise Refusal(400, "Invalid mailingListId parameter. Mailing list not found", "GP_0")
-        only = body.contact_id if isinstance(body.contact_id, str) else None
-        if only is not None:
-            member = self.memberships.get(only)
-            if member is None or member.list_id != mailing_list.id:
-                raise Refusal(400, "Invalid contactId parameter. Contact not found in mailing list")
-        made = Distribution(
-            id=act.mint("EMD"),
-            ordinal=self._next_ordinal(),
-            survey_id=survey.id,
-            list_id=mailing_list.id,
-            link_type=body.link_type,
-            description=body.description,
-            created_at=act.at,
-            expires_at=_expiry(body.expiration_date, act.at),
-            only=only,
-        )
-        self.distributions.add(made.id, made)
-        return Outcome({"id": made.id}, {"distribution": made.id, "mailing_list": mailing_list.id})
-
-    def delete_distribution(self, act: Act) -> Outcome:
-        """Delete a distribution; its links break (inferred), its responses stay."""
-        self.distributions.remove(self.distribution(act.ids).id)
-        return Outcome()
-
-    # The survey link ----------------------------------------------------------------------------
-
-    def visit(
-        self, survey_id: str, q_dl: str | None, at: int, session_id: str | None = None
-    ) -> Visit:
-        """What a link leads to at a moment.
-
-        Expiry counts before the first click only (inferred): a session that has started may end.
-
-        Args:
-            survey_id: From the link's path.
-            q_dl: The link's `Q_DL`; `None` is the survey's plain, anonymous link.
-            at: Milliseconds since the epoch.
-            session_id: The session that is to go on. Without it an Individual link's own goes on,
-                and any other link leads to a fresh one.
-
-        Raises:
-            Closed: The link does not open.
-        """
-        survey = self.surveys.get(survey_id)
-        if survey is None:
-            raise Closed("incorrect")
-        distribution = member = session = None
-        language = DEFAULT_LANGUAGE
-        if q_dl is not None:
-            distribution, member = self._parts(survey_id, q_dl)
-            language = language_of(self.contacts[member.contact_id].language)
-            if distribution.link_type == "Individual":
-                session = distribution.sessions.get(member.id)
-        if session_id is not None:
-            session = self.sessions.get(session_id)
-            if session is None or not session.is_of(survey, distribution, member):
-                raise Closed("incorrect")
-        if session is not None and session.response_id is not None:
-            raise Closed("taken", language)
-        if not survey.active:
-            raise Closed("inactive", language)
-        if session is None and distribution is not None and at >= distribution.expires_at:
-            raise Closed("expired", language)
-        return Visit(survey, distribution, member, session, language)
-
-    def _parts(self, survey_id: str, q_dl: str) -> tuple[Distribution, Membership]:
-        parts = _Q_DL.fullmatch(q_dl)
-        if parts is None or f"SV_{parts[2]}" != survey_id:
-            raise Closed("incorrect")
-        distribution = self.distributions.get(f"EMD_{parts[1]}")
-        member = self.memberships.get(f"CGC_{parts[3]}")
-        if (
-            distribution is None
-            or member is None
-            or distribution.survey_id != survey_id
-            or member.list_id != distribution.list_id
-            or distribution.only not in (None, member.id)
-        ):
-            raise Closed("incorrect")
-        return distribution, member
-
-    def start_session(self, act: Act) -> Outcome:
-        """Open a link: the data are read now, not when it was issued (observed, anecdotal).
-
-        Private data win over the contact's own, and a declared field in the query string wins over
-        both (nobody knows; it is the case that a careful client must be ready for).
-        """
-        visit = self.visit(act.ids["survey"], _q_dl(act.ids), act.at)
-        data: dict[str, str] = {}
-        recipient: dict[str, str] = {}
-        if visit.member is not None:
-            contact = self.contacts[visit.member.contact_id]
-            data = (contact.embedded or {}) | (visit.member.private or {})
-            recipient = _recipient(contact)
-        declared = set(visit.survey.declared_fields)
-        if self.undeclared_fields == "dropped":
-            data = {name: value for name, value in data.items() if name in declared}
-        data |= {name: value for name, value in act.body.query.items() if name in declared}
-        session = Session(
-            id=act.mint("FS"),
-            survey_id=visit.survey.id,
-            started_at=act.at,
-            data=data,
-            recipient=recipient,
-            language=visit.language,
-        )
-        self.sessions[session.id] = session
-        ids = {"session": session.id}
-        if visit.distribution is not None and visit.member is not None:
-            session.distribution_id = visit.distribution.id
-            session.lookup_id = visit.member.id
-            visit.distribution.sessions[visit.member.id] = session
-            visit.distribution.started += 1
-            ids["contact"] = visit.member.contact_id
-        return Outcome(session, ids)
-
-    def complete_response(self, act: Act) -> Outcome:
-        """Send the survey page off. A session can do so once.
-
-        Raises:
-            Closed: `taken` if it did already, `incorrect` if it is not a session of that link.
-        """
-        visit = self.visit(act.ids["survey"], _q_dl(act.ids), act.at, act.ids["session"])
-        session = self.sessions[act.ids["session"]]
-        session.response_id = act.mint("R")
-        session.completed_at = act.at
-        session.answers = act.body.values
-        self.responses[session.response_id] = session
-        if visit.distribution is not None:
-            visit.distribution.finished += 1
-        return Outcome(session, {"response": session.response_id})
-
     # The account itself -------------------------------------------------------------------------
 
     def found(self, act: Act) -> Outcome:
@@ -498,9 +366,16 @@ class World:
         self.criteria["email"] = act.body.dedup
         return Outcome()
 
+    def _facts_but(self, changes: dict[str, object]) -> Facts:
+        try:
+            return self.facts.but(changes)
+        except ValueError as error:
+            raise Refusal(400, str(error)) from error
+
     def set_settings(self, act: Act) -> Outcome:
         """Set the switches that belong to the account; contacts are compared anew from then on."""
         body: shapes.WorldSettings = act.body
+        facts = self._facts_but(body.facts) if isinstance(body.facts, dict) else self.facts
         if isinstance(body.deduplication_criteria, dict):
             unknown = body.deduplication_criteria.keys() - self.criteria.keys()
             if unknown:
@@ -512,10 +387,13 @@ class World:
         for survey in self.surveys.values():
             if isinstance(body.survey_active, bool):
                 survey.active = body.survey_active
+            if isinstance(body.invitation_only, bool):
+                survey.invitation_only = body.invitation_only
             if isinstance(body.declared_fields, list):
                 survey.declared_fields = body.declared_fields
         if not isinstance(body.undeclared_fields, UnsetType):
             self.undeclared_fields = body.undeclared_fields
+        self.facts = facts
         return Outcome()
 
     def set_clock(self, act: Act) -> Outcome:
@@ -559,45 +437,3 @@ def _fold(value: str) -> str:
     # Where nothing had to be folded the same object is kept: an index holds no second copy.
     folded = value.lower()
     return value if folded == value else folded
-
-
-def _q_dl(ids: dict[str, str]) -> str | None:
-    if "distribution" not in ids:
-        return None
-    distribution, survey, lookup = (ids[name] for name in ("distribution", "survey", "lookup"))
-    return f"{distribution}_{survey.removeprefix('SV_')}_{lookup}"
-
-
-def _recipient(contact: Contact) -> dict[str, str]:
-    """The response's fields that say who answered (documented)."""
-    named = {
-        "recipientFirstName": contact.first_name,
-        "recipientLastName": contact.last_name,
-        "recipientEmail": contact.email,
-        "externalDataReference": contact.ext_ref,
-    }
-    return {name: value for name, value in named.items() if value is not None}
-
-
-def _expiry(text: str | UnsetType | None, at: int) -> int:
-    if not isinstance(text, str):
-        return at // 1000 * 1000 + DEFAULT_LINK_DAYS * DAY_MS
-    try:
-        return moment(text)
-    except ValueError as error:
-        raise Refusal(400, "Invalid expirationDate parameter. Must be an ISO 8601 date") from error
-
-
-def answers_of(form: dict[str, str]) -> dict[str, int | str] | None:
-    """The answers in a form that was sent off; `None` if one is missing or not on offer."""
-    answers: dict[str, int | str] = {}
-    for question in QUESTIONS:
-        given = form.get(question.id, "").strip()
-        if question.kind == "text":
-            if given:
-                answers[question.id] = given
-        elif re.fullmatch("[0-9]{1,2}", given) and 1 <= int(given) <= len(question.choices):
-            answers[question.id] = int(given)
-        elif given or question.required:
-            return None
-    return answers

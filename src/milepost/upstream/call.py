@@ -21,11 +21,18 @@ import contextvars
 import logging
 import random
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import (
+    AbstractAsyncContextManager,
+    asynccontextmanager,
+    contextmanager,
+    nullcontext,
+)
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import partial
 from http import HTTPStatus
 from typing import Final, Literal, Protocol, TypeVar, get_args
 
@@ -33,7 +40,20 @@ import httpx
 import msgspec
 
 from milepost.errors import ConfigurationError
+from milepost.upstream.credentials import (
+    GRANT,
+    GRANT_REFUSAL,
+    Access,
+    AccessGrant,
+    ClientAccess,
+    ClientCredentials,
+    Credentials,
+    TokenAccess,
+    basic,
+    grant_form,
+)
 from milepost.upstream.errors import (
+    BudgetSpent,
     Cause,
     Facts,
     Forbidden,
@@ -46,24 +66,30 @@ from milepost.upstream.errors import (
     Unreachable,
     Unreadable,
 )
-from milepost.upstream.wire import AnswerMeta, Bare, ErrorNote
+from milepost.upstream.wire import AnswerMeta, Bare, ErrorNote, plain_code, sentence
 
 CallClass = Literal[
     "account",
+    "batch_transactions",
     "directories",
     "directory_contacts",
     "distributions",
     "history",
+    "imports",
     "links",
     "list_contacts",
     "mailing_lists",
     "responses",
+    "subscriptions",
     "surveys",
+    "transaction_batches",
+    "transactions",
 ]
 """A family of endpoints that has a limit of its own at the platform (second-hand)."""
 
 CALL_CLASSES: Final[tuple[CallClass, ...]] = get_args(CallClass)
 
+T = TypeVar("T")
 B = TypeVar("B", bound=Bare)
 B_co = TypeVar("B_co", bound=Bare, covariant=True)
 
@@ -74,6 +100,14 @@ room for 80 of the longest values each; whatever is larger is not a page of the 
 READ_TRIES: Final = 3
 """Of one read, inside its one deadline. More would multiply the load of an outage."""
 
+RETRY_SHARE: Final = 0.1
+"""Tries again for each read: an outage brings the platform a tenth more calls, not three times as
+many."""
+
+RETRY_RESERVE: Final = 10.0
+"""Tries again that may be saved up, and that there are at the start: a quiet client, such as a job
+by night, is to survive a gateway's restart as well as a busy one."""
+
 # An idle connection that the far side closes just as we write makes a write's outcome unknown, so
 # ours end first: common load balancers keep theirs for 60 s and more.
 _IDLE_SECONDS: Final = 20.0
@@ -82,21 +116,22 @@ _IDLE_SECONDS: Final = 20.0
 _UNDECIDED: Final = frozenset({408, 499})
 # What reading again cannot mend.
 _FUTILE: Final = frozenset[Cause]({"oversize", "no-result", "redirect", "paging"})
+_BARRED: Final = "the token is not accepted"
 _REFUSALS: Final[Mapping[int, tuple[type[Refused], str]]] = {
-    401: (Unauthorized, "the token is not accepted"),
+    401: (Unauthorized, _BARRED),
     403: (Forbidden, "the token may not do this"),
     404: (NotFound, "not found"),
 }
 
-_NOTICES: Final = 16
+_TOKEN_PATH: Final = b"/oauth2/token"
+_MOST_NOTICES: Final = 16
+_NOTICE_LENGTH: Final = 200
 _BASE: Final = re.compile(
     r"(?:https://(?:[0-9A-Za-z](?:[0-9A-Za-z-]{0,61}[0-9A-Za-z])?(?:\.(?=[0-9A-Za-z])|(?=[:/]|\Z)))+"
     r"|http://(?:localhost|127(?:\.[0-9]{1,3}){3}|\[::1\]))"
     r"(?::[0-9]{1,5})?(?:/[0-9A-Za-z._~-]+)*/?"
 )
-_CODE: Final = re.compile(r"[0-9A-Za-z_.:-]{1,64}")
 _SECONDS: Final = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?")
-_VISIBLE: Final = re.compile(r"[!-~]+")
 _BARE: Final = msgspec.json.Decoder(Bare)
 
 _logger = logging.getLogger("milepost.upstream")
@@ -194,6 +229,10 @@ class _Lost:
     saying: str
 
 
+class _StaleError(Refused):
+    """An access token is not accepted any more; another may be."""
+
+
 class _OversizeError(Exception):
     """An answer went beyond `LARGEST_ANSWER`."""
 
@@ -214,13 +253,33 @@ class _Departure:
                 self._calls.add()
 
 
+class _Retries:
+    """How many tries again there may be: `RETRY_SHARE` of the reads, and a reserve."""
+
+    __slots__ = ("_left",)
+
+    def __init__(self) -> None:
+        self._left = RETRY_RESERVE
+
+    def earn(self) -> None:
+        """A read begins."""
+        self._left = min(self._left + RETRY_SHARE, RETRY_RESERVE)
+
+    def take(self) -> bool:
+        """Take one; False: there is none."""
+        if self._left < 1.0:
+            return False
+        self._left -= 1.0
+        return True
+
+
 class Caller:
     """Carries requests to one origin, at most `max_connections` at a time, each past the gate."""
 
     def __init__(
         self,
         base_url: str,
-        token: str,
+        credentials: Credentials,
         *,
         deadline: float,
         max_connections: int,
@@ -228,31 +287,52 @@ class Caller:
     ) -> None:
         self._base = httpx.URL(_checked_base(base_url))
         self._base_path = self._base.path.rstrip("/")
-        if not _VISIBLE.fullmatch(token):
-            raise ConfigurationError("the upstream token is empty or not plain visible ASCII")
+        self._access: TokenAccess | ClientAccess
+        if isinstance(credentials, ClientCredentials):
+            self._access = ClientAccess(
+                credentials, partial(self._ask, credentials), time.monotonic
+            )
+        else:
+            self._access = TokenAccess(credentials)
         self._deadline = deadline
         self._gate = gate
-        headers = [
+        self._headers = [
             (b"Host", self._base.netloc),
-            (b"X-API-TOKEN", token.encode()),
             (b"Accept", b"application/json"),
             # A compressed answer would make the cap on bytes a cap on something else.
             (b"Accept-Encoding", b"identity"),
             (b"User-Agent", b"milepost"),
         ]
-        self._headers = headers
-        self._headers_with_body = [*headers, (b"Content-Type", b"application/json")]
+        self._headers_with_body = [*self._headers, (b"Content-Type", b"application/json")]
         # Proxies and certificates named by the environment are not used: a proxy would be another
         # machine that holds the requests, and a simulator on this machine is none of its business.
         self._tls = httpx.create_ssl_context(trust_env=False)
         self._places = asyncio.Semaphore(max_connections)
         self._idle: list[httpx.AsyncHTTPTransport] = []
         self._closed = False
-        self._noticed: set[str] = set()
+        self._retries = _Retries()
+        self._notices: list[str] = []
+        self._dated: tuple[str, float] | None = None
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What the platform has said about our use of it, each once; see `Upstream.notices`."""
+        return tuple(self._notices)
+
+    @property
+    def clock_ahead(self) -> float | None:
+        """Seconds by which the platform's clock is ahead of ours; see `Upstream.clock_ahead`."""
+        if self._dated is None:
+            return None
+        try:
+            return parsedate_to_datetime(self._dated[0]).timestamp() - self._dated[1]
+        except (ValueError, OverflowError):
+            return None
 
     async def aclose(self) -> None:
         """Close all idle connections at once, and each that a call still holds when it ends."""
         self._closed = True
+        await self._access.aclose()
         while self._idle:
             await self._idle.pop().aclose()
 
@@ -273,7 +353,8 @@ class Caller:
         """Make a call that changes nothing, again where that may help.
 
         `Throttled` is not tried again here: every process is to slow down then, which whoever
-        holds the budget arranges. Each try is a call, and passes the gate.
+        holds the budget arranges. Each try is a call, and passes the gate. There are no more tries
+        again than `RETRY_SHARE` of the reads, and a reserve.
 
         Raises:
             Refused: With the platform's reason.
@@ -284,6 +365,7 @@ class Caller:
         """
         clock = asyncio.get_running_loop().time
         ends = clock() + self._deadline
+        self._retries.earn()
         tries = 0
         while True:
             tries += 1
@@ -292,12 +374,78 @@ class Caller:
             except (Unavailable, Unreachable):
                 # Full jitter: the dice are apart from the arithmetic, which is `longest_pause`.
                 pause = random.uniform(0, longest_pause(tries))  # noqa: S311 -- not a secret
-                if tries == READ_TRIES or clock() + pause >= ends:
+                if tries == READ_TRIES or clock() + pause >= ends or not self._retries.take():
                     raise
             await asyncio.sleep(pause)
 
     async def _once(self, request: Request, ends: float, decoder: Decoder[B], *, write: bool) -> B:
-        """One try: a free place, the gate, the call."""
+        """One try, and one more where it was refused for a token that is not good any more."""
+        try:
+            return await self._sent(request, ends, decoder, write=write)
+        except _StaleError:
+            pass
+        try:
+            return await self._sent(request, ends, decoder, write=write)
+        except _StaleError as error:
+            raise Unauthorized(request.verb, _BARRED, error.facts) from None
+
+    async def _sent(self, request: Request, ends: float, decoder: Decoder[B], *, write: bool) -> B:
+        """Get access, a free place and the gate's leave; then make the call."""
+        access = await self._accessed(request.verb, ends)
+        async with self._place(request, ends):
+            landed = await self._carry(self._addressed(request, access), ends)
+            try:
+                settled = self._settled(request, landed, decoder, write=write)
+            except Unauthorized as error:
+                # For the gate, too, a token whose time is over is no token that is not accepted.
+                if self._access.give_up(access):
+                    raise _StaleError(request.verb, "a token was revoked", error.facts) from None
+                raise
+            access.proven = True
+            return settled
+
+    async def _accessed(self, verb: str, ends: float) -> Access:
+        try:
+            async with asyncio.timeout_at(ends):
+                access = await self._access.current()
+        except TimeoutError:
+            raise Unreachable(verb, "nothing was sent; no access token came in time") from None
+        match access:
+            case Access():
+                return access
+            case BudgetSpent():
+                raise BudgetSpent(verb, access.rule, access.retry_after or 0.0)
+            case Throttled():
+                raise Throttled(verb, "no access token", access.facts, access.retry_after)
+            case Refused():
+                raise Unauthorized(verb, "nothing was sent; no access token", access.facts)
+            case _:
+                raise Unreachable(verb, "nothing was sent; no access token", access.facts)
+
+    async def _ask(self, credentials: ClientCredentials) -> AccessGrant:
+        """Ask for an access token, at the origin of the API (documented).
+
+        Raises:
+            CallFailed: There is none.
+        """
+        request = Request("access_token", "account", "POST", "")
+        asking = httpx.Request(
+            "POST",
+            self._base.copy_with(raw_path=_TOKEN_PATH),
+            headers=[
+                *self._headers,
+                (b"Authorization", basic(credentials)),
+                (b"Content-Type", b"application/x-www-form-urlencoded"),
+            ],
+            content=grant_form(credentials),
+        )
+        ends = asyncio.get_running_loop().time() + self._deadline
+        async with self._place(request, ends):
+            return _granted(request.verb, await self._carry(asking, ends))
+
+    @asynccontextmanager
+    async def _place(self, request: Request, ends: float) -> AsyncIterator[None]:
+        """A free place, and then the gate."""
         try:
             async with asyncio.timeout_at(ends):
                 await self._places.acquire()
@@ -305,8 +453,7 @@ class Caller:
             raise Unreachable(request.verb, "nothing was sent; too many calls are out") from None
         try:
             async with self._passage(request, ends):
-                landed = await self._carry(request, ends)
-                return self._settled(request, landed, decoder, write=write)
+                yield
         finally:
             self._places.release()
 
@@ -317,17 +464,18 @@ class Caller:
         within = (ends - asyncio.get_running_loop().time()) / 2
         return self._gate.passage(request.verb, request.call_class, within)
 
-    async def _carry(self, request: Request, ends: float) -> _Answer | _Lost:
+    async def _carry(self, request: httpx.Request, ends: float) -> _Answer | _Lost:
         """Send and receive until the moment `ends` of the loop's clock; never raises for the net.
 
         Failures are values, so that no exception of the driver's, which may hold the request and
         its token, is ever part of one that leaves this module.
         """
         departure = _Departure(_counting.get())
+        request.extensions = {"trace": departure}
         cause: Cause
         try:
             async with asyncio.timeout_at(ends):
-                return await self._exchange(self._addressed(request, departure))
+                return await self._exchange(request)
         except TimeoutError:
             cause, saying = "deadline", "no answer inside the deadline"
         except (httpx.TransportError, OSError) as error:  # OSError: TLS breaking mid-answer
@@ -336,14 +484,14 @@ class Caller:
             cause, saying = "oversize", f"the answer is larger than {LARGEST_ANSWER} bytes"
         return _Lost(departure.sent, cause, saying)
 
-    def _addressed(self, request: Request, departure: _Departure) -> httpx.Request:
+    def _addressed(self, request: Request, access: Access) -> httpx.Request:
         """Give a request its address and the token; no path can name another origin here."""
+        headers = self._headers if request.body is None else self._headers_with_body
         return httpx.Request(
             request.method,
             self._base.copy_with(raw_path=f"{self._base_path}{request.path}".encode()),
-            headers=self._headers if request.body is None else self._headers_with_body,
+            headers=[*headers, access.header],
             content=request.body,
-            extensions={"trace": departure},
         )
 
     async def _exchange(self, request: httpx.Request) -> _Answer:
@@ -387,6 +535,8 @@ class Caller:
                     raise _OversizeError
         finally:
             await response.aclose()
+        if (date := response.headers.get("Date")) is not None:
+            self._dated = (date, time.time())
         return _Answer(response.status_code, response.headers, body)
 
     def _settled(
@@ -415,6 +565,7 @@ class Caller:
                 cause, saying = "redirect", "the answer is a redirect, which is never followed"
             case 4 if landed.status not in _UNDECIDED:
                 meta = _meta(landed)
+                self._surface(None if meta is None else meta.notice)
                 if meta is not None and (meta.http_status is not None or meta.error is not None):
                     raise _refusal(request.verb, landed)
                 cause, saying = "no-envelope", "the refusal is not in the platform's envelope"
@@ -423,10 +574,13 @@ class Caller:
         raise _inconclusive(request.verb, saying, cause, _facts(landed), write=write)
 
     def _surface(self, notice: str | None) -> None:
-        """Log the platform's notice about our use of it, once: each answer may repeat it."""
-        if notice is not None and notice not in self._noticed and len(self._noticed) < _NOTICES:
-            self._noticed.add(notice)
-            _logger.warning("upstream says: %.200s", ascii(notice))
+        """Keep and log a notice about our use of the platform, once: each answer may repeat it."""
+        if notice is None or len(self._notices) >= _MOST_NOTICES:
+            return
+        shown = "".join(c if c.isprintable() else "?" for c in notice[:_NOTICE_LENGTH])
+        if shown not in self._notices:
+            self._notices.append(shown)
+            _logger.warning("upstream says: %s", ascii(shown))
 
 
 def longest_pause(tries: int) -> float:
@@ -465,10 +619,8 @@ def _decoded(answer: _Answer, decoder: Decoder[B]) -> B:
 
 def _meta(answer: _Answer) -> AnswerMeta | None:
     """Read the envelope of an answer that is no success; None where it has none."""
-    try:
-        return _BARE.decode(answer.body).meta
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
+    bare = _read(_BARE, answer)
+    return None if bare is None else bare.meta
 
 
 def _facts(answer: _Answer) -> Facts:
@@ -479,24 +631,61 @@ def _facts(answer: _Answer) -> Facts:
     note = meta.error or ErrorNote()
     return Facts(
         http_status=answer.status,
-        error_code=_plain(note.error_code),
-        request_id=_plain(meta.request_id),
-        upstream_message=note.error_message,
+        error_code=plain_code(note.error_code),
+        request_id=plain_code(meta.request_id),
+        upstream_message=sentence(note.error_message),
     )
 
 
-def _plain(code: str | None) -> str | None:
-    """Keep a code that looks like one: whatever else stands in its place may be a person's data."""
-    return code if code is not None and _CODE.fullmatch(code) else None
-
-
-def _refusal(verb: str, answer: _Answer) -> Refused:
+def _refusal(verb: str, answer: _Answer, code: str | None = None) -> Refused:
     facts = _facts(answer)
+    if code is not None:
+        facts = replace(facts, error_code=code)
     if answer.status == HTTPStatus.TOO_MANY_REQUESTS:
         wait = retry_after(answer.headers.get("Retry-After"), answer.headers.get("Date"))
         return Throttled(verb, "too many calls", facts, wait)
     kind, saying = _REFUSALS.get(answer.status, (Refused, "refused"))
     return kind(verb, saying, facts)
+
+
+def _granted(verb: str, landed: _Answer | _Lost) -> AccessGrant:
+    """Say what the asking for an access token ended with: its answers have no envelope.
+
+    Raises:
+        CallFailed: There is none.
+    """
+    if isinstance(landed, _Lost):
+        if not landed.sent:
+            raise Unreachable(verb, f"nothing was sent; {landed.saying}")
+        raise Unavailable(verb, landed.saying, landed.cause)
+    match landed.status // 100:
+        case 2:
+            grant = _read(GRANT, landed)
+            if grant is not None:
+                return grant
+            raise Unreadable(verb, "the answer is no access token", "no-result")
+        case 3:
+            raise Unreadable(verb, "the answer is a redirect, which is never followed", "redirect")
+        case 4 if landed.status not in _UNDECIDED:
+            refusal = _read(GRANT_REFUSAL, landed)
+            if refusal is None and _meta(landed) is None:
+                raise Unavailable(verb, "the refusal is not the platform's", "no-envelope")
+            refused = _refusal(verb, landed, None if refusal is None else plain_code(refusal.error))
+            if isinstance(refused, Throttled):
+                raise refused
+            # Under any of these statuses (OAuth's `invalid_client` may be a 400) the next asking
+            # would be refused, too: the gate is to hold it back as it does for a bad token.
+            raise Unauthorized(verb, "the asking is refused", refused.facts)
+        case _:
+            raise Unavailable(verb, "the platform failed", "status", _facts(landed))
+
+
+def _read(decoder: msgspec.json.Decoder[T], answer: _Answer) -> T | None:
+    """Decode a body that has no envelope; None where it is not what was wanted."""
+    try:
+        return decoder.decode(answer.body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
 
 
 def _inconclusive(
@@ -523,5 +712,5 @@ def retry_after(value: str | None, date: str | None) -> float | None:
         until = parsedate_to_datetime(value)
         since = parsedate_to_datetime(date) if date is not None else datetime.now(UTC)
         return max((until - since).total_seconds(), 0.0)
-    except (TypeError, ValueError):  # TypeError: one of the two has no zone
+    except (TypeError, ValueError, OverflowError):  # TypeError: one of the two has no zone
         return None

@@ -5,12 +5,12 @@
     UpstreamError
     └── CallFailed            verb, http_status, error_code, request_id, upstream_message
         ├── Refused           a 4xx in the platform's envelope: the call had no effect
-        │   ├── Unauthorized  401: the token is wrong or revoked
+        │   ├── Unauthorized  401: the token is wrong or revoked, or none is to be had
         │   ├── Forbidden     403: the token is good, the thing is not ours
         │   ├── NotFound      404
         │   └── Throttled     429: too many calls; `retry_after`
         │       └── BudgetSpent  our own budget has none left: nothing was sent; `rule`
-        ├── Unreachable       no connection inside the deadline: nothing was sent
+        ├── Unreachable       no connection, or no access token, in time: nothing was sent
         ├── UnknownOutcome    a write was sent and its effect is not known: ask before repeating
         ├── Unavailable       a read got no answer of the platform's: another try may help
         └── Unreadable        a read was answered in a shape that is not understood
@@ -77,11 +77,13 @@ class CallFailed(UpstreamError):
 
     Attributes:
         verb: The method of `Upstream` that was called.
+        facts: What the answer said about itself, all of it.
         http_status: As in `Facts`, like the next three.
     """
 
     def __init__(self, verb: str, saying: str, facts: Facts = _NO_ANSWER) -> None:
         self.verb = verb
+        self.facts = facts
         self.http_status = facts.http_status
         self.error_code = facts.error_code
         self.request_id = facts.request_id
@@ -143,7 +145,7 @@ class BudgetSpent(Throttled):
 
 
 class Unreachable(CallFailed):
-    """No connection could be had inside the deadline, so nothing was sent: safe to repeat."""
+    """No connection or access token could be had in time, so nothing was sent: safe to repeat."""
 
 
 class _Inconclusive(CallFailed):

@@ -2,6 +2,22 @@
 
 from __future__ import annotations
 
-from milepost.simulator.endpoints import directory, distributions, surveys
+from milepost.simulator.endpoints import (
+    directory,
+    distributions,
+    imports,
+    opted_out,
+    subscriptions,
+    surveys,
+    transactions,
+)
 
-ENDPOINTS = (*directory.ENDPOINTS, *distributions.ENDPOINTS, *surveys.ENDPOINTS)
+ENDPOINTS = (
+    *directory.ENDPOINTS,
+    *opted_out.ENDPOINTS,
+    *imports.ENDPOINTS,
+    *transactions.ENDPOINTS,
+    *distributions.ENDPOINTS,
+    *surveys.ENDPOINTS,
+    *subscriptions.ENDPOINTS,
+)

@@ -9,7 +9,7 @@ import msgspec
 from milepost.simulator import shapes
 from milepost.simulator.call import BRAND_ID, Call, Endpoint, writes
 from milepost.simulator.things import Contact, MailingList, Membership
-from milepost.simulator.wire import read, second
+from milepost.simulator.wire import page, read, second
 from milepost.simulator.world import LISTED_LISTS
 
 _SEARCH = msgspec.json.Decoder(shapes.Search)
@@ -42,7 +42,8 @@ async def directories(call: Call) -> object:
     return {"elements": [directory], "nextPage": None}
 
 
-def _person(contact: Contact) -> dict[str, object]:
+def person(contact: Contact) -> dict[str, object]:
+    """A contact as listings and searches show them (observed in listings of a list)."""
     return {
         "contactId": contact.id,
         "firstName": contact.first_name,
@@ -67,7 +68,7 @@ async def directory_contact(call: Call) -> object:
             "unsubscribed": False,
             "unsubscribeDate": None,
         }
-    return _person(contact) | {
+    return person(contact) | {
         "creationDate": second(contact.created_at),
         "lastModified": second(contact.modified_at),
         "directoryUnsubscribed": contact.unsubscribed,
@@ -77,18 +78,26 @@ async def directory_contact(call: Call) -> object:
 
 
 async def search_contacts(call: Call) -> object:
-    """The contacts that match a filter; a contact is found as soon as it was made."""
+    """The contacts that match a filter; the next page is named by its token (seen in clients)."""
     call.account.world.check_directory(call.ids["directory"])
     wanted = read(_SEARCH, call.body).filter
     shape = shapes.Conjunction if "conjunction" in wanted else shapes.Condition
     decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(shape)
-    found = call.account.world.search(read(decoder, msgspec.json.encode(wanted)))
-    return call.paged(found, _person)
+    conditions = read(decoder, msgspec.json.encode(wanted))
+    found, token = page(call.account.world.search(conditions, call.account.now()), call.query)
+    following = {} if token is None else {"skipToken": token}
+    return {"elements": [person(each) for each in found]} | following
+
+
+async def directory_contacts(call: Call) -> object:
+    """The directory's contacts, in the order in which they were made."""
+    call.account.world.check_directory(call.ids["directory"])
+    return call.paged(call.account.world.contacts.in_order, person)
 
 
 def _list_contact(call: Call, member: Membership) -> dict[str, object]:
     contact = call.account.world.contacts[member.contact_id]
-    shown = _person(contact)
+    shown = person(contact)
     shown["contactLookupId"] = member.id
     shown["mailingListUnsubscribed"] = False
     if call.query.get("includeEmbedded", "").lower() == "true":
@@ -145,7 +154,8 @@ ENDPOINTS = (
     Endpoint("GET", "/whoami", "account", whoami),
     Endpoint("GET", "/directories", "directories", directories),
     Endpoint("POST", _CONTACTS, "directory_contacts", writes("directory_contact.add")),
-    Endpoint("POST", f"{_CONTACTS}/search", "directory_contacts", search_contacts),
+    Endpoint("GET", _CONTACTS, "directory_contacts", directory_contacts),
+    Endpoint("POST", f"{_CONTACTS}/search", "directory_contacts", search_contacts, reads=True),
     Endpoint("GET", _CONTACT, "directory_contacts", directory_contact),
     Endpoint("PUT", _CONTACT, "directory_contacts", writes("directory_contact.update")),
     Endpoint("DELETE", _CONTACT, "directory_contacts", writes("directory_contact.delete")),

@@ -5,20 +5,31 @@ from __future__ import annotations
 from msgspec import Struct
 
 from milepost.simulator.call import BRAND_ID, Call, Endpoint, writes
-from milepost.simulator.things import Distribution, Membership, Session
-from milepost.simulator.wire import PAGE_SIZE, Refusal, instant, second
+from milepost.simulator.distributions import in_history, listed
+from milepost.simulator.links import FORM, Parts, written
+from milepost.simulator.shapes import Listing
+from milepost.simulator.things import BatchEntry, Distribution, Recipient, Session
+from milepost.simulator.wire import PAGE_SIZE, Refusal, instant, page, second
 
 
-def _link(origin: str, distribution: Distribution, lookup_id: str) -> str:
-    form = f"{origin}/jfe/form/{distribution.survey_id}"
+def _link(call: Call, distribution: Distribution, one: Recipient) -> str:
+    origin = call.account.origin
     if distribution.link_type == "Anonymous":
-        return form
-    parts = f"{distribution.id}_{distribution.survey_id.removeprefix('SV_')}_{lookup_id}"
-    return f"{form}?Q_CHL=gl&Q_DL={parts}&_g_=g"
+        return f"{origin}{FORM}/{distribution.survey_id}"
+    parts = Parts(distribution.id, distribution.survey_id, one.id)
+    return written(origin, parts, call.account.world.facts.link_format)
 
 
 def _distribution(call: Call, found: Distribution) -> dict[str, object]:
     owner = call.account.world.owner_id
+    recipients: dict[str, object] = {
+        "mailingListId": found.list_id,
+        "contactId": found.only,
+        "libraryId": owner,
+        "sampleId": None,
+    }
+    if found.batch_id is not None:
+        recipients["transactionBatchId"] = found.batch_id  # inferred: nobody has shown one
     return {
         "id": found.id,
         "parentDistributionId": None,
@@ -31,12 +42,7 @@ def _distribution(call: Call, found: Distribution) -> dict[str, object]:
         "modifiedDate": second(found.created_at),
         "customHeaders": {},
         "headers": {"fromEmail": None, "replyToEmail": None, "fromName": None},
-        "recipients": {
-            "mailingListId": found.list_id,
-            "contactId": found.only,
-            "libraryId": owner,
-            "sampleId": None,
-        },
+        "recipients": recipients,
         "message": {"libraryId": None, "messageId": None, "messageText": None},
         "surveyLink": {
             "surveyId": found.survey_id,
@@ -77,17 +83,27 @@ async def distribution(call: Call) -> object:
 
 
 async def links(call: Call) -> object:
-    """A distribution's links: one for each contact that is in the list now."""
+    """A distribution's links: one for each recipient there is now, as far as they are listed yet.
+
+    Each page that shows somebody for the first time is noted; that is not an accepted write, so the
+    journal does not hold it.
+    """
     world = call.account.world
     found = world.distribution(call.ids, call.required("surveyId"))
+    recipients = listed(world, found, call.account.now())
+    shown, _ = page(recipients, call.query, size=PAGE_SIZE)
+    if shown and shown[-1].ordinal > found.listed_up_to:
+        listing = Listing(distribution=found.id, up_to=shown[-1].ordinal)
+        await call.account.switch("distribution.list_links", listing)
+    allowed = world.facts.frequency_rule
 
-    def shown(member: Membership) -> dict[str, object]:
-        contact = world.contacts[member.contact_id]
+    def element(one: Recipient) -> dict[str, object]:
+        contact = world.contacts[one.contact_id]
         return {
             "contactId": contact.id,
-            "transactionId": None,
-            "link": _link(call.account.origin, found, member.id),
-            "exceededContactFrequency": False,
+            "transactionId": one.id if isinstance(one, BatchEntry) else None,
+            "link": _link(call, found, one),
+            "exceededContactFrequency": 0 < allowed < contact.times_listed,
             "linkExpiration": second(found.expires_at),
             "status": "Email not sent",
             "lastName": contact.last_name,
@@ -97,35 +113,38 @@ async def links(call: Call) -> object:
             "unsubscribed": contact.unsubscribed,
         }
 
-    return call.paged(world.recipients(found), shown, size=PAGE_SIZE)
+    return call.paged(recipients, element, size=PAGE_SIZE)
 
 
 async def history(call: Call) -> object:
-    """What became of each link; 400 where there is no recipient (observed)."""
+    """What became of each link; 400 where there is no recipient (observed).
+
+    That a transaction stands where a lookup id does is inferred: it is what the link names.
+    """
     world = call.account.world
     found = world.distribution(call.ids)
-    recipients = world.recipients(found)
+    recipients = in_history(world, found)
     if not recipients:
         raise Refusal(400, "No recipients found for the distribution", "CP_TD_GER_NP")
 
-    def shown(member: Membership) -> dict[str, object]:
-        session = found.sessions.get(member.id) or _Unopened()
+    def element(one: Recipient) -> dict[str, object]:
+        session = found.sessions.get(one.id) or _Unopened()
         return {
-            "contactId": member.contact_id,
-            "contactLookupId": member.id,
+            "contactId": one.contact_id,
+            "contactLookupId": one.id,
             "distributionId": found.id,
-            "status": _status(session),
-            "surveyLink": _link(call.account.origin, found, member.id),
+            "status": _status(session) or world.facts.unopened_status,
+            "surveyLink": _link(call, found, one),
             "contactFrequencyRuleId": None,
             "responseId": session.response_id,
             "responseCompletedAt": _instant(session.completed_at),
-            "sentAt": instant(max(found.created_at, member.added_at)),
+            "sentAt": instant(max(found.created_at, one.added_at)),
             "openedAt": None,
             "responseStartedAt": _instant(session.started_at),
             "surveySessionId": session.id,
         }
 
-    return call.paged(recipients, shown, size=PAGE_SIZE)
+    return call.paged(recipients, element, size=PAGE_SIZE)
 
 
 class _Unopened(Struct, frozen=True):
@@ -137,9 +156,9 @@ class _Unopened(Struct, frozen=True):
     response_id: None = None
 
 
-def _status(session: Session | _Unopened) -> str:
+def _status(session: Session | _Unopened) -> str | None:
     if session.started_at is None:
-        return "Pending"
+        return None
     return "SurveyStarted" if session.response_id is None else "SurveyFinished"
 
 

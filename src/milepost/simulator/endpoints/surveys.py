@@ -60,6 +60,11 @@ async def survey_definition(call: Call) -> object:
         "BrandID": BRAND_ID,
         "BrandBaseURL": call.account.origin,
         "QuestionCount": str(len(questions)),
+        "SurveyOptions": {
+            "SurveyProtection": "ByInvitation" if found.invitation_only else "PublicSurvey",
+            "BallotBoxStuffingPrevention": "false",
+            "SurveyExpiration": "None",
+        },
         "SurveyFlow": survey.flow_of(found.declared_fields),
         "Blocks": {
             "BL_1": {
@@ -89,7 +94,7 @@ async def response(call: Call) -> object:
         "finished": 1,
         "recordedDate": instant(completed),
         "_recordId": found.response_id,
-        "distributionChannel": "anonymous" if found.lookup_id is None else "gl",
+        "distributionChannel": "anonymous" if found.recipient_id is None else "gl",
         "userLanguage": found.language,
     }
     labels: dict[str, object] = {"status": "IP Address", "finished": "True"}
