@@ -33,7 +33,7 @@ from milepost.model import Deployment, Route
 from milepost.routes import MailingListMaker
 from milepost.settings import Settings
 from milepost.store import LOCAL_URL, Store, migrate
-from milepost.upstream import Upstream
+from milepost.upstream import ClientCredentials, Credentials, Token, Upstream
 from milepost.worker import Cadence, Worker
 
 KEEP_ALIVE_SECONDS = 65
@@ -104,6 +104,13 @@ def database(settings: Settings) -> Iterator[str]:
     yield settings.database_url
 
 
+def credentials(settings: Settings) -> Credentials:
+    """How this installation shows the platform whose its calls are."""
+    if settings.upstream_client is not None:
+        return ClientCredentials(*settings.upstream_client)
+    return Token(settings.upstream_token or "")
+
+
 @asynccontextmanager
 async def opened(settings: Settings, database_url: str) -> AsyncIterator[Milepost]:
     """Milepost on its database and its platform, while the block runs.
@@ -121,7 +128,7 @@ async def opened(settings: Settings, database_url: str) -> AsyncIterator[Milepos
         Budget(
             store.budget, rate_per_minute=settings.rate_per_minute, limits=settings.limits
         ) as budget,
-        Upstream(settings.upstream_url, settings.upstream_token, gate=budget) as upstream,
+        Upstream(settings.upstream_url, credentials(settings), gate=budget) as upstream,
     ):
         deployment = await store.deployment.load()
         if deployment.directory_id is None:
@@ -130,6 +137,7 @@ async def opened(settings: Settings, database_url: str) -> AsyncIterator[Milepos
             upstream,
             directory_id=deployment.directory_id or "",
             deployment=store.deployment.load,
+            capabilities=store.capabilities.current,
             secret=settings.secret,
         )
         issuing = Issuing(store, {Route.LIST: maker}, budget)

@@ -101,6 +101,74 @@ class Purpose(StrEnum):
     """Looking at what became of links."""
 
 
+# --- what the account allows --------------------------------------------------------------------
+
+
+class Fact(StrEnum):
+    """What a route rests on and nobody has proved of the platform: it is tried on the account.
+
+    Those with a figure say what it counts.
+    """
+
+    PROBE_ONLY_DISTRIBUTION = "probe_only_distribution"
+    """A distribution can be made on a list that holds only our probe."""
+    LATE_LINK = "late_link"
+    """A link that was built for a contact added later opens, and its response is attributed."""
+    ONE_CONTACT = "one_contact"
+    """The same person in two lists is one contact: merging is really on."""
+    SAME_LOOKUP = "same_lookup"
+    """The same person added to the same list again keeps their lookup id."""
+    PROMPT_SEARCH = "prompt_search"
+    """A search finds a contact at once. Its figure: after how many seconds it does."""
+    PRIVATE_DATA = "private_data"
+    """Data that are private to a list are seen by the survey."""
+    TRANSACTION_BATCH = "transaction_batch"
+    """A batch takes a distribution, and the built link of a transaction added later opens."""
+    COMPLETE_LINKS = "complete_links"
+    """A contact's link is listed at once. Its figure: after how many seconds it is."""
+    HISTORY_LINKS = "history_links"
+    """Links that were built here stand in the distribution's history."""
+    URL_WINS = "url_wins"
+    """Of a field both in the contact and in the query string, the latter's value is recorded."""
+    TRANSACTIONS_PER_CALL = "transactions_per_call"
+    """Several transactions can be made by one call. Its figure: how many were."""
+    LONGEST_EXPIRY = "longest_expiry"
+    """A distribution lives as long as milestones say. Its figure: the most days accepted."""
+    THROTTLE = "throttle"
+    """A 429 says when to come back."""
+
+
+class Capability(Struct, frozen=True, kw_only=True):
+    """What a probe has found out about a fact."""
+
+    fact: Fact
+    holds: bool
+    figure: int | None = None
+    evidence: str
+    """What was seen, in a sentence."""
+    probed_at: datetime
+
+
+class Capabilities(Struct, frozen=True):
+    """All that is known of the account. What was never tried counts as true."""
+
+    known: Mapping[Fact, Capability] = {}
+
+    def holds(self, fact: Fact) -> bool:
+        """Whether one may rely on it."""
+        found = self.known.get(fact)
+        return found is None or found.holds
+
+    def get(self, fact: Fact) -> Capability | None:
+        """What a probe has found; None: it was never tried."""
+        return self.known.get(fact)
+
+    @property
+    def unprobed(self) -> tuple[Fact, ...]:
+        """What was never tried."""
+        return tuple(fact for fact in Fact if fact not in self.known)
+
+
 class FieldType(StrEnum):
     """The type of a declared transaction field."""
 
@@ -170,6 +238,14 @@ class Milestone(Struct, frozen=True, kw_only=True):
     state: Literal["active", "paused"]
     created_at: datetime
     updated_at: datetime
+
+
+class Caution(Struct, frozen=True, kw_only=True):
+    """What an admin should know of a milestone that works all the same."""
+
+    code: str
+    detail: str
+    fix: str
 
 
 # --- registrants --------------------------------------------------------------------------------

@@ -15,7 +15,15 @@ from typing import Final
 import msgspec
 
 from milepost.errors import InvalidMilestone
-from milepost.model import Lane, MilestoneDefinition, RegistrantDetails, Route
+from milepost.model import (
+    Capabilities,
+    Caution,
+    Fact,
+    Lane,
+    MilestoneDefinition,
+    RegistrantDetails,
+    Route,
+)
 
 DEDUP_CRITERIA: Final = ("email", "first_name", "last_name", "ref", "phone")
 """The fields by which a directory can recognise a contact, in the order they stand in a key."""
@@ -148,3 +156,140 @@ def check_definition(definition: MilestoneDefinition) -> None:
             fix='Say "late_data": true if that will do, or use membership "event".',
             field="late_data",
         )
+
+
+LIST_RESTS_ON: Final = (
+    Fact.PROBE_ONLY_DISTRIBUTION,
+    Fact.LATE_LINK,
+    Fact.ONE_CONTACT,
+    Fact.SAME_LOOKUP,
+    Fact.PROMPT_SEARCH,
+    Fact.PRIVATE_DATA,
+    Fact.COMPLETE_LINKS,
+)
+"""What route `list` is quick and right by."""
+
+_PROBE: Final = "Run: milepost doctor --probe"
+
+
+def check_account(
+    definition: MilestoneDefinition,
+    account: Capabilities,
+    earlier: MilestoneDefinition | None = None,
+) -> None:
+    """See whether the account allows what a milestone is to do.
+
+    Args:
+        definition: of the milestone.
+        account: what has been proved of it; what was never tried is allowed.
+        earlier: what the milestone was until now. On the same route with the same survey it goes on
+            as well as it can.
+
+    Raises:
+        InvalidMilestone: with the reason, and with what the account does allow.
+    """
+    known = earlier is not None and (definition.route, definition.survey_id) == (
+        earlier.route,
+        earlier.survey_id,
+    )
+    if not known and not account.holds(Fact.PROBE_ONLY_DISTRIBUTION):
+        raise InvalidMilestone(
+            "The account makes no distribution on a list that holds only our probe, so no pool can "
+            "be made ahead of events.",
+            fix="Have the platform's support allow it, or use route "
+            '"stepwise" where it is available.',
+            field="route",
+        )
+    if not known and not account.holds(Fact.ONE_CONTACT):
+        raise InvalidMilestone(
+            "The directory does not merge contacts, although it names criteria: each link would "
+            "make another contact of the same person.",
+            fix="Have merging switched on at the platform, or use route "
+            '"transaction" where it is available.',
+            field="route",
+        )
+    if definition.membership == "ahead" and not account.holds(Fact.LATE_LINK):
+        raise InvalidMilestone(
+            "On this account a link opens only after the platform has listed it, so it cannot be "
+            "known ahead of the event.",
+            fix='Use membership "event".',
+            field="membership",
+        )
+    longest = account.get(Fact.LONGEST_EXPIRY)
+    if longest and longest.figure is not None and definition.link_days > longest.figure:
+        raise InvalidMilestone(
+            f"The account takes no distribution that lives longer than {longest.figure} days.",
+            fix=f"Lower link_days to {longest.figure} or less.",
+            field="link_days",
+        )
+
+
+def cautions(definition: MilestoneDefinition, account: Capabilities) -> list[Caution]:
+    """What an admin should know of a milestone on this account, although it works."""
+    found = []
+    if not account.holds(Fact.PROBE_ONLY_DISTRIBUTION):
+        found.append(
+            Caution(
+                code="pool-not-ahead",
+                detail="The account makes no distribution on a list that holds only our probe: no "
+                "slot is added to the pool.",
+                fix="Have the platform's support allow it, then probe again. " + _PROBE,
+            )
+        )
+    if not account.holds(Fact.ONE_CONTACT):
+        found.append(
+            Caution(
+                code="contacts-not-merged",
+                detail="The directory does not merge contacts: each link makes another contact of "
+                "the same person, and an unknown outcome takes a minute to resolve.",
+                fix="Have merging switched on at the platform, then probe again. " + _PROBE,
+            )
+        )
+    if not account.holds(Fact.LATE_LINK):
+        found.append(
+            Caution(
+                code="links-listed",
+                detail="A link opens only after the platform has listed it: a link takes two "
+                "calls, and listing counts towards the contact frequency of those in the list.",
+                fix="Keep lists short: raise slots.",
+            )
+        )
+    if not account.holds(Fact.PRIVATE_DATA):
+        found.append(
+            Caution(
+                code="data-not-in-survey",
+                detail="The survey does not see data that are private to a list, so none are sent: "
+                "responses are joined with events by the ledger alone.",
+                fix='Route "transaction", where it is available, brings data into the survey.',
+            )
+        )
+    if not account.holds(Fact.COMPLETE_LINKS):
+        found.append(
+            Caution(
+                code="links-listed-late",
+                detail="The platform lists links late, so a slot may take up to 72 hours until "
+                "it is ready.",
+                fix="Register the milestone three days before its first event.",
+            )
+        )
+    longest = account.get(Fact.LONGEST_EXPIRY)
+    if longest and longest.figure is not None and definition.link_days > longest.figure:
+        found.append(
+            Caution(
+                code="expiry-refused",
+                detail=f"The account takes no distribution that lives {definition.link_days} days: "
+                "no slot is added to the pool.",
+                fix=f"Lower link_days to {longest.figure} or less.",
+            )
+        )
+    untried = [fact for fact in LIST_RESTS_ON if account.get(fact) is None]
+    if untried:
+        found.append(
+            Caution(
+                code="not-probed",
+                detail="What the route rests on was not tried on this account: "
+                f"{', '.join(untried)}.",
+                fix=_PROBE,
+            )
+        )
+    return found

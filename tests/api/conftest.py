@@ -48,6 +48,7 @@ async def issuing(store: Store, budget: Budget) -> AsyncIterator[Issuing]:
             upstream,
             directory_id=DIRECTORY,
             deployment=store.deployment.load,
+            capabilities=store.capabilities.current,
             secret=b"a secret of at least sixteen bytes",
         )
         issuing = Issuing(store, {Route.LIST: maker}, budget)

@@ -37,6 +37,7 @@ OPEN_TO = {
     "POST /v1/milestones/{key:str}/pause": set[Scope](),
     "POST /v1/milestones/{key:str}/resume": set[Scope](),
     "GET /v1/milestones/{key:str}/pool": {Scope.READ},
+    "GET /v1/capabilities": {Scope.READ},
     "GET /v1/capacity": {Scope.READ},
     "PUT /v1/registrants/{ref:path}": {Scope.SYNC},
     "GET /v1/registrants/{ref:path}": {Scope.SYNC, Scope.READ},

@@ -246,6 +246,7 @@ async def test_nobody_listening_is_no_doubt(milepost: Milepost, landed: Landed) 
                 upstream,
                 directory_id=directory,
                 deployment=milepost.store.deployment.load,
+                capabilities=milepost.store.capabilities.current,
                 secret=b"x" * 16,
             )
             issuing = Issuing(milepost.store, {Route.LIST: maker}, milepost.budget)
@@ -360,6 +361,7 @@ async def test_a_claim_whose_process_died_is_taken_over(
             milepost.upstream,
             directory_id=directory,
             deployment=milepost.store.deployment.load,
+            capabilities=milepost.store.capabilities.current,
             secret=b"x" * 16,
         )
         await maker.make(asked.claim, begin_by=asyncio.get_running_loop().time() + 5)

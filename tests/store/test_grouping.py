@@ -16,6 +16,7 @@ class Ledger:
 
     def __init__(self) -> None:
         self.batches: list[list[str]] = []
+        self.begun: asyncio.Queue[list[str]] = asyncio.Queue()
         self.open = asyncio.Event()
         self.open.set()
         self.busy = False
@@ -23,6 +24,7 @@ class Ledger:
     async def write(self, items: Sequence[str]) -> list[str]:
         """Write items, unless one of them is `bad` or the database is away."""
         self.batches.append(list(items))
+        self.begun.put_nowait(list(items))
         await self.open.wait()
         if self.busy:
             raise DatabaseBusy("away")
@@ -30,10 +32,14 @@ class Ledger:
             raise ValueError("bad")
         return [item.upper() for item in items]
 
-    def group(self, most: int = 100) -> GroupCommit[str, str]:
+    def group(self, most: int = 100, writers: int = 1) -> GroupCommit[str, str]:
         """A group in which items that begin alike go into different batches."""
         return GroupCommit(
-            self.write, apart=lambda item: (item[0],), same=lambda item: item, most=most
+            self.write,
+            apart=lambda item: (item[0],),
+            same=lambda item: item,
+            most=most,
+            writers=writers,
         )
 
 
@@ -52,6 +58,35 @@ async def test_what_must_be_apart_waits_its_turn() -> None:
     group = ledger.group()
     await asyncio.gather(*(group.submit(item) for item in ("a1", "a2", "b1", "a3", "b2")))
     assert [["a1", "b1"], ["a2", "b2"], ["a3"]] == ledger.batches
+
+
+async def test_a_batch_beside_another_is_as_large() -> None:
+    """What is less waits for it to end."""
+    ledger = Ledger()
+    group = ledger.group(writers=2)
+    ledger.open.clear()
+    first = [asyncio.create_task(group.submit(item)) for item in "ab"]
+    assert ["a", "b"] == await ledger.begun.get()
+    second = [asyncio.create_task(group.submit(item)) for item in "cde"]
+    assert ["c", "d", "e"] == await ledger.begun.get()
+    third = asyncio.create_task(group.submit("f"))
+    ledger.open.set()
+    await asyncio.gather(*first, *second, third)
+    assert [["a", "b"], ["c", "d", "e"], ["f"]] == ledger.batches
+
+
+async def test_a_batch_that_takes_long_holds_nobody_up() -> None:
+    """After a while less goes beside it, too."""
+    ledger = Ledger()
+    group = ledger.group(writers=2)
+    ledger.open.clear()
+    slow = [asyncio.create_task(group.submit(item)) for item in "abc"]
+    begun = [await asyncio.wait_for(ledger.begun.get(), 10)]
+    late = asyncio.create_task(group.submit("d"))
+    begun.append(await asyncio.wait_for(ledger.begun.get(), 10))
+    ledger.open.set()
+    await asyncio.gather(*slow, late)
+    assert [["a", "b", "c"], ["d"]] == begun
 
 
 async def test_equal_items_are_written_once() -> None:

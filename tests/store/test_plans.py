@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 import psycopg
 import pytest
 from psycopg import sql
-from tests.store.conftest import Register, event, issued
+from tests.store.conftest import Register, Sql, event, issued
 
 from milepost.model import LinkState, Purpose
 from milepost.store import Store
@@ -249,6 +249,31 @@ async def test_no_statement_of_the_path_scans_a_big_table(store: Store) -> None:
         if reads_all(node)
     }
     assert set() == scans
+
+
+@pytest.mark.parametrize("is_analyzed", [False, True])
+async def test_what_is_planned_for_an_empty_ledger_is_right_for_a_large_one(
+    store: Store, register: Register, sql: Sql, *, is_analyzed: bool
+) -> None:
+    """A connection keeps a plan until an ANALYZE: it must not count on the ledger being small."""
+    await register(slots=SLOTS, lanes=["direct", "deferred"])
+    if is_analyzed:
+        sql("ANALYZE links")
+    for number in range(SLOTS):  # from the sixth time on Postgres keeps a plan
+        asked = await store.links.claim(event(f"e{number}"))
+        await store.links.hand_over(asked.link.id)
+        await store.links.settle(issued(asked, url=f"https://survey.test/{number}"))
+    async with store.connections.path() as connection:
+        await connection.execute("SET plan_cache_mode = force_generic_plan")
+        prepared = await (await connection.execute(PREPARED)).fetchall()
+        found = {
+            name: await plan(connection, row["explain"].encode())
+            for name in ("claim_lock", "claim", "hand_over", "settle")
+            for row in prepared
+            if statement(name)[:40].decode() in row["statement"]
+        }
+    assert 4 == len(found)
+    assert [] == [name for name, nodes in found.items() if any(map(reads_all, nodes))]
 
 
 async def test_the_backlog_is_counted_by_the_indexes_of_what_is_due(store: Store) -> None:

@@ -11,7 +11,16 @@ from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
 
-from milepost.api import capacity, health, links, milestones, problems, registrants, short_links
+from milepost.api import (
+    capabilities,
+    capacity,
+    health,
+    links,
+    milestones,
+    problems,
+    registrants,
+    short_links,
+)
 from milepost.api.access import PUBLIC, Doorkeeper, refuse_unguarded
 from milepost.api.requests import StrictRequest
 from milepost.api.schema import Reader
@@ -44,6 +53,7 @@ def create(
             milestones.router(store),
             registrants.router(store),
             short_links.router(issuing),
+            capabilities.router(store),
             capacity.router(store, budget),
             health.router(store, stopping),
         ],

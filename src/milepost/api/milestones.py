@@ -17,7 +17,7 @@ from milepost.api.access import needs
 from milepost.api.problems import documented
 from milepost.api.requests import MAX_BODY_BYTES, checked
 from milepost.errors import InvalidRequest, UnknownMilestone
-from milepost.model import Key, Milestone, MilestoneDefinition, Scope
+from milepost.model import Capabilities, Caution, Key, Milestone, MilestoneDefinition, Scope
 from milepost.store import Store
 from milepost.store.pools import PoolEntry
 
@@ -29,6 +29,8 @@ class MilestoneView(MilestoneDefinition, frozen=True, kw_only=True):
     state: Literal["active", "paused"]
     created_at: datetime
     updated_at: datetime
+    cautions: list[Caution]
+    """What an admin should know of it on this account, although it works."""
 
 
 class Milestones(Struct, frozen=True):
@@ -66,19 +68,24 @@ def router(store: Store) -> Router:
     ) -> Response[MilestoneView]:
         """Register a milestone, or replace its definition. Its pool is made by job `replenish`."""
         policy.check_definition(data)
-        milestone, is_new = await store.milestones.put(checked(key, Key, "key"), data)
+        key = checked(key, Key, "key")
+        account = await store.capabilities.all()
+        earlier = await store.milestones.find(key)
+        policy.check_account(data, account, earlier.definition if earlier else None)
+        milestone, is_new = await store.milestones.put(key, data)
         status = HTTPStatus.CREATED if is_new else HTTPStatus.OK
-        return Response(view(milestone), status_code=status)
+        return Response(view(milestone, account), status_code=status)
 
     @get("/{key:str}", opt=needs(Scope.READ), responses=documented(404))
     async def read(key: FromPath[str]) -> MilestoneView:
         """Look at one milestone."""
-        return view(await _known(store, key))
+        return view(await _known(store, key), await store.capabilities.all())
 
     @get("/", opt=needs(Scope.READ), responses=documented())
     async def every() -> Milestones:
         """Look at all milestones."""
-        return Milestones([view(milestone) for milestone in await store.milestones.all()])
+        account = await store.capabilities.all()
+        return Milestones([view(one, account) for one in await store.milestones.all()])
 
     @post(
         "/{key:str}/pause",
@@ -89,7 +96,8 @@ def router(store: Store) -> Router:
     async def pause(key: FromPath[str]) -> MilestoneView:
         """Stop taking events; those seen before are answered as ever."""
         await _known(store, key)
-        return view(await store.milestones.pause(key, paused=True))
+        milestone = await store.milestones.pause(key, paused=True)
+        return view(milestone, await store.capabilities.all())
 
     @post(
         "/{key:str}/resume",
@@ -100,7 +108,8 @@ def router(store: Store) -> Router:
     async def resume(key: FromPath[str]) -> MilestoneView:
         """Take events again."""
         await _known(store, key)
-        return view(await store.milestones.pause(key, paused=False))
+        milestone = await store.milestones.pause(key, paused=False)
+        return view(milestone, await store.capabilities.all())
 
     @get("/{key:str}/pool", opt=needs(Scope.READ), responses=documented(404))
     async def pool(key: FromPath[str]) -> Pool:
@@ -122,14 +131,15 @@ def router(store: Store) -> Router:
     )
 
 
-def view(milestone: Milestone) -> MilestoneView:
-    """A milestone as the API shows it."""
+def view(milestone: Milestone, account: Capabilities) -> MilestoneView:
+    """A milestone as the API shows it, on this account."""
     return MilestoneView(
         **msgspec.structs.asdict(milestone.definition),
         key=milestone.key,
         state=milestone.state,
         created_at=milestone.created_at,
         updated_at=milestone.updated_at,
+        cautions=policy.cautions(milestone.definition, account),
     )
 
 

@@ -9,6 +9,8 @@ and the list of that distribution's links, from which its template is learnt (*c
 list holds only the probe then, so that listing its links touches no real person. What a call made
 is written down before the next one, and a later attempt looks for what an earlier one may have
 left behind before it makes anything.
+
+On an account that has been proved to make no distribution for a probe alone, nothing is made.
 """
 
 from __future__ import annotations
@@ -21,16 +23,25 @@ from typing import Final
 from msgspec import Struct
 
 from milepost.errors import MilepostError
-from milepost.model import Deployment
+from milepost.model import Capabilities, Deployment, Fact
 from milepost.personal_link import NotAPersonalLink, Template, parse
 from milepost.store import Store
-from milepost.store.pools import Making, TakenOver
+from milepost.store.pools import PAUSE_SECONDS, Making, TakenOver
 from milepost.upstream import CallFailed, ContactFields, Upstream
 
 log = logging.getLogger(__name__)
 
 AT_ONCE: Final = 8
 """Slots made at the same time; live events have the greater share of the calls."""
+
+
+LISTED_LATE_SECONDS: Final = 600
+"""Between looks for the probe's link where links are known to be listed late: it may take days."""
+
+NOT_AHEAD: Final = (
+    "the account makes no distribution on a list that holds only our probe, so pools cannot be "
+    "made ahead of events"
+)
 
 
 class NotListedYet(MilepostError):
@@ -82,13 +93,18 @@ class Replenish:
         """
         stopping = stopping or asyncio.Event()
         counts = Counts()
+        account = await self._store.capabilities.all()
+        if not account.holds(Fact.PROBE_ONLY_DISTRIBUTION):
+            counts.unfinished = await self._store.pools.unfinished()
+            counts.errors.append(NOT_AHEAD)
+            return counts
         for milestone in await self._store.milestones.all():
             counts.planned += await self._store.pools.plan(milestone.key, self._deployment.id)
         failed: dict[int, str] = {}
         try:
             async with asyncio.TaskGroup() as workers:
                 for _ in range(AT_ONCE):
-                    workers.create_task(self._work(counts, failed, progress, stopping))
+                    workers.create_task(self._work(account, counts, failed, progress, stopping))
         except BaseExceptionGroup as group:
             raise group.exceptions[0] from None
         counts.unfinished = await self._store.pools.unfinished()
@@ -96,6 +112,7 @@ class Replenish:
 
     async def _work(
         self,
+        account: Capabilities,
         counts: Counts,
         failed: dict[int, str],
         progress: Callable[[int], None],
@@ -108,12 +125,14 @@ class Replenish:
                     # Each is tried once in a run, or one that never succeeds never lets it end.
                     await self._store.pools.release(making, failed[making.id])
                 else:
-                    await self._finish(making, counts, failed)
+                    await self._finish(making, account, counts, failed)
                     progress(1)
             except TakenOver as error:
                 log.warning("%s", error)
 
-    async def _finish(self, making: Making, counts: Counts, failed: dict[int, str]) -> None:
+    async def _finish(
+        self, making: Making, account: Capabilities, counts: Counts, failed: dict[int, str]
+    ) -> None:
         try:
             template = await self._make(making)
         except (Untrusted, NotAPersonalLink) as error:
@@ -123,7 +142,9 @@ class Replenish:
             counts.errors.append(str(error))
         except (CallFailed, NotListedYet) as error:
             log.warning("slot %s of %s: %s", making.number, making.milestone, error)
-            await self._store.pools.release(making, str(error))
+            late = isinstance(error, NotListedYet) and not account.holds(Fact.COMPLETE_LINKS)
+            pause = LISTED_LATE_SECONDS if late else PAUSE_SECONDS
+            await self._store.pools.release(making, str(error), pause)
             failed[making.id] = str(error)
             counts.failed += 1
             counts.errors.append(str(error))

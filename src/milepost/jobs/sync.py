@@ -4,8 +4,9 @@ The home list is the one mailing list of the deployment that everybody is put in
 one call makes the directory contact and its membership.
 
 Where the directory recognises people, an add whose outcome is unknown is repeated: it meets the
-same contact. Where it does not, a second add would make a second contact, so the registrant is
-looked for, once in a run, and added again only after three runs over a minute that found nothing.
+same contact. Where it does not, or has been proved not to, a second add would make a second
+contact, so the registrant is looked for, once in a run, and added again only after three runs over
+a minute that found nothing.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from msgspec import Struct
 
 from milepost.errors import DatabaseBusy
 from milepost.jobs.directory import bind
-from milepost.model import Deployment
+from milepost.model import Deployment, Fact
 from milepost.routes import StillUnknown, contact_fields
 from milepost.store import Store
 from milepost.store.registrants import WithoutContact
@@ -90,6 +91,13 @@ class Sync:
         if home is None:
             counts.errors.append("the home list is being made by another process")
             return counts
+        account = await self._store.capabilities.all()
+        merges = (
+            bool(deployment.dedup_criteria)
+            and account.holds(Fact.ONE_CONTACT)
+            and account.holds(Fact.SAME_LOOKUP)
+        )
+        directory = deployment.directory_id or ""
         gate = asyncio.Semaphore(AT_ONCE)
         after = 0
         while page := await self._store.registrants.claim_without_contact(PAGE, after=after):
@@ -97,7 +105,7 @@ class Sync:
             # All of them end by themselves, whatever happens to one: a call that is cut off may
             # have been accepted.
             outcomes = await asyncio.gather(
-                *(self._make_contact(deployment, home, claimed, gate) for claimed in page),
+                *(self._make_contact(directory, home, claimed, gate, merges) for claimed in page),
                 return_exceptions=True,
             )
             errors: list[CallFailed | StillUnknown] = []
@@ -118,10 +126,11 @@ class Sync:
 
     async def _make_contact(
         self,
-        deployment: Deployment,
+        directory: str,
         home: str,
         claimed: WithoutContact,
         gate: asyncio.Semaphore,
+        merges: bool,  # noqa: FBT001  (of the directory: what a second add would meet)
     ) -> bool:
         """Make one contact; False when somebody else has the claim by now.
 
@@ -131,12 +140,11 @@ class Sync:
             DatabaseBusy: what became of this one could not be written down.
         """
         registrants = self._store.registrants
-        directory = deployment.directory_id or ""
         looked = False
         async with gate:
             try:
                 known = None
-                if claimed.in_doubt and not deployment.dedup_criteria:
+                if claimed.in_doubt and not merges:
                     known = await self._find(directory, home, claimed.ref)
                     looked = known is None
                     if looked and not claimed.looked_enough:

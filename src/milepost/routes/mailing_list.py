@@ -2,6 +2,10 @@
 
 One call. The list holds a distribution and its probe since long before the event; the answer holds
 the registrant's lookup id; the rest of the URL is the distribution's template.
+
+Where a probe has found that the account is otherwise, the route does with what there is: it looks
+for the link in the platform's own list, sends no data that the survey would not see, and asks more
+often before it adds again.
 """
 
 from __future__ import annotations
@@ -10,10 +14,11 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from milepost import payload
-from milepost.model import Claim, Deployment
-from milepost.personal_link import Template
+from milepost.model import Capabilities, Claim, Deployment, Fact
+from milepost.personal_link import PersonalLink, Template, parse
 from milepost.routes.making import Made, NothingThere, StillUnknown, TooLate, contact_fields
 from milepost.upstream import (
+    CallFailed,
     ContactFields,
     Forbidden,
     NotFound,
@@ -32,6 +37,7 @@ class MailingListMaker:
         directory_id: where the lists are.
         deployment: says whether the directory recognises a contact that it has already. It is asked
             only for a claim in doubt, and each time: a person may change that at the platform.
+        capabilities: says what the account has been proved to accept.
         secret: signs the reference by which a response is matched to its link.
     """
 
@@ -43,37 +49,65 @@ class MailingListMaker:
         *,
         directory_id: str,
         deployment: Callable[[], Awaitable[Deployment]],
+        capabilities: Callable[[], Awaitable[Capabilities]],
         secret: bytes,
     ) -> None:
         self._upstream = upstream
         self._directory_id = directory_id
         self._deployment = deployment
+        self._capabilities = capabilities
         self._secret = secret
 
     async def make(self, claim: Claim, *, begin_by: float) -> Made:
         """Add the registrant to the claim's list; in doubt, ask first. See `Maker`."""
-        found = await self._ask(claim, begin_by) if claim.in_doubt else None
+        account = await self._capabilities()
+        contact = self._contact(claim, account)
+        found = await self._ask(claim, account, begin_by) if claim.in_doubt else None
         if found is None:
             _refuse_after(begin_by)
             added = await self._upstream.add_list_contact(
-                self._directory_id, claim.place.list_id, self._contact(claim)
+                self._directory_id, claim.place.list_id, contact
             )
             found = added.contact_id, added.lookup_id
         elif found[1] in claim.lookups_before:
             # They were in the list before this event: that they are tells nothing of its data.
             _refuse_after(begin_by)
             await self._upstream.update_list_contact(
-                self._directory_id, claim.place.list_id, found[0], self._contact(claim)
+                self._directory_id, claim.place.list_id, found[0], contact
             )
         contact_id, lookup_id = found
         url = Template.parse(claim.place.template).url(lookup_id)
+        if not account.holds(Fact.LATE_LINK):
+            await self._see_listed(parse(url))
         return Made(lookup_id=lookup_id, url=url, contact_id=contact_id)
 
-    async def _ask(self, claim: Claim, until: float) -> tuple[str, str] | None:
+    async def _see_listed(self, link: PersonalLink) -> None:
+        """Have the platform list the link, where a link opens only after it was listed.
+
+        Listing updates the frequency rules of all people in the list (documented).
+
+        Raises:
+            StillUnknown: it is not listed yet, or not as it was built.
+        """
+        try:
+            listing = self._upstream.distribution_links(link.distribution_id, link.survey_id)
+            async for listed in listing:
+                if link.lookup_id in listed.link:
+                    if listed.link != link.url:
+                        raise StillUnknown("the platform lists another link", looked=False)
+                    return
+        except CallFailed as error:
+            # The add was accepted: whatever went wrong since, it is not to be made again.
+            raise StillUnknown(f"the links cannot be listed: {error}", looked=False) from error
+        raise StillUnknown("the platform does not list the link yet", looked=False)
+
+    async def _ask(
+        self, claim: Claim, account: Capabilities, until: float
+    ) -> tuple[str, str] | None:
         """Find out what became of an earlier call; None: nothing, so that it may be made."""
         try:
             async with asyncio.timeout_at(until):
-                return await self._look(claim)
+                return await self._look(claim, account)
         except TimeoutError:
             raise StillUnknown("looking for an earlier call takes too long", looked=False) from None
         except Refused as error:
@@ -81,8 +115,12 @@ class MailingListMaker:
                 raise  # these say by themselves what to do
             raise StillUnknown(f"a look was refused: {error}", looked=False) from error
 
-    async def _look(self, claim: Claim) -> tuple[str, str] | None:
-        merges = claim.may_add and bool((await self._deployment()).dedup_criteria)
+    async def _look(self, claim: Claim, account: Capabilities) -> tuple[str, str] | None:
+        merges = (
+            claim.may_add
+            and account.holds(Fact.ONE_CONTACT)
+            and bool((await self._deployment()).dedup_criteria)
+        )
         if merges and claim.contact_id is not None:
             lookup_id = await self._membership(claim.contact_id, claim.place.list_id)
             return (claim.contact_id, lookup_id) if lookup_id else None
@@ -90,7 +128,7 @@ class MailingListMaker:
             lookup_id = await self._membership(hit.contact_id, claim.place.list_id)
             if lookup_id and (merges or lookup_id not in claim.lookups_before):
                 return hit.contact_id, lookup_id
-        if merges:
+        if merges and account.holds(Fact.SAME_LOOKUP):
             # A search may find a contact late. An add that is repeated meets it all the same.
             return None
         if not claim.looked_enough:
@@ -106,7 +144,9 @@ class MailingListMaker:
             return None
         return contact.memberships.get(list_id)
 
-    def _contact(self, claim: Claim) -> ContactFields:
+    def _contact(self, claim: Claim, account: Capabilities) -> ContactFields:
+        if not account.holds(Fact.PRIVATE_DATA):
+            return contact_fields(claim.ref, claim.details)
         reference = payload.seal(claim.link.id, self._secret)
         private = payload.embedded(claim.data, claim.details.attributes, claim.fields, reference)
         return contact_fields(claim.ref, claim.details, private)

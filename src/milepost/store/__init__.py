@@ -10,6 +10,8 @@ from typing import Self
 
 from milepost.model import Deployment
 from milepost.store.budget import BudgetStore
+from milepost.store.capabilities import CapabilityStore
+from milepost.store.census import Census
 from milepost.store.connections import Connections
 from milepost.store.deployment import DeploymentStore
 from milepost.store.keys import KeyStore
@@ -30,6 +32,8 @@ class Store:
     def __init__(self, connections: Connections, deployment: Deployment, public_url: str) -> None:
         self.connections = connections
         self.budget = BudgetStore(connections)
+        self.capabilities = CapabilityStore(connections)
+        self.census = Census(connections)
         self.deployment = DeploymentStore(connections)
         self.keys = KeyStore(connections)
         self.links = LinkStore(connections, deployment.fingerprint_key, public_url)

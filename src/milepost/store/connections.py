@@ -57,8 +57,9 @@ _OPTIONS: Final = (
 _PATH_OPTIONS: Final = (
     # The statements of the path find rows by an index, always. A plan is made once for each
     # connection: made while the ledger is empty, it would read all of it, and go on doing so until
-    # the next ANALYZE (three times the work after 20,000 links).
-    " -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off"
+    # the next ANALYZE (three times the work after 20,000 links). The statements see to the rest:
+    # see claim.sql and settle.sql.
+    " -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c enable_material=off"
 )
 
 P = ParamSpec("P")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Sequence
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from milepost.errors import DatabaseError
 from milepost.store.connections import Locked
@@ -13,12 +13,23 @@ from milepost.store.connections import Locked
 Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")
 
+ENOUGH: Final = 32
+"""Items for which a batch goes out beside another one, however large that one is. A batch costs
+what 20 items cost, so that many small ones would be most of the work (with 64 requests at a time
+a sixth of all that a link costs, measured)."""
+
+PATIENCE_SECONDS: Final = 0.05
+"""After which a batch under way is not waited for any more. It takes a fifth of that, unless
+somebody else has locked what it needs."""
+
 
 class _Entry(Generic[Item, Outcome]):
     """An item in the queue, and everybody who submitted it."""
 
-    def __init__(self, item: Item) -> None:
+    def __init__(self, item: Item, key: Hashable, apart: Sequence[Hashable]) -> None:
         self.item = item
+        self.key = key
+        self.apart = apart
         self.waiters: list[asyncio.Future[tuple[Outcome, bool]]] = []
 
     def end(self, outcome: Outcome) -> None:
@@ -39,7 +50,8 @@ class GroupCommit(Generic[Item, Outcome]):
     """Writes items in batches, each as soon as the one before it is written.
 
     Nothing waits for company: an item that arrives at an idle group goes at once, alone. Under load
-    the batches grow by themselves, since more arrives while they are written.
+    the batches grow by themselves, since more arrives while they are written. A batch goes out
+    beside another one if it is as large, or has `ENOUGH` items: else it goes when that one ends.
 
     Args:
         write: writes a batch in one transaction and returns one outcome for each item, in order.
@@ -57,7 +69,7 @@ class GroupCommit(Generic[Item, Outcome]):
         *,
         apart: Callable[[Item], Sequence[Hashable]],
         same: Callable[[Item], Hashable],
-        most: int = 100,
+        most: int = 200,
         writers: int = 1,
     ) -> None:
         self._write = write
@@ -69,7 +81,10 @@ class GroupCommit(Generic[Item, Outcome]):
         self._lines: dict[Hashable, deque[_Entry[Item, Outcome]]] = {}
         self._queued: dict[Hashable, _Entry[Item, Outcome]] = {}
         self._idle = writers
+        self._is_starting = False
         self._writing: set[asyncio.Task[None]] = set()
+        # How large each batch is that is under way, but for those that take long.
+        self._sizes: dict[object, int] = {}
 
     async def submit(self, item: Item) -> tuple[Outcome, bool]:
         """Have an item written.
@@ -85,25 +100,52 @@ class GroupCommit(Generic[Item, Outcome]):
         key = self._same(item)
         entry = self._queued.get(key)
         if entry is None:
-            entry = self._queued[key] = _Entry(item)
+            entry = self._queued[key] = _Entry(item, key, self._apart(item))
             self._line_up(entry)
         entry.waiters.append(waiter)
-        if self._idle:
+        self._begin()
+        return await waiter
+
+    def _begin(self) -> None:
+        """Start a writer, if one is idle and has enough to do.
+
+        It takes its batch in the next turn of the loop: with what has arrived in this one.
+        """
+        if self._idle and not self._is_starting and self._is_enough():
             self._idle -= 1
+            self._is_starting = True
             writer = asyncio.create_task(self._run())
             self._writing.add(writer)
             writer.add_done_callback(self._writing.discard)
-        return await waiter
+
+    def _is_enough(self) -> bool:
+        return len(self._queued) >= (min(ENOUGH, *self._sizes.values()) if self._sizes else 1)
 
     async def _run(self) -> None:
         try:
-            while batch := self._next_batch():
-                await self._settle(batch)
+            self._is_starting = False
+            while self._is_enough():
+                await self._write_next()
         finally:
             self._idle += 1
 
+    async def _write_next(self) -> None:
+        batch, token = self._next_batch(), object()
+        self._sizes[token] = len(batch)
+        self._begin()
+        late = asyncio.get_running_loop().call_later(PATIENCE_SECONDS, self._overlook, token)
+        try:
+            await self._settle(batch)
+        finally:
+            late.cancel()
+            self._sizes.pop(token, None)
+
+    def _overlook(self, token: object) -> None:
+        del self._sizes[token]
+        self._begin()
+
     def _line_up(self, entry: _Entry[Item, Outcome]) -> None:
-        whose = self._apart(entry.item)[0]
+        whose = entry.apart[0]
         if whose not in self._lines:
             self._lines[whose] = deque()
             self._turns.append(whose)
@@ -117,12 +159,11 @@ class GroupCommit(Generic[Item, Outcome]):
                 break
             whose = self._turns.popleft()
             line = self._lines[whose]
-            keys = self._apart(line[0].item)
-            if taken.isdisjoint(keys):
-                taken.update(keys)
-                entry = line.popleft()
-                batch.append(entry)
-                del self._queued[self._same(entry.item)]
+            entry = line[0]
+            if taken.isdisjoint(entry.apart):
+                taken.update(entry.apart)
+                batch.append(line.popleft())
+                del self._queued[entry.key]
             if line:
                 self._turns.append(whose)
             else:

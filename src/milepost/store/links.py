@@ -90,6 +90,11 @@ HOLD_SECONDS: Final = 8
 """How long a row that is handed to a job is not handed to another: the job claims it much sooner.
 Should the job die before, the row comes back within the 30 s that a takeover may take."""
 
+# To look a member up takes a fifth of the time of a call of its class.
+_STATES: Final = {state.value: state for state in LinkState}
+_LANES: Final = {lane.value: lane for lane in Lane}
+_ROUTES: Final = {route.value: route for route in Route}
+
 _CLAIM_LOCK: Final = statement("claim_lock")
 _CLAIM: Final = statement("claim")
 _SETTLE: Final = statement("settle")
@@ -433,14 +438,12 @@ class LinkStore:
             "tries": PARKED_AFTER,
             "short": self._short,
         }
-        async with (
-            self._connections.path() as connection,
-            connection.pipeline(),
-            connection.transaction(),
-        ):
-            await connection.execute(
-                _CLAIM_LOCK, {"refs": [asking.event.ref for asking in askings]}, prepare=True
-            )
+        refs = msgspec.json.encode([asking.event.ref for asking in askings]).decode()
+        # A pipeline in autocommit is one transaction; to begin and end it by statements would cost
+        # this process half as much again (0.3 ms a batch, measured). Were it not one, the decision
+        # would fail: who is locked is told to it by a setting that ends with the transaction.
+        async with self._connections.path() as connection, connection.pipeline():
+            await connection.execute(_CLAIM_LOCK, {"refs": refs}, prepare=True)
             cursor = await connection.execute(_CLAIM, given, prepare=True)
         rows = {row["asked"]: row for row in await cursor.fetchall()}
         return [rows[asking.event.event_id] for asking in askings]
@@ -468,11 +471,7 @@ class LinkStore:
                 for link_id, token in zip(ids, _tokens(len(ids)), strict=True)
             ]
         )
-        async with (
-            self._connections.path() as connection,
-            connection.pipeline(),
-            connection.transaction(),
-        ):
+        async with self._connections.path() as connection, connection.pipeline():
             await connection.execute(
                 _HAND_OVER, {"links": batch.decode(), "short": self._short}, prepare=True
             )
@@ -542,7 +541,6 @@ def _record(row: Row) -> LinkRecord:
 
 def _told(row: Row) -> Row:
     """The members of a link, from its row."""
-    state, lane, route = row["state"], row["lane"], row["route"]
     match row["published"]:
         case "personal":
             url = row["url"] or row["reused_url"]
@@ -555,9 +553,9 @@ def _told(row: Row) -> Row:
         "event_id": row["event_id"],
         "milestone": row["milestone"],
         "registrant": row["ref"],
-        "state": LinkState(state),
-        "lane": lane and Lane(lane),
-        "route": route and Route(route),
+        "state": _STATES[row["state"]],
+        "lane": _LANES.get(row["lane"]),
+        "route": _ROUTES.get(row["route"]),
         "url": url,
         "expires_at": row["expires_at"],
         "reused": row["reuses"] is not None,

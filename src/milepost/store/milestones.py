@@ -47,13 +47,18 @@ class MilestoneStore:
         Raises:
             UnknownMilestone: there is none.
         """
+        found = await self.find(key)
+        if found is None:
+            raise UnknownMilestone(key)
+        return found
+
+    async def find(self, key: str) -> Milestone | None:
+        """The milestone with this key, if there is one."""
         milestones = tables.milestones
         async with self._connections.transaction() as connection:
             result = await connection.execute(select(milestones).where(milestones.c.key == key))
             row = result.mappings().one_or_none()
-        if row is None:
-            raise UnknownMilestone(key)
-        return _milestone(row)
+        return _milestone(row) if row else None
 
     async def all(self) -> list[Milestone]:
         """Every milestone, by key."""

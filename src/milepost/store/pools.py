@@ -156,9 +156,12 @@ class PoolStore:
         """The distribution must not take links, and why."""
         await self._distribution(making, state="stopped", stopped_because=because, lease_until=None)
 
-    async def release(self, making: Making, error: str) -> None:
-        """Give the claim back after an error: a later run goes on from what is there."""
-        pause_until = func.milepost_now() + timedelta(seconds=PAUSE_SECONDS)
+    async def release(self, making: Making, error: str, pause: float = PAUSE_SECONDS) -> None:
+        """Give the claim back after an error: a later run goes on from what is there.
+
+        For `pause` seconds it is left alone.
+        """
+        pause_until = func.milepost_now() + timedelta(seconds=pause)
         await self._distribution(making, last_error=error, lease_until=pause_until)
 
     async def rest(self, slot_id: int, seconds: float, error: str) -> None:

@@ -37,7 +37,6 @@ LEASE_SECONDS: Final = 60
 """How long a registrant's contact is one worker's to make: longer than a page of calls takes."""
 
 LOOKS: Final = 3
-LOOKS_SECONDS: Final = 60
 """So many looks that found nothing, over so long, tell that an earlier call made nothing: a search
 finds a contact late (inferred)."""
 
@@ -71,7 +70,7 @@ class WithoutContact(Struct, frozen=True, kw_only=True):
     in_doubt: bool
     """An earlier attempt may have made the contact."""
     looked_enough: bool
-    """`LOOKS` looks over `LOOKS_SECONDS` found nothing of it."""
+    """`LOOKS` looks, as far apart as a search may be late, found nothing of it."""
 
 
 class RegistrantStore:
@@ -156,7 +155,6 @@ class RegistrantStore:
             "after": after,
             "lease": LEASE_SECONDS,
             "looks": LOOKS,
-            "looks_seconds": LOOKS_SECONDS,
         }
         async with self._connections.path() as connection:
             cursor = await connection.execute(_WITHOUT_CONTACT, given)

@@ -273,3 +273,13 @@ grants = Table(
     Column("granted", Integer, nullable=False),
     Column("wanted", Integer, nullable=False),
 )
+
+capabilities = Table(
+    "capabilities",
+    metadata,
+    Column("fact", Word, primary_key=True),
+    Column("holds", Boolean, nullable=False),
+    Column("figure", Integer),
+    Column("evidence", Text, nullable=False),
+    Column("probed_at", Moment, nullable=False),
+)

@@ -10,33 +10,15 @@
 -- The snapshot of this statement is newer than the locks of the one before it, so that it sees all
 -- that those who held them have written. One statement for both would not: under READ COMMITTED the
 -- snapshot would be older than the locks, and caps would be exceeded.
-WITH event AS MATERIALIZED (
-    SELECT
-        e.*,
-        milepost_now() AS at,
-        ARRAY(SELECT json_array_elements_text(current_setting('milepost.locked')::json)) AS locked
-    FROM jsonb_to_recordset(%(events)s::jsonb) AS e (
-        link_id uuid, event_id text, milestone text, ref text, occurred_at timestamptz,
-        data jsonb, fingerprint jsonb, sample_point double precision, asked_by text,
-        brings_details boolean, purpose text, without text, token text)
-),
-
--- The places that take links, read once for the whole batch.
-open_place AS MATERIALIZED (
-    SELECT
-        s.milestone, s.survey_id, s.number, s.id AS slot_id, d.id AS distribution_id, d.generation
-    FROM slots AS s
-    JOIN distributions AS d ON d.slot_id = s.id
-    WHERE s.milestone IN (SELECT e.milestone FROM event AS e)
-        AND coalesce(s.rests_until <= milepost_now(), true)
-        AND d.state = 'ready'
-        AND d.takes_until > milepost_now()
-),
-
--- What is known of each event: its milestone, its registrant, and the row that an earlier request
--- left. Only `course = 'decide'` goes further. Who holds a short URL is told it at once: what is
--- still to be made for it is a job's work, or a click's.
-candidate AS MATERIALIZED (
+--
+-- A plan is made once for each connection, by what the tables hold then: while the ledger is empty, a
+-- join that reads all of it looks best. So each look at a table that grows is a subquery with a LIMIT,
+-- which the planner must not turn into a join: it finds its row by an index, always. And what grows
+-- with the batch is matched by hashed subplans (IN), or it would be matched by nested loops.
+WITH candidate AS MATERIALIZED (
+    -- What is known of each event: its milestone, its registrant, and the row that an earlier request
+    -- left. Only `course = 'decide'` goes further. Who holds a short URL is told it at once: what is
+    -- still to be made for it is a job's work, or a click's.
     SELECT
         e.*,
         seen.id AS seen_id,
@@ -51,13 +33,14 @@ candidate AS MATERIALIZED (
         seen.revoked_at,
         coalesce(seen.lost + (seen.state = 'claimed')::integer, 0) AS lost,
         coalesce(seen.state IN ('claimed', 'unknown'), false) AS in_doubt,
-        coalesce(seen.looks >= 3 AND seen.first_look_at <= e.at - interval '60 seconds', false)
-            AS looked_enough,
+        coalesce(
+            seen.looks >= 3
+                AND seen.first_look_at <= e.at - make_interval(secs => milepost_look_seconds()),
+            false) AS looked_enough,
         r.id AS registrant_id,
-        r.email, r.first_name, r.last_name, r.phone, r.language, r.attributes, r.contact_id,
         r.contact_key, r.dedup_key, r.opted_out_at, r.erased_at,
         m.survey_id, m.route, m.lanes, m.repeat, m.cooldown_days, m.sample_percent, m.when_full,
-        m.link_days, m.fields, m.quiet_links, m.quiet_days,
+        m.link_days, m.quiet_links, m.quiet_days,
         CASE
             WHEN seen.id IS NOT NULL AND (
                 seen.fingerprint <> e.fingerprint
@@ -71,14 +54,40 @@ candidate AS MATERIALIZED (
                 THEN 'unknown-registrant'
             ELSE 'decide'
         END AS course
-    FROM event AS e
-    LEFT JOIN LATERAL (SELECT l.* FROM links AS l WHERE l.event_id = e.event_id) AS seen ON true
-    LEFT JOIN milestones AS m ON m.key = e.milestone
+    FROM (
+        SELECT
+            e.*,
+            (SELECT milepost_now()) AS at,
+            e.ref IN (SELECT json_array_elements_text(current_setting('milepost.locked')::json))
+                AS is_locked
+        FROM jsonb_to_recordset(%(events)s::jsonb) AS e (
+            link_id uuid, event_id text, milestone text, ref text, occurred_at timestamptz,
+            data jsonb, fingerprint jsonb, sample_point double precision, asked_by text,
+            brings_details boolean, purpose text, without text, token text)
+        OFFSET 0) AS e
     LEFT JOIN LATERAL (
-        SELECT r.* FROM registrants AS r WHERE r.ref = e.ref AND r.ref = ANY (e.locked)) AS r ON true
+        SELECT l.* FROM links AS l WHERE l.event_id = e.event_id LIMIT 1) AS seen ON true
+    LEFT JOIN LATERAL (
+        SELECT m.* FROM milestones AS m WHERE m.key = e.milestone LIMIT 1) AS m ON true
+    LEFT JOIN LATERAL (
+        SELECT r.* FROM registrants AS r WHERE e.is_locked AND r.ref = e.ref LIMIT 1) AS r ON true
 ),
 
-judged AS MATERIALIZED (
+-- The places that take links, read once for the whole batch.
+open_place AS MATERIALIZED (
+    SELECT
+        s.milestone, s.survey_id, s.number, s.id AS slot_id, d.id AS distribution_id, d.generation
+    FROM (SELECT DISTINCT c.milestone FROM candidate AS c) AS c
+    CROSS JOIN LATERAL (
+        SELECT s.* FROM slots AS s WHERE s.milestone = c.milestone OFFSET 0) AS s
+    CROSS JOIN LATERAL (
+        SELECT d.* FROM distributions AS d WHERE d.slot_id = s.id OFFSET 0) AS d
+    WHERE coalesce(s.rests_until <= (SELECT milepost_now()), true)
+        AND d.state = 'ready'
+        AND d.takes_until > (SELECT milepost_now())
+),
+
+judged AS (
     SELECT
         c.*,
         CASE WHEN c.in_doubt THEN held.slot_id ELSE free.slot_id END AS slot_id,
@@ -170,6 +179,7 @@ judged AS MATERIALIZED (
         WHERE c.in_doubt
             AND d.id = c.held_distribution_id
             AND d.state IN ('ready', 'draining')
+        LIMIT 1
     ) AS held ON true
 
     -- State and rule, the first that holds. `policy.EXPLANATIONS` has a sentence for each. Without a
@@ -216,12 +226,13 @@ judged AS MATERIALIZED (
         END AS text
     ) AS verdict
     WHERE c.course = 'decide' AND verdict.text IS NOT NULL
+    OFFSET 0  -- each verdict is worked out once, and kept in no table between
 ),
 
 -- What follows from the verdict. A link that waits is handed over at once, with a short URL where the
 -- milestone's lanes name `deferred`: nothing that its caller could wait for will change it. But for one
 -- that waits for the registrant's earlier link, whose call may be out just now.
-decided AS MATERIALIZED (
+decided AS (
     SELECT
         j.*,
         split_part(j.verdict, '/', 1) AS state,
@@ -246,6 +257,7 @@ decided AS MATERIALIZED (
             ELSE j.at
         END AS due_at
     FROM judged AS j
+    OFFSET 0
 ),
 
 -- An event that was decided before is taken up again in place: same row, next attempt. One that goes
@@ -320,26 +332,35 @@ written AS (
     RETURNING l.*
 ),
 
+-- Every event's row as it is now, if there is one that can be seen.
 outcome AS (
-    SELECT w.*, true AS is_written FROM written AS w
+    SELECT w.event_id AS asked, 'decide' AS course, true AS is_written, w.*
+    FROM written AS w
     UNION ALL
-    SELECT l.*, false
+    SELECT c.event_id, c.course, false, l.*
     FROM candidate AS c
-    JOIN links AS l ON l.id = c.seen_id
-    WHERE NOT EXISTS (SELECT FROM written AS w WHERE w.event_id = c.event_id)
+    LEFT JOIN LATERAL (SELECT l.* FROM links AS l WHERE l.event_id = c.event_id LIMIT 1) AS l ON true
+    WHERE c.event_id NOT IN (SELECT w.event_id FROM written AS w)
 )
 
 SELECT
-    c.event_id AS asked,
-    c.course,
-    c.at,
-    CASE c.course WHEN 'seen' THEN o.fingerprint END AS fingerprint,
+    o.asked,
+    o.course,
+    (SELECT milepost_now()) AS at,
+    CASE o.course WHEN 'seen' THEN o.fingerprint END AS fingerprint,
     o.id, o.event_id, o.milestone, o.ref, o.state, o.lane, o.route, o.published, o.short_url, o.url,
     o.expires_at, o.reuses, o.rule, o.rule_until, o.rule_detail, o.upstream_calls, o.created_at,
     o.data_at, o.lease_until, o.revoked_at,
-    o.id = c.link_id AS is_first,
+    o.id IN (SELECT c.link_id FROM candidate AS c) AS is_first,
     original.url AS reused_url,
-    CASE WHEN o.is_written AND o.state = 'claimed' THEN json_build_object(
+    claim.making
+FROM outcome AS o
+-- Both conditions, although one would do: whichever index is taken serves it.
+LEFT JOIN LATERAL (
+    SELECT l.url FROM links AS l
+    WHERE l.id = o.reuses AND l.milestone = o.milestone LIMIT 1) AS original ON true
+LEFT JOIN LATERAL (
+    SELECT json_build_object(
         'attempt', o.attempt,
         'route', c.route,
         'in_doubt', c.in_doubt,
@@ -349,10 +370,10 @@ SELECT
             'slot_id', s.id, 'list_id', s.list_id, 'distribution_id', d.id,
             'template', d.template, 'expires_at', d.expires_at),
         'details', json_build_object(
-            'email', c.email, 'first_name', c.first_name, 'last_name', c.last_name,
-            'phone', c.phone, 'language', c.language, 'attributes', c.attributes),
+            'email', r.email, 'first_name', r.first_name, 'last_name', r.last_name,
+            'phone', r.phone, 'language', r.language, 'attributes', r.attributes),
         'contact_key', o.contact_key,
-        'contact_id', c.contact_id,
+        'contact_id', r.contact_id,
         'lookups_before', CASE WHEN c.in_doubt THEN ARRAY(
             SELECT l.lookup_id
             FROM links AS l
@@ -361,9 +382,13 @@ SELECT
                 AND l.id <> o.id
                 AND l.lookup_id IS NOT NULL) ELSE '{}' END,
         'data', o.data,
-        'fields', c.fields)::text END AS making
-FROM candidate AS c
-LEFT JOIN outcome AS o ON o.event_id = c.event_id
-LEFT JOIN links AS original ON original.id = o.reuses
-LEFT JOIN slots AS s ON s.id = o.slot_id AND o.state = 'claimed'
-LEFT JOIN distributions AS d ON d.id = o.distribution_id AND o.state = 'claimed'
+        'fields', m.fields)::text AS making
+    FROM candidate AS c
+    LEFT JOIN LATERAL (
+        SELECT r.* FROM registrants AS r WHERE r.id = c.registrant_id LIMIT 1) AS r ON true
+    LEFT JOIN milestones AS m ON m.key = c.milestone
+    LEFT JOIN slots AS s ON s.id = o.slot_id
+    LEFT JOIN distributions AS d ON d.id = o.distribution_id
+    WHERE o.is_written AND o.state = 'claimed' AND c.event_id = o.asked
+    LIMIT 1
+) AS claim ON true

@@ -3,9 +3,9 @@
 -- amid the call cannot say so any more.
 --
 -- %(limit)s
--- %(after)s                     only registrants with a greater id
--- %(lease)s                     in seconds
--- %(looks)s, %(looks_seconds)s  how many empty looks, over how long, are enough
+-- %(after)s  only registrants with a greater id
+-- %(lease)s  in seconds
+-- %(looks)s  how many empty looks are enough, over `milepost_look_seconds()`
 UPDATE registrants AS r SET
     contact_attempt = r.contact_attempt + 1,
     contact_in_doubt = true,
@@ -16,7 +16,8 @@ FROM (
         contact_in_doubt AS in_doubt,
         coalesce(
             contact_looks >= %(looks)s
-                AND contact_first_look_at <= milepost_now() - make_interval(secs => %(looks_seconds)s),
+                AND contact_first_look_at
+                    <= milepost_now() - make_interval(secs => milepost_look_seconds()),
             false) AS looked_enough
     FROM registrants
     WHERE id > %(after)s
