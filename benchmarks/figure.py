@@ -35,8 +35,8 @@ class Figure(Struct, frozen=True, kw_only=True):
             return "missed"
         return "aim" if self.aim is not None and within(round(self.value, 2), self.aim) else "ok"
 
-    def row(self) -> tuple[str, ...]:
-        """The cells of the table."""
+    def row(self, *, judged: bool = True) -> tuple[str, ...]:
+        """The cells of the table; the verdict stands there only where it means something."""
         sign = "≤" if self.at_most else "≥"
         marks = {"ok": "[green]ok[/]", "aim": "[bold green]ok, aim[/]", "missed": "[red]missed[/]"}
         return (
@@ -46,7 +46,7 @@ class Figure(Struct, frozen=True, kw_only=True):
             f"{self.value:.2f}" if self.against else "",
             f"{sign} {_short(self.must)}",
             f"{sign} {_short(self.aim)}" if self.aim else "",
-            marks[self.verdict],
+            marks[self.verdict] if judged else "",
         )
 
 

@@ -168,7 +168,9 @@ def test_milestones_and_registrants_are_taken(settings: dict[str, str], tmp_path
             for job in ("drain", "sweep")
         ]
         report = milepost("registrants", "import", str(people), settings=settings)
-    assert {"milestones": {"landed": "created"}} == the_object(applied)
+    told = the_object(applied)
+    assert {"landed": "created"} == told["milestones"]
+    assert ["not-probed"] == [caution["code"] for caution in told["cautions"]["landed"]]
     assert [(1, 0), (1, 0), (0, 1)] == [(i["created"], i["unchanged"]) for i in imports]
     assert [{"line": 3, "reason": "1 values under 2 columns"}] == imports[0]["bad_rows"]
     assert 1 == the_object(synced)["made"]

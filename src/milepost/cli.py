@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import json
 import logging
@@ -13,7 +14,8 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from io import SEEK_END
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from shutil import get_terminal_size
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 
 import click
 import msgspec
@@ -21,13 +23,14 @@ import uvloop
 
 from milepost import settings
 from milepost.errors import MilepostError, UpstreamError
-from milepost.model import Key, MilestoneDefinition, Scope
+from milepost.model import Caution, Key, MilestoneDefinition, Scope
 from milepost.settings import Settings
 
 if TYPE_CHECKING:
     from rich.progress import Progress
+    from rich.status import Status
 
-    from milepost import simulator
+    from milepost import doctor, simulator
     from milepost.app import Milepost
     from milepost.jobs.registrants_file import Report
     from milepost.local import Crew
@@ -45,6 +48,9 @@ INTERRUPTED = 128 + signal.SIGINT
 
 MOST_LISTED = 20
 """Bad rows that a person is shown; `--json` has more."""
+
+WIDEST = 100
+"""Characters of a line of prose on a terminal."""
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 a_file = click.Path(path_type=Path)
@@ -268,10 +274,10 @@ def _simulator(given: Settings) -> Iterator[Callable[[], str]]:
 @click.option("--state", type=a_file, help="Keep the account in this file; else: in memory.")
 @click.option(
     "--latency-ms",
-    default=0,
+    default="0",
     show_default=True,
-    type=click.IntRange(min=0),
-    help="Wait before each answer.",
+    metavar="N|uniform:LEAST:MOST|lognormal:MEDIAN:P99",
+    help="Wait before each answer: always as long, or drawn for each.",
 )
 @click.option(
     "--rate-per-minute",
@@ -286,27 +292,52 @@ def _simulator(given: Settings) -> Iterator[Callable[[], str]]:
     help='Calls a minute of each call class; FILE is JSON: {"list_contacts": 500}.',
 )
 @click.option(
+    "--limit-kind",
+    default="window",
+    type=click.Choice(["window", "bucket"]),
+    show_default=True,
+    help="No more in any 60 s, or a bucket that leaks evenly.",
+)
+@click.option(
     "--dedup",
     default="on",
     type=click.Choice(["on", "off"]),
     show_default=True,
     help="Whether contacts with the same e-mail address are merged.",
 )
-@click.option("--seed", type=int, help="Make every id predictable.")
+@click.option("--seed", type=int, help="Make every id, time and fault predictable.")
+@click.option(
+    "--fact",
+    "facts",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Answer what nobody knows of the platform otherwise, as late_link=false; repeatable.",
+)
+@click.option(
+    "--fault",
+    "faults",
+    multiple=True,
+    metavar="JSON",
+    help='Let calls go wrong: {"kind": "timeout", "times": 3}; repeatable.',
+)
 def simulate(
     *,
     port: int,
     journal: Path | None,
     state: Path | None,
-    latency_ms: int,
+    latency_ms: str,
     rate_per_minute: int | None,
     limits: str,
+    limit_kind: Literal["window", "bucket"],
     dedup: str,
     seed: int | None,
+    facts: tuple[str, ...],
+    faults: tuple[str, ...],
 ) -> None:
     """Stand in for the survey platform, until Ctrl-C or SIGTERM.
 
-    The token is: simulator. Prints a line of JSON when it is ready: url, directory_id, survey_id.
+    The token is: simulator (an OAuth client of that id and secret works, too). Prints a line of
+    JSON when it is ready: url, directory_id, survey_id.
     """
     from milepost import simulator
 
@@ -318,11 +349,14 @@ def simulate(
             latency_ms=latency_ms,
             rate_per_minute=rate_per_minute,
             limits=chosen,
+            limit_kind=limit_kind,
             dedup=dedup == "on",
             seed=seed,
+            facts=dict(_fact(text) for text in facts),
+            faults=tuple(_fault(text) for text in faults),
         )
     except ValueError as error:
-        _fail(f"--limits: {error}")
+        raise click.UsageError(str(error)) from error
 
     def ready(on: simulator.Ready) -> None:
         wanted = {"url": on.url, "directory_id": on.directory_id, "survey_id": on.survey_id}
@@ -338,6 +372,23 @@ def simulate(
         _fail(f"{error.filename or 'the simulator'}: {error.strerror or error}")
     except ValueError as error:
         _fail(str(error))
+
+
+def _fact(given: str) -> tuple[str, str]:
+    name, equals, value = given.partition("=")
+    if not equals:
+        raise click.UsageError(f"--fact: {given!r} is not NAME=VALUE, such as late_link=false")
+    return name.strip(), value.strip()
+
+
+def _fault(given: str) -> simulator.Fault:
+    from milepost.simulator import Fault
+
+    try:
+        return msgspec.json.decode(given, type=Fault)
+    except msgspec.DecodeError as error:
+        message = f'--fault: {error}; for example: {{"kind": "timeout", "times": 3}}'
+        raise click.UsageError(message) from error
 
 
 def _limits(given: str) -> Any:
@@ -432,18 +483,32 @@ def apply_milestones(*, file: Path, as_json: bool) -> None:
 
     Each is a table [milestones.KEY] with the keys of PUT /v1/milestones/KEY.
     """
+    from milepost import policy
+
     definitions = _milestones_in(file)
 
-    async def apply(store: Store) -> dict[str, str]:
+    async def apply(store: Store) -> tuple[dict[str, str], dict[str, list[Caution]]]:
+        account = await store.capabilities.all()
+        earlier = {known.key: known.definition for known in await store.milestones.all()}
+        for key, definition in definitions.items():
+            try:
+                policy.check_account(definition, account, earlier.get(key))
+            except MilepostError as error:
+                _fail(f"{file}: milestones.{key}: {error}")
         firsts = await store.milestones.put_all(definitions)
-        return {key: "created" if is_first else "replaced" for key, is_first in firsts.items()}
+        return (
+            {key: "created" if is_first else "replaced" for key, is_first in firsts.items()},
+            {key: policy.cautions(definitions[key], account) for key in definitions},
+        )
 
-    outcome = _with_store(apply)
+    outcome, cautions = _with_store(apply)
     if as_json:
-        _print({"milestones": outcome})
-    else:
-        for key, what in outcome.items():
-            click.echo(f"{key}: {what}")
+        _print({"milestones": outcome, "cautions": msgspec.to_builtins(cautions)})
+        return
+    for key, what in outcome.items():
+        click.echo(f"{key}: {what}")
+    for caution in dict.fromkeys(one for found in cautions.values() for one in found):
+        click.echo(f"Caution: {caution.detail} {caution.fix}", err=True)
 
 
 def _milestones_in(file: Path) -> dict[str, MilestoneDefinition]:
@@ -596,6 +661,7 @@ def replay_events(*, file: Path, url: str, key: str, per_minute: int | None, as_
     told = {
         "events": tally.events,
         "links": tally.links,
+        "lanes": tally.lanes,
         "seen": tally.seen,
         "waiting": tally.waiting,
         "without_link": tally.without_link,
@@ -607,8 +673,9 @@ def replay_events(*, file: Path, url: str, key: str, per_minute: int | None, as_
     if as_json:
         _print(told)
     else:
-        refused = ", ".join(f"{count} {code}" for code, count in tally.refused.items())
-        for name, value in (told | {"refused": refused or 0}).items():
+        for name, value in told.items():
+            if isinstance(value, dict):
+                value = ", ".join(f"{count} {what}" for what, count in value.items()) or 0  # noqa: PLW2901  (as it is told)
             click.echo(f"{name.replace('_', ' '):>15}  {value}")
     if tally.refused:
         raise SystemExit(1)
@@ -632,23 +699,148 @@ def explain_link(*, url: str) -> None:
 
 
 @main.command("doctor")
+@click.option(
+    "--probe",
+    is_flag=True,
+    help="Also try on the account what Milepost takes for granted, and remember the answers.",
+)
+@click.option("--survey", metavar="SV_…", help="To probe with; else: the first active milestone's.")
+@click.option(
+    "--wait",
+    default=300,
+    show_default=True,
+    type=click.IntRange(0, 86_400),
+    help="Seconds that you have to answer the probe's survey; with 0 you are not asked.",
+)
+@click.option(
+    "--throttle",
+    is_flag=True,
+    help="Provoke a 429 as well: everybody who shares the brand's calls may feel it for a minute.",
+)
 @as_json
-def doctor_(*, as_json: bool) -> None:
-    """See whether this installation can do its work."""
+def doctor_(*, probe: bool, survey: str | None, wait: int, throttle: bool, as_json: bool) -> None:
+    """See whether this installation can do its work.
+
+    Looking changes nothing. --probe makes lists, contacts, distributions and transactions at the
+    platform, all named "milepost probe", and removes them; on a terminal it asks you to answer the
+    survey once. The exit code is 1 when something fails, or stays behind.
+    """
+    if not probe and (survey or throttle):
+        raise click.UsageError(f"{'--survey' if survey else '--throttle'} goes with --probe")
     from milepost import doctor
 
     findings = uvloop.run(doctor.examine())
-    if as_json:
-        _print({"findings": [msgspec.to_builtins(finding) for finding in findings]})
-    else:
-        colours = {"ok": "green", "warn": "yellow", "fail": "red"}
+    told: dict[str, Any] = {"findings": msgspec.to_builtins(findings)}
+    is_well = all(finding.verdict != "fail" for finding in findings)
+    if not as_json:
         for finding in findings:
-            verdict = click.style(f"{finding.verdict:4}", fg=colours[finding.verdict])
-            click.echo(f"{verdict}  {finding.what}: {finding.found}")
-            if finding.fix:
-                click.echo(f"      {finding.fix}")
-    if any(finding.verdict == "fail" for finding in findings):
+            _tell(finding.verdict, f"{finding.what}: {finding.found}", finding.fix)
+    if probe and findings[1:]:  # with wrong settings there is nothing to probe
+        report = _probe(survey, wait, throttle=throttle, quiet=as_json)
+        told["probe"] = msgspec.to_builtins(report)
+        is_well = is_well and not report.remains
+        if not as_json:
+            _tell_report(report)
+    if as_json:
+        _print(told)
+    if not is_well:
         raise SystemExit(1)
+
+
+def _probe(survey: str | None, wait: int, *, throttle: bool, quiet: bool) -> doctor.Report:
+    """Probe, with whoever is there to answer the survey: a person, or the simulator's machine."""
+    from rich.console import Console
+
+    from milepost import doctor
+
+    is_watched = sys.stderr.isatty() and not quiet
+    with Console(stderr=True, quiet=not is_watched).status("probing") as status:
+        answerer: doctor.Answerer | None = None
+        if wait and settings.load().simulated:
+            answerer = doctor.FormFiller()
+        elif wait and is_watched and sys.stdin.isatty():
+            answerer = _Person(status)
+        return uvloop.run(
+            doctor.probe(
+                survey_id=survey,
+                answerer=answerer,
+                patience=doctor.Patience(person=float(wait)),
+                throttle=throttle,
+                progress=status.update,
+            )
+        )
+
+
+class _Person:
+    """Whoever sits at the terminal."""
+
+    def __init__(self, status: Status) -> None:
+        self._status = status
+
+    async def answer(self, url: str) -> doctor.Outcome:
+        """Ask them to answer the survey behind a link."""
+        self._status.stop()
+        click.echo(
+            f"\nPlease open this link in a browser, and answer the survey:\n\n{url}\n\n"
+            "It goes on when the platform has counted your response, or when you press Enter.\n"
+            "If the link shows no survey, type n and press Enter: ",
+            err=True,
+            nl=False,
+        )
+        try:
+            line = await _line()
+        finally:
+            click.echo(err=True)
+            self._status.start()
+        if not line:
+            return "nobody"
+        return "shut" if line.strip().lower().startswith("n") else "answered"
+
+
+async def _line() -> str:
+    """The next line that is typed; nothing when there will be none."""
+    loop = asyncio.get_running_loop()
+    typed = asyncio.Event()
+    loop.add_reader(sys.stdin.fileno(), typed.set)
+    try:
+        await typed.wait()
+    finally:
+        loop.remove_reader(sys.stdin.fileno())
+    return sys.stdin.readline()
+
+
+_COLOURS = {
+    "ok": "green",
+    "yes": "green",
+    "warn": "yellow",
+    "no": "yellow",
+    "not known": "cyan",
+    "fail": "red",
+}
+
+
+def _tell(verdict: str, *sentences: str | None, room: int = 4) -> None:
+    """Print a verdict with what belongs to it below, in lines that fit the terminal."""
+    width = min(get_terminal_size().columns, WIDEST) if sys.stdout.isatty() else sys.maxsize
+    edge = " " * (room + 2)
+    text = "\n".join(
+        click.wrap_text(sentence, width, edge, edge) for sentence in sentences if sentence
+    )
+    click.echo(click.style(verdict, fg=_COLOURS[verdict]) + text[len(verdict) :])
+
+
+def _tell_report(report: doctor.Report) -> None:
+    click.echo(f"\nTried on the account, with survey {report.survey_id}:\n")
+    for answer in report.answers:
+        seen, so = f"Seen: {answer.evidence}.", f"So: {answer.consequence}"
+        _tell(answer.answer, answer.assumption, seen, so, room=9)
+    for response_id in report.responses:
+        click.echo(f"\nThe survey has kept a response that is no customer's: {response_id}")
+    if report.remains:
+        click.echo("\nThis is left at the platform, and should be removed by hand:\n")
+    for remains in report.remains:
+        named = f"{remains.kind} {remains.id or '(if it was made)'}, named {remains.name}"
+        _tell("warn", named, remains.because)
 
 
 # --- what commands share --------------------------------------------------------------------------

@@ -38,6 +38,8 @@ class Tally(Struct, kw_only=True):
     """Events that were kept, without a URL yet."""
     without_link: int = 0
     """Events that a rule suppressed, or that failed."""
+    lanes: dict[str, int] = {}
+    """The links, by how their callers got them."""
     refused: dict[str, int] = {}
     """Events that were not taken, by the code of the problem."""
     upstream_calls: float = 0
@@ -74,6 +76,8 @@ class Tally(Struct, kw_only=True):
             self.refused[code] = self.refused.get(code, 0) + 1
         elif answer["url"] is not None:
             self.links += 1
+            lane = str(answer["lane"])
+            self.lanes[lane] = self.lanes.get(lane, 0) + 1
             if response.status_code == httpx.codes.OK:
                 self.seen += 1
             else:

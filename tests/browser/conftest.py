@@ -51,6 +51,12 @@ class Site(msgspec.Struct, frozen=True):
         answer = httpx.put(f"{self.simulator}/control/settings", json=settings, trust_env=False)
         answer.raise_for_status()
 
+    def let_days_pass(self, days: int) -> None:
+        """Put the platform's clock ahead."""
+        ahead = {"advance_seconds": days * 86_400}
+        answer = httpx.put(f"{self.simulator}/control/clock", json=ahead, trust_env=False)
+        answer.raise_for_status()
+
 
 @pytest.fixture(scope="module")  # while it is open, no test of this process can have a loop
 def chromium() -> Iterator[Browser]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from typing import Protocol
 from urllib.parse import urlsplit
 
@@ -23,6 +24,10 @@ class Site(Protocol):
 
     def slow_down(self, milliseconds: int) -> None:
         """Let the platform take so long for every answer from now on."""
+        ...
+
+    def let_days_pass(self, days: int) -> None:
+        """Put the platform's clock ahead."""
         ...
 
 
@@ -57,6 +62,44 @@ def test_a_customer_answers_once_on_a_phone_without_javascript(site: Site, phone
     assert answer is not None
     assert 410 == answer.status
     assert "taken" == state(phone)
+    assert phone.get_by_text("already been taken").is_visible()
+
+
+def test_what_can_be_tapped_is_large_enough_and_can_be_seen(site: Site, phone: Page) -> None:
+    """Each choice is 44 px high or more, apart from its neighbour, and has an edge that shows."""
+    phone.goto(site.link("e1"))
+    targets = phone.locator("label:has(input), textarea, button")
+    boxes = [box for each in targets.all() if (box := each.bounding_box())]
+    assert 11 == len(boxes)
+    assert 44 <= min(min(box["width"], box["height"]) for box in boxes)
+    for above, below in pairwise(boxes):
+        same_row = above["y"] == below["y"]
+        gap = below["x"] - above["x"] - above["width"] if same_row else 8
+        assert 8 <= gap
+    for scheme in ("light", "dark"):
+        phone.emulate_media(color_scheme=scheme)
+        for edge in phone.locator("label span, textarea").all():
+            assert 3 <= contrast(edge, "borderTopColor")
+        for text in phone.locator("h1, p, legend, label, button, .ends span").all():
+            assert 4.5 <= contrast(text)
+
+
+def test_an_expired_link_says_so_and_one_that_was_opened_in_time_goes_on(
+    site: Site, phone: Page
+) -> None:
+    """Expiry counts before the first click only."""
+    begun, late = site.link("e1"), site.link("e2")
+    phone.goto(begun)
+    assert "open" == state(phone)
+    site.let_days_pass(61)
+    answer = phone.goto(late)
+    assert answer is not None
+    assert (410, "expired") == (answer.status, state(phone))
+    assert phone.get_by_text("This link has expired").is_visible()
+    phone.goto(begun)
+    phone.locator("fieldset").first.locator("input").last.check(force=True)
+    phone.get_by_role("button").tap()
+    phone.locator("main[data-state=thanks]").wait_for()
 
 
 def test_an_altered_link_says_that_the_url_is_incorrect(site: Site, phone: Page) -> None:
@@ -130,15 +173,16 @@ def test_the_pages_of_short_links_fit_a_small_phone(
             assert [] == [error for error in errors if "404" not in error]
 
 
-def contrast(text: Locator) -> float:
-    """How much a text stands out from what is behind it, as WCAG counts it: 1 to 21."""
+def contrast(text: Locator, ink_of: str = "color") -> float:
+    """How much a text, or an edge, stands out from what is behind, as WCAG counts it: 1 to 21."""
     ink, ground = text.evaluate(
-        """element => {
+        """(element, inkOf) => {
             let behind = element;
             while (getComputedStyle(behind).backgroundColor === "rgba(0, 0, 0, 0)")
                 behind = behind.parentElement;
-            return [getComputedStyle(element).color, getComputedStyle(behind).backgroundColor];
-        }"""
+            return [getComputedStyle(element)[inkOf], getComputedStyle(behind).backgroundColor];
+        }""",
+        ink_of,
     )
     bright, dim = sorted((luminance(ink), luminance(ground)), reverse=True)
     return (bright + 0.05) / (dim + 0.05)

@@ -1,0 +1,621 @@
+"""Looks at an installation, line by line. Nothing is changed, here or at the platform.
+
+Database and platform are looked at as far as each can be reached; what one of them says of the
+other (the directory, the survey of a milestone) is compared where both answer.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from ipaddress import ip_address
+from typing import Final, Literal
+from urllib.parse import urlsplit
+
+import httpx
+from msgspec import Struct
+
+from milepost import app, policy, settings
+from milepost.budget import Budget, Standing
+from milepost.errors import InvalidMilestone, MilepostError
+from milepost.model import Capabilities, Deployment, Fact, LinkState, Milestone, Purpose
+from milepost.payload import REFERENCE_FIELD
+from milepost.settings import Settings
+from milepost.store import Store
+from milepost.store.budget import BRAND
+from milepost.store.census import CONNECTIONS_OF_A_PROCESS, People, Pool, Server, Stuck
+from milepost.store.links import Backlog
+from milepost.upstream import (
+    Account,
+    Directory,
+    Forbidden,
+    NotFound,
+    SurveyDefinition,
+    Unauthorized,
+    Unreachable,
+    Upstream,
+)
+
+OLDEST_POSTGRES: Final = 15
+
+CLOCK_SECONDS: Final = 5.0
+"""By which clocks may differ before it is said. The platform tells its time in whole seconds, and
+what hangs on it (when a link expires, when something was bought) is counted in minutes."""
+
+MOST_LISTS: Final = 10_000
+"""Beyond so many mailing lists a directory stops listing them (documented)."""
+
+PUBLIC_SECONDS: Final = 5.0
+"""How long the public address may take to answer."""
+
+
+class Finding(Struct, frozen=True, kw_only=True):
+    """One thing that was looked at."""
+
+    what: str
+    verdict: Literal["ok", "warn", "fail"]
+    found: str
+    fix: str | None = None
+
+
+class _Ledger(Struct, frozen=True, kw_only=True):
+    """What the database says of this deployment."""
+
+    deployment: Deployment
+    milestones: Sequence[Milestone]
+    pools: Mapping[str, Pool]
+    people: People
+    capabilities: Capabilities
+    backlog: Sequence[Backlog]
+    stuck: Stuck
+    standings: Sequence[Standing]
+
+
+async def examine(environment: Mapping[str, str] = os.environ) -> list[Finding]:
+    """Look at settings, database and platform, as far as each can be reached."""
+    try:
+        given = settings.load(environment)
+    except MilepostError as error:
+        return [Finding(what="settings", verdict="fail", found=str(error))]
+    where = "the simulator on this machine" if given.simulated else given.upstream_url
+    findings = [Finding(what="settings", verdict="ok", found=f"the platform is {where}")]
+    try:
+        findings += await _whole(given)
+    except MilepostError as error:
+        findings += [_unusable_database(given, error), *await _platform(given)]
+    return [*findings, await _public_address(given)]
+
+
+# --- the database ---------------------------------------------------------------------------------
+
+
+async def _whole(given: Settings) -> list[Finding]:
+    """Look at everything, if there is a database."""
+    with app.database(given) as url:
+        async with (
+            await Store.open(url) as store,
+            Budget(
+                store.budget, rate_per_minute=given.rate_per_minute, limits=given.limits
+            ) as budget,
+        ):
+            server = await store.census.server()
+            ledger = await _ledger(store, budget)
+            return [
+                *_of_server(given, server),
+                *await _platform(given, ledger, budget),
+                *_of_ledger(ledger),
+            ]
+
+
+async def _ledger(store: Store, budget: Budget) -> _Ledger:
+    return _Ledger(
+        deployment=await store.deployment.load(),
+        milestones=await store.milestones.all(),
+        pools=await store.census.pools(),
+        people=await store.census.people(),
+        capabilities=await store.capabilities.all(),
+        backlog=await store.links.backlog(),
+        stuck=await store.census.stuck(),
+        standings=await budget.standings(),
+    )
+
+
+def _unusable_database(given: Settings, error: MilepostError) -> Finding:
+    fix = None
+    if not given.embedded and "milepost migrate" not in str(error):
+        fix = "Start Postgres, or mend MILEPOST_DATABASE_URL: postgresql://user:password@host/db"
+    return Finding(what="database", verdict="fail", found=str(error), fix=fix)
+
+
+def _of_server(given: Settings, server: Server) -> list[Finding]:
+    return [
+        _version(given, server),
+        _durability(server),
+        *([] if given.embedded else [_connections(server)]),
+    ]
+
+
+def _version(given: Settings, server: Server) -> Finding:
+    found = f"Postgres {server.version}, all migrations applied"
+    if given.embedded:
+        return Finding(
+            what="database",
+            verdict="warn",
+            found=f"the embedded Postgres {server.version}, for demos, tests and small "
+            "installations",
+            fix="For anything larger, set MILEPOST_DATABASE_URL to a Postgres that is backed up.",
+        )
+    for is_wrong, what, fix in (
+        (
+            server.major < OLDEST_POSTGRES,
+            f"Postgres {server.version}",
+            f"Milepost needs Postgres {OLDEST_POSTGRES} or later: upgrade the server.",
+        ),
+        (
+            server.encoding != "UTF8",
+            f"{found}, with encoding {server.encoding}",
+            "Names of people need UTF8: make a database with ENCODING 'UTF8'.",
+        ),
+        (
+            server.read_only,
+            f"{found}, which takes no writes",
+            "Name the primary in MILEPOST_DATABASE_URL: a replica takes none.",
+        ),
+        (
+            server.statement_timeout == "0",
+            f"{found}; it ignores the timeouts that Milepost asks for",
+            "Let the pooler between pass on the options of a connection, or connect without it.",
+        ),
+    ):
+        if is_wrong:
+            return Finding(what="database", verdict="fail", found=what, fix=fix)
+    return Finding(what="database", verdict="ok", found=found)
+
+
+def _durability(server: Server) -> Finding:
+    off = [
+        name
+        for name, is_off in (
+            ("fsync", not server.fsync),
+            ("synchronous_commit", server.synchronous_commit == "off"),
+            ("full_page_writes", not server.full_page_writes),
+        )
+        if is_off
+    ]
+    if off:
+        return Finding(
+            what="durability",
+            verdict="fail",
+            found=f"{' and '.join(off)} {'is' if len(off) == 1 else 'are'} off: a crash loses "
+            "links that were handed out",
+            fix=f"Set {', '.join(f'{name} = on' for name in off)} at the server.",
+        )
+    return Finding(
+        what="durability",
+        verdict="ok",
+        found="what is committed outlives a crash",
+    )
+
+
+def _connections(server: Server) -> Finding:
+    free = server.connections - server.in_use
+    processes = max(free, 0) // CONNECTIONS_OF_A_PROCESS
+    found = (
+        f"{server.in_use} of {server.connections} are in use; a process holds up to "
+        f"{CONNECTIONS_OF_A_PROCESS}, so there is room for {processes} more"
+    )
+    if not processes:
+        return Finding(
+            what="connections",
+            verdict="warn",
+            found=found,
+            fix="Raise max_connections at the server, or run fewer processes.",
+        )
+    return Finding(what="connections", verdict="ok", found=found)
+
+
+# --- the platform ---------------------------------------------------------------------------------
+
+
+async def _platform(
+    given: Settings, ledger: _Ledger | None = None, budget: Budget | None = None
+) -> list[Finding]:
+    """Look at the platform; against the database, and within the budget, where they are there."""
+    findings: list[Finding] = []
+    try:
+        async with Upstream(given.upstream_url, app.credentials(given), gate=budget) as upstream:
+            account = await upstream.whoami()
+            findings.append(_whose(given, account))
+            directories = await upstream.directories()
+            findings.append(_data_centre(given, account, upstream.notices))
+            findings.append(_clock(upstream.clock_ahead))
+            findings += _directory(given, ledger, directories)
+            for milestone in ledger.milestones if ledger else ():
+                findings.append(await _survey(upstream, milestone))
+    except MilepostError as error:
+        findings.append(_unusable_platform(given, error))
+    return findings
+
+
+def _whose(given: Settings, account: Account) -> Finding:
+    brand = f" of brand {account.brand_id}" if account.brand_id else ""
+    means = "an OAuth client acts for" if given.upstream_client else "it is that of"
+    return Finding(what="token", verdict="ok", found=f"{means} user {account.user_id}{brand}")
+
+
+def _unusable_platform(given: Settings, error: MilepostError) -> Finding:
+    fix = None
+    match error:
+        case Unauthorized() if given.upstream_client:
+            fix = (
+                "Set MILEPOST_UPSTREAM_CLIENT_ID and MILEPOST_UPSTREAM_CLIENT_SECRET to an OAuth "
+                "client of the account that has the scopes in docs/operating.md."
+            )
+        case Unauthorized():
+            fix = "Set MILEPOST_UPSTREAM_TOKEN to a token of the account that is not revoked."
+        case Forbidden():
+            fix = (
+                "Give the token's user access to the API and to the directory; an OAuth client "
+                "needs the scopes in docs/operating.md."
+            )
+        case Unreachable() if given.simulated:
+            fix = (
+                "Start it with its state, as `milepost serve` does: "
+                "milepost simulate --limits none --state .milepost/simulator.state"
+            )
+        case Unreachable():
+            fix = "See whether MILEPOST_UPSTREAM_URL names the account's data centre."
+    return Finding(what="platform", verdict="fail", found=str(error), fix=fix)
+
+
+def _data_centre(given: Settings, account: Account, notices: Sequence[str]) -> Finding:
+    host = urlsplit(given.upstream_url).hostname or ""
+    theirs = account.datacenter
+    if notices or (theirs and _names_data_centre(host) and theirs not in host.split(".")):
+        says = f"; the platform says: {notices[0]}" if notices else ""
+        return Finding(
+            what="data centre",
+            verdict="warn",
+            found=f"{host} is not the account's data centre{f' ({theirs})' if theirs else ''}, and "
+            f"passes calls on{says}",
+            fix=f"Put {theirs or 'it'} into MILEPOST_UPSTREAM_URL: calls are quicker then, and one "
+            "machine less is in between.",
+        )
+    return Finding(what="data centre", verdict="ok", found=f"{theirs or host}, addressed directly")
+
+
+def _names_data_centre(host: str) -> bool:
+    """Whether a host may name one: those of this machine, and bare addresses, do not."""
+    try:
+        ip_address(host)
+    except ValueError:
+        return "." in host
+    return False
+
+
+def _clock(ahead: float | None) -> Finding:
+    if ahead is None:
+        return Finding(what="clock", verdict="ok", found="the platform does not tell its time")
+    if abs(ahead) <= CLOCK_SECONDS:
+        return Finding(
+            what="clock", verdict="ok", found=f"as the platform's, within {CLOCK_SECONDS:.0f} s"
+        )
+    return Finding(
+        what="clock",
+        verdict="warn",
+        found=f"this machine's clock is {abs(ahead):.0f} s "
+        f"{'behind' if ahead > 0 else 'ahead of'} the platform's",
+        fix="Set it by NTP: what is sent to the platform has the wrong time.",
+    )
+
+
+def _directory(
+    given: Settings, ledger: _Ledger | None, directories: Sequence[Directory]
+) -> list[Finding]:
+    known = {directory.directory_id: directory for directory in directories}
+    usual = next((d for d in directories if d.is_default), None)
+    directory = known.get(given.directory_id) if given.directory_id else usual
+    if directory is None:
+        return [
+            Finding(
+                what="directory",
+                verdict="fail",
+                found=f"the account has no directory {given.directory_id or 'by default'}",
+                fix=f"Set MILEPOST_DIRECTORY_ID to one of: {', '.join(known) or '(it has none)'}.",
+            )
+        ]
+    ours = ledger.deployment if ledger else None
+    if ours and ours.directory_id not in {None, directory.directory_id}:
+        return [
+            Finding(
+                what="directory",
+                verdict="fail",
+                found=f"this database belongs to directory {ours.directory_id}, and not to "
+                f"{directory.directory_id}",
+                fix=f"Set MILEPOST_DIRECTORY_ID={ours.directory_id}, or give each directory a "
+                "database of its own.",
+            )
+        ]
+    findings = [_criteria(directory, ours)]
+    if ledger and ledger.people.registrants and ledger.deployment.dedup_criteria is not None:
+        findings.append(_registrants(directory, ledger.people))
+    return findings
+
+
+def _criteria(directory: Directory, ours: Deployment | None) -> Finding:
+    if not directory.dedup_criteria:
+        return Finding(
+            what="directory",
+            verdict="warn",
+            found=f"{directory.directory_id} does not merge contacts",
+            fix="Set criteria for merging at the platform, or every link makes another contact.",
+        )
+    criteria = ", ".join(sorted(directory.dedup_criteria))
+    found = f"{directory.directory_id} merges contacts that have the same {criteria}"
+    if ours and ours.dedup_criteria not in {None, directory.dedup_criteria}:
+        earlier = ", ".join(sorted(ours.dedup_criteria or ())) or "(none)"
+        return Finding(
+            what="directory",
+            verdict="warn",
+            found=f"{found}; registrants are still told apart by {earlier}",
+            fix="Run: milepost run sync",
+        )
+    return Finding(what="directory", verdict="ok", found=found)
+
+
+def _registrants(directory: Directory, people: People) -> Finding:
+    lacking = [
+        f"{people.lacking[name]:,} have no {name}"
+        for name in sorted(directory.dedup_criteria & people.lacking.keys())
+        if people.lacking[name]
+    ]
+    known = f"{people.registrants:,} known"
+    if people.incomplete or people.shared:
+        reasons = [
+            *lacking,
+            *([f"{people.shared:,} share another's contact"] if people.shared else []),
+        ]
+        return Finding(
+            what="registrants",
+            verdict="warn",
+            found=f"{known}; {people.incomplete + people.shared:,} get no link, for the directory "
+            f"cannot tell them apart: {', '.join(reasons) or 'a value is missing'}",
+            fix="Complete them, or have the directory merge by something that everybody has of "
+            "their own.",
+        )
+    if people.without_contact:
+        return Finding(
+            what="registrants",
+            verdict="warn",
+            found=f"{known}, {people.without_contact:,} of them without a contact yet",
+            fix="Run: milepost run sync",
+        )
+    return Finding(what="registrants", verdict="ok", found=f"{known}, each with a contact")
+
+
+async def _survey(upstream: Upstream, milestone: Milestone) -> Finding:
+    what = f"milestone {milestone.key}"
+    survey_id = milestone.definition.survey_id
+    try:
+        survey = await upstream.survey_definition(survey_id)
+    except (NotFound, Forbidden):
+        return Finding(
+            what=what,
+            verdict="fail",
+            found=f"the token's user sees no survey {survey_id}",
+            fix="Share the survey with that user, or give the milestone another survey_id.",
+        )
+    return _of_survey(what, milestone, survey)
+
+
+def _of_survey(what: str, milestone: Milestone, survey: SurveyDefinition) -> Finding:
+    survey_id = milestone.definition.survey_id
+    if not survey.active:
+        return Finding(
+            what=what,
+            verdict="fail",
+            found=f"survey {survey_id} is not active",
+            fix="Activate it: no distribution can be made for it.",
+        )
+    wanted = {field.name for field in milestone.definition.fields} | {REFERENCE_FIELD}
+    if missing := sorted(wanted - survey.fields):
+        return Finding(
+            what=what,
+            verdict="warn",
+            found=f"the flow of survey {survey_id} does not declare {', '.join(missing)}",
+            fix="Add them as embedded data at the start of the survey flow, or responses will "
+            "not hold them.",
+        )
+    found = f"survey {survey_id} is active, its flow declares {', '.join(sorted(wanted))}"
+    if survey.invitation_only is False:
+        return Finding(
+            what=what,
+            verdict="warn",
+            found=f"{found}; it can be answered without a personal link",
+            fix='Let it be answered "by invitation only", in the survey\'s security options.',
+        )
+    only = "; it is answered by invitation only" if survey.invitation_only else ""
+    return Finding(what=what, verdict="ok", found=found + only)
+
+
+# --- what the database says -----------------------------------------------------------------------
+
+
+def _of_ledger(ledger: _Ledger) -> list[Finding]:
+    return [
+        *(_pool(milestone, ledger) for milestone in ledger.milestones),
+        *_lists(ledger.milestones),
+        _account_allows(ledger.capabilities),
+        *(finding for each in ledger.milestones for finding in _cautions(each, ledger)),
+        _room(ledger.standings),
+        _unsettled(ledger),
+    ]
+
+
+def _pool(milestone: Milestone, ledger: _Ledger) -> Finding:
+    what = f"pool {milestone.key}"
+    definition = milestone.definition
+    pool = ledger.pools.get(milestone.key)
+    wanted = (
+        f"{definition.slots} lists with a probe and a distribution each, up to "
+        f"{definition.max_slots} where people hold as many links at once"
+    )
+    if definition.membership == "ahead":
+        wanted += "; every registrant joins the first of them"
+    ready = pool.ready if pool else 0
+    found = f"{ready} of {wanted}"
+    if pool and pool.stopped:
+        return Finding(
+            what=what,
+            verdict="fail",
+            found=f"{found}; {pool.stopped} stopped: {pool.stopped_because}",
+            fix="The platform's links are not what they were: see GET "
+            f"/v1/milestones/{milestone.key}/pool, and do not resume before it is understood.",
+        )
+    if ready < definition.slots:
+        why = f"; the last one failed: {pool.last_error}" if pool and pool.last_error else ""
+        return Finding(
+            what=what,
+            verdict="warn",
+            found=f"{found}{why}",
+            fix="Run: milepost run replenish",
+        )
+    return Finding(what=what, verdict="ok", found=found)
+
+
+def _lists(milestones: Sequence[Milestone]) -> list[Finding]:
+    most = sum(milestone.definition.max_slots for milestone in milestones) + 1
+    if most <= MOST_LISTS:
+        return []
+    return [
+        Finding(
+            what="mailing lists",
+            verdict="warn",
+            found=f"the milestones may come to need {most:,}; a directory lists {MOST_LISTS:,}",
+            fix="Lower max_slots, or divide the milestones among directories.",
+        )
+    ]
+
+
+def _account_allows(capabilities: Capabilities) -> Finding:
+    what = "account"
+    untried = [fact for fact in capabilities.unprobed if fact is not Fact.THROTTLE]
+    if untried:
+        named = ", ".join(fact.replace("_", " ") for fact in untried)
+        return Finding(
+            what=what,
+            verdict="warn",
+            found=f"taken for granted and never tried: {named}",
+            fix="Run: milepost doctor --probe",
+        )
+    known = capabilities.known.values()
+    oldest = min(capability.probed_at for capability in known)
+    denied = [capability.fact.replace("_", " ") for capability in known if not capability.holds]
+    when = f"as of {oldest.astimezone(UTC):%Y-%m-%d}"
+    if denied:
+        return Finding(
+            what=what,
+            verdict="warn",
+            found=f"proved not to be so, {when}: {', '.join(denied)}",
+            fix="Milepost does without. docs/doctor.md says what that costs; probe again when the "
+            "account has changed.",
+        )
+    return Finding(what=what, verdict="ok", found=f"all that routes rest on was proved, {when}")
+
+
+def _cautions(milestone: Milestone, ledger: _Ledger) -> list[Finding]:
+    """What of the account concerns this milestone, but that it was never tried: that is said."""
+    what = f"milestone {milestone.key}, route {milestone.definition.route}"
+    try:
+        policy.check_account(milestone.definition, ledger.capabilities, milestone.definition)
+    except InvalidMilestone as error:
+        return [Finding(what=what, verdict="fail", found=error.detail, fix=error.fix)]
+    return [
+        Finding(what=what, verdict="warn", found=caution.detail, fix=caution.fix)
+        for caution in policy.cautions(milestone.definition, ledger.capabilities)
+        if caution.code != "not-probed"
+    ]
+
+
+def _room(standings: Sequence[Standing]) -> Finding:
+    now = datetime.now(UTC)
+    brand = next(standing for standing in standings if standing.call_class == BRAND)
+    used = sum(room.granted for room in brand.rooms)
+    most = brand.rooms[0].most
+    found = f"{used:,} of {most:,} calls of the last minute were made"
+    cut = [
+        standing.call_class
+        for standing in standings
+        if standing.rooms[0].factor < 1 or (standing.rooms[0].closed_until or now) > now
+    ]
+    if cut:
+        return Finding(
+            what="budget",
+            verdict="warn",
+            found=f"{found}; after answers 429 there are fewer for now of: {', '.join(cut)}",
+            fix="If it stays so, others use the brand's calls: lower MILEPOST_RATE_PER_MINUTE or "
+            "MILEPOST_LIMITS to Milepost's part.",
+        )
+    if not brand.room(Purpose.PROVISIONING).room:
+        return Finding(
+            what="budget",
+            verdict="warn",
+            found=f"{found}: none are left for work ahead of events",
+            fix="Wait a minute, or raise MILEPOST_RATE_PER_MINUTE if the brand allows more.",
+        )
+    return Finding(what="budget", verdict="ok", found=found)
+
+
+def _unsettled(ledger: _Ledger) -> Finding:
+    stuck = ledger.stuck
+    if stuck.links and stuck.since is not None:
+        return Finding(
+            what="backlog",
+            verdict="warn",
+            found=f"{stuck.links:,} links were to be finished since "
+            f"{stuck.since.astimezone(UTC):%Y-%m-%d %H:%M} UTC, and nobody does",
+            fix="See whether `milepost serve` or `milepost work` runs, and what it logs.",
+        )
+    waiting = [entry for entry in ledger.backlog if entry.state is LinkState.WAITING]
+    if not waiting:
+        return Finding(what="backlog", verdict="ok", found="no link waits")
+    named = ", ".join(f"{entry.links:,} of {entry.milestone}" for entry in waiting)
+    return Finding(what="backlog", verdict="ok", found=f"links that wait for their calls: {named}")
+
+
+# --- the public address ---------------------------------------------------------------------------
+
+
+async def _public_address(given: Settings) -> Finding:
+    what = "public address"
+    if given.public_url is None:
+        if given.simulated:
+            return Finding(what=what, verdict="ok", found="the one that `milepost serve` has here")
+        return Finding(
+            what=what,
+            verdict="warn",
+            found="MILEPOST_PUBLIC_URL is missing: short links lead to this machine",
+            fix="Set it to where customers reach Milepost, such as https://links.example.com",
+        )
+    address = f"{given.public_url}/health/live"
+    try:
+        # Like a customer's browser it has no token, and it follows nobody elsewhere.
+        async with httpx.AsyncClient(timeout=PUBLIC_SECONDS) as web:
+            answer = await web.get(address)
+    except httpx.HTTPError as error:
+        return Finding(
+            what=what,
+            verdict="warn",
+            found=f"{address} cannot be reached from here ({type(error).__name__})",
+            fix="Start `milepost serve`, and lead that address to it; whether customers come to it "
+            "cannot be seen from a machine that does not.",
+        )
+    if answer.status_code != httpx.codes.OK or '"ok"' not in answer.text:
+        return Finding(
+            what=what,
+            verdict="fail",
+            found=f"{address} is answered with {answer.status_code}, and not by Milepost",
+            fix="Lead MILEPOST_PUBLIC_URL, with its path if it has one, to `milepost serve`.",
+        )
+    return Finding(what=what, verdict="ok", found=f"{given.public_url} leads to Milepost")
