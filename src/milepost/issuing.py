@@ -48,7 +48,7 @@ from milepost.model import (
     Route,
 )
 from milepost.personal_link import MalformedId, NotAPersonalLink
-from milepost.routes import Made, Maker, NothingThere, StillUnknown
+from milepost.routes import Made, Maker, NothingThere, StillUnknown, Untrusted
 from milepost.store import Store
 from milepost.store.links import LEASE_SECONDS, Asked, LookupTaken, Opened, Settlement
 from milepost.store.remembering import Remembered
@@ -478,7 +478,7 @@ def _setback(claim: Claim, error: MilepostError, calls: int) -> Settlement:  # n
             rule, pause, leaves = "contact-changed", 0, True
         case Refused():
             state, rule, pause, leaves = LinkState.FAILED, "upstream-refused", 0, True
-        case LookupTaken() | MalformedId() | NotAPersonalLink():
+        case LookupTaken() | MalformedId() | NotAPersonalLink() | Untrusted():
             state, rule, pause, leaves = LinkState.FAILED, "link-untrusted", 0, True
     if claim.in_doubt and state is LinkState.WAITING and not leaves:
         state = LinkState.UNKNOWN

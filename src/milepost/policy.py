@@ -216,7 +216,13 @@ def check_account(
             field="membership",
         )
     longest = account.get(Fact.LONGEST_EXPIRY)
-    if longest and longest.figure is not None and definition.link_days > longest.figure:
+    unchanged = known and earlier is not None and definition.link_days == earlier.link_days
+    if (
+        longest
+        and longest.figure is not None
+        and definition.link_days > longest.figure
+        and not unchanged
+    ):
         raise InvalidMilestone(
             f"The account takes no distribution that lives longer than {longest.figure} days.",
             fix=f"Lower link_days to {longest.figure} or less.",
@@ -224,54 +230,43 @@ def check_account(
         )
 
 
+_CAUTIONS: Final[Mapping[Fact, Caution]] = {
+    Fact.PROBE_ONLY_DISTRIBUTION: Caution(
+        code="pool-not-ahead",
+        detail="The account makes no distribution on a list that holds only our probe: no slot is "
+        "added to the pool.",
+        fix=f"Have the platform's support allow it, then probe again. {_PROBE}",
+    ),
+    Fact.ONE_CONTACT: Caution(
+        code="contacts-not-merged",
+        detail="The directory does not merge contacts: each link makes another contact of the same "
+        "person, and an unknown outcome takes a minute to resolve.",
+        fix=f"Have merging switched on at the platform, then probe again. {_PROBE}",
+    ),
+    Fact.LATE_LINK: Caution(
+        code="links-listed",
+        detail="A link opens only after the platform has listed it: each takes one call more for "
+        "every 100 people in its list, and listing counts towards their contact frequency.",
+        fix="Keep lists short: raise slots.",
+    ),
+    Fact.PRIVATE_DATA: Caution(
+        code="data-not-in-survey",
+        detail="The survey does not see data that are private to a list, so none are sent: "
+        "responses are joined with events by the ledger alone.",
+        fix='Route "transaction", where it is available, brings data into the survey.',
+    ),
+    Fact.COMPLETE_LINKS: Caution(
+        code="links-listed-late",
+        detail="The platform lists links late: a slot may take up to 72 hours until it is ready.",
+        fix="Register the milestone three days before its first event.",
+    ),
+}
+"""What an admin is told where a fact does not hold."""
+
+
 def cautions(definition: MilestoneDefinition, account: Capabilities) -> list[Caution]:
     """What an admin should know of a milestone on this account, although it works."""
-    found = []
-    if not account.holds(Fact.PROBE_ONLY_DISTRIBUTION):
-        found.append(
-            Caution(
-                code="pool-not-ahead",
-                detail="The account makes no distribution on a list that holds only our probe: no "
-                "slot is added to the pool.",
-                fix="Have the platform's support allow it, then probe again. " + _PROBE,
-            )
-        )
-    if not account.holds(Fact.ONE_CONTACT):
-        found.append(
-            Caution(
-                code="contacts-not-merged",
-                detail="The directory does not merge contacts: each link makes another contact of "
-                "the same person, and an unknown outcome takes a minute to resolve.",
-                fix="Have merging switched on at the platform, then probe again. " + _PROBE,
-            )
-        )
-    if not account.holds(Fact.LATE_LINK):
-        found.append(
-            Caution(
-                code="links-listed",
-                detail="A link opens only after the platform has listed it: a link takes two "
-                "calls, and listing counts towards the contact frequency of those in the list.",
-                fix="Keep lists short: raise slots.",
-            )
-        )
-    if not account.holds(Fact.PRIVATE_DATA):
-        found.append(
-            Caution(
-                code="data-not-in-survey",
-                detail="The survey does not see data that are private to a list, so none are sent: "
-                "responses are joined with events by the ledger alone.",
-                fix='Route "transaction", where it is available, brings data into the survey.',
-            )
-        )
-    if not account.holds(Fact.COMPLETE_LINKS):
-        found.append(
-            Caution(
-                code="links-listed-late",
-                detail="The platform lists links late, so a slot may take up to 72 hours until "
-                "it is ready.",
-                fix="Register the milestone three days before its first event.",
-            )
-        )
+    found = [caution for fact, caution in _CAUTIONS.items() if not account.holds(fact)]
     longest = account.get(Fact.LONGEST_EXPIRY)
     if longest and longest.figure is not None and definition.link_days > longest.figure:
         found.append(

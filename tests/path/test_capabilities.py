@@ -116,6 +116,53 @@ async def test_a_link_that_cannot_be_listed_is_not_added_again(
     assert ["list_contact.add"] == await platform.writes()
 
 
+async def test_a_link_that_is_listed_otherwise_is_not_given_out(
+    client: httpx.AsyncClient, milepost: Milepost, landed: Landed, platform: Any
+) -> None:
+    """The platform's format of links changed since the pool was made."""
+    await landed(lanes=PATIENT)
+    await know(milepost, Fact.LATE_LINK, holds=False)
+    await platform.switch(facts={"link_format": "2020"})
+    link = await ask(client)
+    assert ("failed", None, "link-untrusted") == (
+        link["state"],
+        link["url"],
+        link["reason"]["rule"],
+    )
+
+
+async def test_a_list_that_takes_too_long_is_left(
+    client: httpx.AsyncClient,
+    milepost: Milepost,
+    landed: Landed,
+    platform: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Somebody else would take the claim over otherwise, and list as long."""
+    monkeypatch.setattr("milepost.routes.mailing_list.LISTING_SECONDS", -7.9)
+    await landed(lanes=PATIENT)
+    await know(milepost, Fact.LATE_LINK, holds=False)
+    await platform.fault("slow", call_class="links", seconds=3, times=1)
+    link = await ask(client, deadline_ms=2_000)
+    assert ("unknown", "outcome-unknown") == (link["state"], link["reason"]["rule"])
+    assert ["list_contact.add"] == await platform.writes()
+
+
+@both
+@pytest.mark.parametrize("fact", [Fact.ONE_CONTACT, Fact.SAME_LOOKUP])
+async def test_sync_adds_again_only_where_that_meets_the_first(
+    *, milepost: Milepost, platform: Any, elapse: Elapse, fact: Fact, holds: bool
+) -> None:
+    """Otherwise it looks first, and finds whom the lost answer was about."""
+    await know(milepost, fact, holds=holds)
+    await platform.fault("html", call_class="list_contacts")
+    counts = await milepost.sync.run_once()
+    assert (2, 1) == (counts.made, counts.failed)
+    await elapse(120)
+    assert 1 == (await milepost.sync.run_once()).made
+    assert (4 if holds else 3) == (await platform.writes()).count("list_contact.add")
+
+
 @both
 async def test_a_directory_that_does_not_merge_takes_no_more_milestones(
     *, client: httpx.AsyncClient, milepost: Milepost, landed: Landed, platform: Any, holds: bool
@@ -247,3 +294,16 @@ async def test_links_live_no_longer_than_the_account_takes(
     status, answer = await define(client, platform, link_days=91)
     assert (422, "link_days") == (status, answer["field"])
     assert re.search(r"\b90\b", answer["fix"])
+
+
+async def test_what_is_registered_already_may_be_said_again(
+    client: httpx.AsyncClient, milepost: Milepost, platform: Any
+) -> None:
+    """Whatever a later probe has found: with a caution, and as long as it asks for no more."""
+    await define(client, platform, link_days=100)
+    await know(milepost, Fact.LONGEST_EXPIRY, holds=False, figure=90)
+    await know(milepost, Fact.PROBE_ONLY_DISTRIBUTION, holds=False)
+    status, milestone = await define(client, platform, link_days=100)
+    assert (200, True) == (status, {"expiry-refused", "pool-not-ahead"} <= codes(milestone))
+    assert 422 == (await define(client, platform, link_days=101))[0]
+    assert 422 == (await define(client, platform, "another"))[0]

@@ -31,6 +31,14 @@ async def test_a_finding_replaces_the_one_before(store: Store) -> None:
     assert Fact.PROMPT_SEARCH not in account.unprobed
 
 
+async def test_a_fact_of_another_version_is_passed_over(store: Store) -> None:
+    """While versions change, one may have noted what the other does not know."""
+    await store.capabilities.note(Fact.LATE_LINK, holds=False, evidence="it did not open")
+    async with store.connections.path() as connection:
+        await connection.execute("UPDATE capabilities SET fact = 'of_tomorrow'")
+    assert tuple(Fact) == (await store.capabilities.all()).unprobed
+
+
 async def test_a_finding_can_be_forgotten(store: Store) -> None:
     """What is forgotten counts as never tried."""
     await store.capabilities.note(Fact.LATE_LINK, holds=False, evidence="it did not open")

@@ -193,7 +193,7 @@ async def test_calls_that_are_refused_together_give_up_one_token() -> None:
     """Who comes second finds another, which it leaves alone."""
     answers = asyncio.Queue[AccessGrant]()
     access = ClientAccess(CLIENT, answers.get, lambda: 0.0)
-    for token in ("t1", "t2"):
+    for token in ("t1", "t2", "t3"):
         answers.put_nowait(AccessGrant(token, 1000.0))
     first = await access.current()
     assert isinstance(first, Access)

@@ -25,6 +25,7 @@ from msgspec import Struct
 from milepost.errors import MilepostError
 from milepost.model import Capabilities, Deployment, Fact
 from milepost.personal_link import NotAPersonalLink, Template, parse
+from milepost.routes import Untrusted
 from milepost.store import Store
 from milepost.store.pools import PAUSE_SECONDS, Making, TakenOver
 from milepost.upstream import CallFailed, ContactFields, Upstream
@@ -46,10 +47,6 @@ NOT_AHEAD: Final = (
 
 class NotListedYet(MilepostError):
     """The platform does not list the probe's link yet; lists have been seen to lag (observed)."""
-
-
-class Untrusted(MilepostError):
-    """The listed link is not what was asked for: the distribution must not be used."""
 
 
 class Counts(Struct, kw_only=True):

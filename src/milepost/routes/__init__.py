@@ -9,6 +9,7 @@ from milepost.routes.making import (
     NothingThere,
     StillUnknown,
     TooLate,
+    Untrusted,
     contact_fields,
 )
 
@@ -19,5 +20,6 @@ __all__ = [
     "NothingThere",
     "StillUnknown",
     "TooLate",
+    "Untrusted",
     "contact_fields",
 ]

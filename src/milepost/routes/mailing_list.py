@@ -12,11 +12,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Final
 
 from milepost import payload
 from milepost.model import Capabilities, Claim, Deployment, Fact
 from milepost.personal_link import PersonalLink, Template, parse
-from milepost.routes.making import Made, NothingThere, StillUnknown, TooLate, contact_fields
+from milepost.routes.making import (
+    Made,
+    NothingThere,
+    StillUnknown,
+    TooLate,
+    Untrusted,
+    contact_fields,
+)
 from milepost.upstream import (
     CallFailed,
     ContactFields,
@@ -27,6 +35,10 @@ from milepost.upstream import (
     Unauthorized,
     Upstream,
 )
+
+LISTING_SECONDS: Final = 10.0
+"""How long links are listed, from the last moment at which the add could begin: as long as that may
+take, so that nobody has taken the claim over yet."""
 
 
 class MailingListMaker:
@@ -78,28 +90,37 @@ class MailingListMaker:
         contact_id, lookup_id = found
         url = Template.parse(claim.place.template).url(lookup_id)
         if not account.holds(Fact.LATE_LINK):
-            await self._see_listed(parse(url))
+            await self._see_listed(parse(url), begin_by + LISTING_SECONDS)
         return Made(lookup_id=lookup_id, url=url, contact_id=contact_id)
 
-    async def _see_listed(self, link: PersonalLink) -> None:
+    async def _see_listed(self, link: PersonalLink, until: float) -> None:
         """Have the platform list the link, where a link opens only after it was listed.
 
         Listing updates the frequency rules of all people in the list (documented).
 
         Raises:
-            StillUnknown: it is not listed yet, or not as it was built.
+            StillUnknown: it is not listed yet, or not so soon.
+            Untrusted: it is listed otherwise than it was built.
         """
         try:
-            listing = self._upstream.distribution_links(link.distribution_id, link.survey_id)
-            async for listed in listing:
-                if link.lookup_id in listed.link:
-                    if listed.link != link.url:
-                        raise StillUnknown("the platform lists another link", looked=False)
-                    return
+            async with asyncio.timeout_at(until):
+                listed = await self._listed(link)
+        except TimeoutError:
+            raise StillUnknown("listing the links takes too long", looked=False) from None
         except CallFailed as error:
             # The add was accepted: whatever went wrong since, it is not to be made again.
             raise StillUnknown(f"the links cannot be listed: {error}", looked=False) from error
-        raise StillUnknown("the platform does not list the link yet", looked=False)
+        if listed is None:
+            raise StillUnknown("the platform does not list the link yet", looked=False)
+        if listed != link.url:
+            raise Untrusted("the platform lists another link than the one that was built")
+
+    async def _listed(self, link: PersonalLink) -> str | None:
+        listing = self._upstream.distribution_links(link.distribution_id, link.survey_id)
+        async for listed in listing:
+            if link.lookup_id in listed.link:
+                return listed.link
+        return None
 
     async def _ask(
         self, claim: Claim, account: Capabilities, until: float

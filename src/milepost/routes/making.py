@@ -37,6 +37,10 @@ class NothingThere(MilepostError):
     """No earlier call made anything, and this claim may not: the event is to be decided anew."""
 
 
+class Untrusted(MilepostError):
+    """The platform's own link is not what was asked for or built: none may be given out."""
+
+
 class TooLate(MilepostError):
     """The claim is too old for a call that changes something; none was made."""
 

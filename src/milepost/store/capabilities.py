@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from sqlalchemy import delete, func, select
@@ -12,6 +12,8 @@ from milepost.model import Capabilities, Capability, Fact
 from milepost.store import tables
 from milepost.store.connections import Connections, plain
 from milepost.store.remembering import Remembered
+
+_FACTS: Final = frozenset(fact.value for fact in Fact)
 
 
 class CapabilityStore:
@@ -26,7 +28,10 @@ class CapabilityStore:
         rows = tables.capabilities
         async with self._connections.transaction() as connection:
             found = (await connection.execute(select(rows))).mappings()
-            known = [msgspec.convert(plain(row), Capability) for row in found]
+            # While versions change, one may have noted a fact that the other does not know.
+            known = [
+                msgspec.convert(plain(row), Capability) for row in found if row["fact"] in _FACTS
+            ]
         return Capabilities({capability.fact: capability for capability in known})
 
     async def current(self) -> Capabilities:

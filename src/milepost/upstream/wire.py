@@ -34,7 +34,7 @@ SubscriptionId: TypeAlias = Annotated[str, Meta(pattern=rf"\ASUB_{_ID}\Z")]
 SurveyId: TypeAlias = Annotated[str, Meta(pattern=rf"\ASV_{_ID}\Z")]
 ResponseId: TypeAlias = Annotated[str, Meta(pattern=rf"\AR_{_ID}\Z")]
 # In answers about distributions of before June 2026 a contact is named by its place in a list.
-AnyContactId: TypeAlias = Annotated[str, Meta(pattern=rf"\A(?:CID|MLRP)_{_ID}\Z")]
+AnyContactId: TypeAlias = Annotated[str, Meta(pattern=rf"\A(?:CID|CGC|MLRP)_{_ID}\Z")]
 AnyLookupId: TypeAlias = Annotated[str, Meta(pattern=rf"\A(?:CGC|CTR|MLRP)_{_ID}\Z")]
 # A date without a zone is Mountain Time to the platform (inferred); none is ever guessed here.
 Moment: TypeAlias = Annotated[datetime, Meta(tz=True)]
