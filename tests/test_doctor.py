@@ -88,7 +88,7 @@ async def test_an_installation_that_is_well(environment: dict[str, str]) -> None
     )
     expected = dict.fromkeys(ok, "ok") | {
         "durability": "ok" if fsync == "on" else "fail",
-        "account": "warn",
+        "account, untried": "warn",
         "public address": "warn",
     }
     assert expected == verdicts(findings)
@@ -204,6 +204,9 @@ async def test_a_database_of_another_directory_is_told(
     assert "fail" == finding.verdict
     assert other in finding.found
     assert directory_id in finding.found
+    assert "MILEPOST_DIRECTORY_ID" not in str(finding.fix)
+    named = environment | {"MILEPOST_DIRECTORY_ID": other}
+    assert finding == (await found(named))["directory"], "no circle"
 
 
 async def test_criteria_that_have_changed_are_told(
@@ -322,10 +325,59 @@ async def test_what_the_account_does_not_allow_is_told_for_each_milestone(
     assert "ok" == findings["account"].verdict
     await milepost.store.capabilities.note(Fact.PRIVATE_DATA, holds=False, evidence="not seen")
     findings = await found(environment)
-    assert "private data" in findings["account"].found
+    assert "private_data" in findings["account"].found
+    assert "responses" not in findings
     concerned = findings["milestone landed, route list"]
     assert "warn" == concerned.verdict
     assert "none are sent" in concerned.found
+
+
+async def test_what_was_proved_wrong_is_told_beside_what_was_never_tried(
+    environment: dict[str, str], milepost: Milepost, simulator: Ready
+) -> None:
+    """Each by its id; who probes need not hear what was never tried."""
+    await milepost.store.capabilities.note(Fact.PRIVATE_DATA, holds=False, evidence="not seen")
+    findings = await found(environment)
+    untried = findings["account, untried"]
+    assert "late_link" in untried.found
+    assert "Run: milepost doctor --probe --survey SV_…" == untried.fix
+    assert findings["account"].found.startswith("proved not to be so, as of 2")
+    assert findings["account"].found.endswith(": private_data")
+    await landed(milepost, simulator)
+    assert "Run: milepost doctor --probe" == (await found(environment))["account, untried"].fix
+    probing = {finding.what for finding in await examine(environment, probing=True)}
+    assert (True, False) == ("account" in probing, "account, untried" in probing)
+
+
+async def test_responses_that_nothing_matches_are_told(
+    environment: dict[str, str], milepost: Milepost
+) -> None:
+    """Neither what the survey sees nor the history tells whose they are."""
+    for fact in (Fact.PRIVATE_DATA, Fact.HISTORY_LINKS):
+        await milepost.store.capabilities.note(fact, holds=False, evidence="not seen")
+    finding = (await found(environment))["responses"]
+    assert "warn" == finding.verdict
+    assert "counts" in finding.found
+
+
+async def test_a_pool_whose_links_are_listed_late_has_only_to_wait(
+    environment: dict[str, str],
+    milepost: Milepost,
+    simulator: Ready,
+    switch: Callable[..., Awaitable[None]],
+) -> None:
+    """Nothing has failed, and no command helps; with its survey shut, that is what to mend."""
+    await switch(facts={"links_lag_seconds": 600})
+    await landed(milepost, simulator, slots=1)
+    await milepost.replenish.run_once()
+    finding = (await found(environment))["pool landed"]
+    assert "warn" == finding.verdict
+    assert "failed" not in finding.found
+    assert "1 made, whose link the platform does not list yet" in finding.found
+    assert str(finding.fix).startswith("Wait: ")
+    await switch(survey_active=False)
+    finding = (await found(environment))["pool landed"]
+    assert "Mend milestone landed first." == finding.fix
 
 
 async def test_a_milestone_that_asks_for_more_than_the_account_gives_fails(
@@ -421,6 +473,22 @@ async def test_the_public_address_is_tried(
     with a_server(status, body) as url:
         findings = await found(environment | {"MILEPOST_PUBLIC_URL": url})
     assert verdict == findings["public address"].verdict
+
+
+async def test_a_name_that_does_not_resolve_is_told(environment: dict[str, str]) -> None:
+    """It is no matter of the server."""
+    url = "https://nobody.invalid"
+    finding = (await found(environment | {"MILEPOST_PUBLIC_URL": url}))["public address"]
+    assert ("warn", "the name nobody.invalid leads to no address from here") == (
+        finding.verdict,
+        finding.found,
+    )
+
+
+async def test_an_address_that_the_client_refuses_is_told(environment: dict[str, str]) -> None:
+    """With one that it takes."""
+    plain = environment | {"MILEPOST_UPSTREAM_URL": "http://platform.example/API/v3"}
+    assert "MILEPOST_UPSTREAM_URL" in str((await found(plain))["platform"].fix)
 
 
 async def test_a_public_address_that_nobody_has_is_a_warning(environment: dict[str, str]) -> None:

@@ -32,15 +32,23 @@ from milepost.doctor import (
 )
 from milepost.doctor.belongings import Belongings
 from milepost.doctor.opening import Page
+from milepost.doctor.watching import Look
 from milepost.model import Fact, MilestoneDefinition
 from milepost.simulator import Config, Ready, running
 from milepost.store import Store
-from milepost.upstream import ContactFields, Token, Upstream
+from milepost.upstream import (
+    ContactFields,
+    CreatedTransactions,
+    ItemRefusal,
+    Token,
+    TransactionFields,
+    Upstream,
+)
 
 SECRET = "a secret of at least sixteen bytes"
 DECLARED = ("milepost_ref", "gate")
 
-HASTE = Patience(search=4, links=4, attribution=0.3, person=5, pause=0.05)
+HASTE = Patience(search=4, links=4, attribution=0.3, opening=0.2, person=5, pause=0.05)
 
 AS_HOPED = dict.fromkeys(Fact, "yes") | {Fact.THROTTLE: "not known"}
 """What is found in a world that is as one would have it; nobody provokes a 429."""
@@ -161,6 +169,21 @@ async def stored(world: World) -> dict[Fact, tuple[bool, int | None]]:
         (facts(transaction_batch=False), {Fact.TRANSACTION_BATCH: "no"}),
         (facts(late_transaction=False), {Fact.TRANSACTION_BATCH: "no"}),
         (facts(links_lag_seconds=0.4), {Fact.COMPLETE_LINKS: "no"}),
+        (
+            facts(links_lag_seconds=600),
+            {Fact.COMPLETE_LINKS: "no"}
+            | dict.fromkeys(
+                (
+                    Fact.LATE_LINK,
+                    Fact.HISTORY_LINKS,
+                    Fact.PRIVATE_DATA,
+                    Fact.URL_WINS,
+                    Fact.TRANSACTION_BATCH,
+                    Fact.LONGEST_EXPIRY,
+                ),
+                "not known",
+            ),
+        ),
         (facts(history_links=False), {Fact.HISTORY_LINKS: "no"}),
         (facts(url_wins=False), {Fact.URL_WINS: "no"}),
         (facts(transactions_per_call=1), {Fact.TRANSACTIONS_PER_CALL: "no"}),
@@ -203,6 +226,7 @@ async def test_each_fact_is_told_either_way(world: World, differs: dict[Fact, st
         (facts(transactions_per_call=5), Fact.TRANSACTIONS_PER_CALL, {4}),
         (facts(longest_expiry_days=100), Fact.LONGEST_EXPIRY, {90}),
         (facts(search_lag_seconds=1.2), Fact.PROMPT_SEARCH, {2, 3, 4}),
+        (facts(search_lag_seconds=600), Fact.PROMPT_SEARCH, {4, 5}),
         (facts(links_lag_seconds=1.2), Fact.COMPLETE_LINKS, {2, 3, 4}),
     ],
     indirect=["world"],
@@ -226,6 +250,43 @@ async def test_what_milestones_say_decides_whether_a_distribution_lives_long_eno
     answer = answers(await world.probe(survey_id=None))[Fact.LONGEST_EXPIRY]
     assert ("no", 90) == (answer.answer, answer.figure)
     assert "the milestones ask for 365" in answer.evidence
+
+
+def test_a_first_look_that_comes_late_tells_nothing() -> None:
+    """It waited for room in the budget: what it has found may have come meanwhile."""
+    assert [True, None, False, False] == [
+        look.at_once for look in (Look(1, 1, 0.2), Look(1, 1, 60), Look(1, 2, 1), Look(None, 9, 60))
+    ]
+
+
+def test_where_a_program_is_not_let_in_it_tells_nothing() -> None:
+    """The good link is shut, too, or only to this program."""
+    survey, wall, bad = Page(200, "How was it?"), Page(403, "Robot?"), Page(200, "Incorrect URL")
+    assert [None, None] == [opening.is_open(survey, wall, bad), opening.is_open(wall, wall, bad)]
+    assert [True, False] == [opening.is_open(each, survey, bad) for each in (survey, bad)]
+
+
+@pytest.mark.parametrize(
+    ("refused", "verdict"), [({"0": ItemRefusal(code="NO")}, "no"), ({}, "not known")]
+)
+async def test_a_late_transaction_that_is_not_made_ends_nothing_else(
+    world: World, refused: dict[str, ItemRefusal], verdict: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that is refused is a no; of one that the answer does not name, nothing is known."""
+    make, calls = Belongings.transactions, []
+
+    async def transactions(
+        self: Belongings, wanted: TransactionFields, n: int
+    ) -> CreatedTransactions:
+        """Make all but the second."""
+        calls.append(n)
+        if len(calls) == 2:
+            untold = frozenset({"0"} - refused.keys())
+            return CreatedTransactions(created={}, refused=refused, untold=untold)
+        return await make(self, wanted, n)
+
+    monkeypatch.setattr(Belongings, "transactions", transactions)
+    assert AS_HOPED | {Fact.TRANSACTION_BATCH: verdict} == found(await world.probe())
 
 
 # --- with and without somebody who answers --------------------------------------------------------
@@ -487,6 +548,11 @@ class Terminal:
         os.close(self._main)
         return code
 
+    def hang_up(self) -> int:
+        """Close the terminal under the command; returns its exit code, once it has ended."""
+        os.close(self._main)
+        return self.process.wait(60)
+
 
 @pytest.mark.parametrize("keys", ["n\n", "\n", ""], ids=["shut", "answered", "seen-by-itself"])
 async def test_whoever_sits_at_the_terminal_is_asked(
@@ -506,6 +572,33 @@ async def test_whoever_sits_at_the_terminal_is_asked(
     late = re.search(r"(yes|no)\W[^\n]*  A link that is built for a contact added later", shown)
     assert late is not None, shown
     assert ("no" if keys == "n\n" else "yes") == late[1], shown
+
+
+@pytest.mark.parametrize("how", ["SIGTERM", "hung-up"])
+async def test_a_probe_that_loses_its_terminal_takes_everything_away_first(
+    world: World, how: str
+) -> None:
+    """As after Ctrl-C, and whatever it still wants to print."""
+    terminal = Terminal(world.environment, "doctor", "--probe", "--survey", world.ready.survey_id)
+    await asyncio.to_thread(terminal.read_until, r"press Enter: ")
+    assert Counter() != await world.left()
+    if how == "SIGTERM":
+        terminal.process.terminate()
+        await asyncio.to_thread(terminal.read_until, "")
+        assert 130 == await asyncio.to_thread(terminal.close)
+    else:
+        assert await asyncio.to_thread(terminal.hang_up)
+    assert Counter() == await world.left()
+
+
+def test_a_survey_that_is_none_is_refused_at_once(world: World) -> None:
+    """With one that could be; nothing was looked at."""
+    result = run(world, "--probe", "--survey", "SV_…")
+    assert 2 == result.exit_code
+    assert result.stderr.startswith(
+        "milepost: --survey: 'SV_…' is not the id of a survey, such as SV_0123456789abcde"
+    )
+    assert "" == result.stdout
 
 
 def run(world: World, *arguments: str) -> Result:

@@ -7,11 +7,12 @@ import errno
 import json
 import logging
 import os
+import re
 import signal
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import SEEK_END
 from pathlib import Path
 from shutil import get_terminal_size
@@ -43,8 +44,13 @@ T = TypeVar("T")
 
 DEFAULT_PORT = 8700
 
+GONE = frozenset({errno.EIO, errno.EPIPE})
+"""How writing to a terminal fails that was closed."""
+
 INTERRUPTED = 128 + signal.SIGINT
 """The exit code of a command that was ended by Ctrl-C, SIGTERM or a terminal that was closed."""
+
+SURVEY_ID = re.compile("SV_[0-9A-Za-z]{15}")
 
 MOST_LISTED = 20
 """Bad rows that a person is shown; `--json` has more."""
@@ -709,7 +715,7 @@ def explain_link(*, url: str) -> None:
     "--wait",
     default=300,
     show_default=True,
-    type=click.IntRange(0, 86_400),
+    type=click.IntRange(0, 1_800),
     help="Seconds that you have to answer the probe's survey; with 0 you are not asked.",
 )
 @click.option(
@@ -727,16 +733,22 @@ def doctor_(*, probe: bool, survey: str | None, wait: int, throttle: bool, as_js
     """
     if not probe and (survey or throttle):
         raise click.UsageError(f"{'--survey' if survey else '--throttle'} goes with --probe")
+    if survey is not None and not SURVEY_ID.fullmatch(survey):
+        raise click.UsageError(
+            f"--survey: {survey!r} is not the id of a survey, such as SV_0123456789abcde"
+        )
     from milepost import doctor
 
-    findings = uvloop.run(doctor.examine())
+    with _unlogged():
+        findings = uvloop.run(doctor.examine(probing=probe))
     told: dict[str, Any] = {"findings": msgspec.to_builtins(findings)}
     is_well = all(finding.verdict != "fail" for finding in findings)
     if not as_json:
         for finding in findings:
             _tell(finding.verdict, f"{finding.what}: {finding.found}", finding.fix)
     if probe and findings[1:]:  # with wrong settings there is nothing to probe
-        report = _probe(survey, wait, throttle=throttle, quiet=as_json)
+        with _unlogged():
+            report = _probe(survey, wait, throttle=throttle, quiet=as_json)
         told["probe"] = msgspec.to_builtins(report)
         is_well = is_well and not report.remains
         if not as_json:
@@ -747,6 +759,24 @@ def doctor_(*, probe: bool, survey: str | None, wait: int, throttle: bool, as_js
         raise SystemExit(1)
 
 
+@contextmanager
+def _unlogged() -> Iterator[None]:
+    """Keep log lines out of a report that says the same; with -v they are wanted."""
+    if log.isEnabledFor(logging.INFO):
+        yield
+        return
+    # But what a probe that is broken off leaves behind is told nowhere else.
+    levels = {"milepost": logging.CRITICAL, "milepost.doctor": logging.WARNING}
+    before = {name: logging.getLogger(name).level for name in levels}
+    try:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+        yield
+    finally:
+        for name, level in before.items():
+            logging.getLogger(name).setLevel(level)
+
+
 def _probe(survey: str | None, wait: int, *, throttle: bool, quiet: bool) -> doctor.Report:
     """Probe, with whoever is there to answer the survey: a person, or the simulator's machine."""
     from rich.console import Console
@@ -754,21 +784,84 @@ def _probe(survey: str | None, wait: int, *, throttle: bool, quiet: bool) -> doc
     from milepost import doctor
 
     is_watched = sys.stderr.isatty() and not quiet
-    with Console(stderr=True, quiet=not is_watched).status("probing") as status:
+    status = Console(stderr=True, quiet=not is_watched).status("probing")
+    try:
+        status.start()
         answerer: doctor.Answerer | None = None
         if wait and settings.load().simulated:
             answerer = doctor.FormFiller()
         elif wait and is_watched and sys.stdin.isatty():
             answerer = _Person(status)
         return uvloop.run(
-            doctor.probe(
-                survey_id=survey,
-                answerer=answerer,
-                patience=doctor.Patience(person=float(wait)),
-                throttle=throttle,
-                progress=status.update,
+            _until_ended(
+                lambda progress: doctor.probe(
+                    survey_id=survey,
+                    answerer=answerer,
+                    patience=doctor.Patience(person=float(wait)),
+                    throttle=throttle,
+                    progress=progress,
+                ),
+                status.update,
             )
         )
+    except OSError as error:
+        if error.errno not in GONE:
+            raise
+        raise KeyboardInterrupt from error
+    finally:
+        with suppress(OSError):
+            status.stop()
+
+
+async def _until_ended(
+    work: Callable[[Callable[[str], None]], Awaitable[T]], show: Callable[[str], None]
+) -> T:
+    """Work, and break it off once when this process is to end or its terminal is gone.
+
+    What the work does on its way out is not broken off: a terminal that is closed may say so twice.
+
+    Args:
+        work: is handed what it is to tell its progress.
+        show: shows the progress; may raise OSError.
+
+    Raises:
+        KeyboardInterrupt: it was broken off.
+    """
+    loop = asyncio.get_running_loop()
+    is_ending = False
+
+    def end() -> None:
+        """Break the work off."""
+        nonlocal is_ending
+        if not is_ending:
+            is_ending = True
+            task.cancel()
+
+    def tell(what: str) -> None:
+        """Show what is done, as long as there is a terminal."""
+        try:
+            show(what)
+        except OSError:
+            end()
+
+    task = asyncio.ensure_future(work(tell))
+    before = {
+        number: handler
+        for number in (signal.SIGTERM, signal.SIGHUP)
+        if (handler := signal.getsignal(number)) is not signal.SIG_IGN  # as under nohup
+    }
+    for number in before:
+        loop.add_signal_handler(number, end)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        if is_ending:
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        for number, handler in before.items():
+            loop.remove_signal_handler(number)
+            signal.signal(number, handler)
 
 
 class _Person:
@@ -790,8 +883,9 @@ class _Person:
         try:
             line = await _line()
         finally:
-            click.echo(err=True)
-            self._status.start()
+            with suppress(OSError):  # the terminal may be gone, and there is more to end
+                click.echo(err=True)
+                self._status.start()
         if not line:
             return "nobody"
         return "shut" if line.strip().lower().startswith("n") else "answered"
@@ -836,6 +930,11 @@ def _tell_report(report: doctor.Report) -> None:
         _tell(answer.answer, answer.assumption, seen, so, room=9)
     for response_id in report.responses:
         click.echo(f"\nThe survey has kept a response that is no customer's: {response_id}")
+    if report.unnamed_responses:
+        click.echo(
+            f"\nThe survey may have kept {report.unnamed_responses} more, of Milepost Probe, whose "
+            "ids the platform does not tell."
+        )
     if report.remains:
         click.echo("\nThis is left at the platform, and should be removed by hand:\n")
     for remains in report.remains:

@@ -196,16 +196,16 @@ def check_account(
         raise InvalidMilestone(
             "The account makes no distribution on a list that holds only our probe, so no pool can "
             "be made ahead of events.",
-            fix="Have the platform's support allow it, or use route "
-            '"stepwise" where it is available.',
+            fix="Have the platform's support allow it, then probe again; else it takes route "
+            '"stepwise", which a later version brings.',
             field="route",
         )
     if not known and not account.holds(Fact.ONE_CONTACT):
         raise InvalidMilestone(
             "The directory does not merge contacts, although it names criteria: each link would "
             "make another contact of the same person.",
-            fix="Have merging switched on at the platform, or use route "
-            '"transaction" where it is available.',
+            fix="Have merging switched on at the platform, then probe again; else it takes route "
+            '"transaction", which a later version brings.',
             field="route",
         )
     if definition.membership == "ahead" and not account.holds(Fact.LATE_LINK):
@@ -253,7 +253,7 @@ _CAUTIONS: Final[Mapping[Fact, Caution]] = {
         code="data-not-in-survey",
         detail="The survey does not see data that are private to a list, so none are sent: "
         "responses are joined with events by the ledger alone.",
-        fix='Route "transaction", where it is available, brings data into the survey.',
+        fix="Nothing in this version brings them into the survey: join by the ledger.",
     ),
     Fact.COMPLETE_LINKS: Caution(
         code="links-listed-late",

@@ -9,11 +9,13 @@ from datetime import datetime
 
 import psycopg
 import pytest
+from sqlalchemy import text
 from tests.store.conftest import Register, Sql, event, issued
 
 from milepost.errors import DatabaseBusy, EventMismatch, UnknownRegistrant
 from milepost.model import LinkState, RegistrantDetails
 from milepost.store import Store
+from milepost.store.connections import Connections
 from milepost.store.links import Asked
 
 LOCK = "SELECT 1 FROM registrants WHERE ref = %s FOR NO KEY UPDATE"
@@ -215,3 +217,22 @@ async def test_lost_connections_fail_at_once_and_come_back(
             except DatabaseBusy:
                 continue
             break
+
+
+async def test_decisions_are_newer_than_locks_whatever_the_server_prefers(
+    database_url: str,
+) -> None:
+    """The snapshot of a transaction that repeats its reads would be as old as its locks."""
+    joint = "&" if "?" in database_url else "?"
+    preferring = f"{database_url}{joint}options=-c%20default_transaction_isolation%3Dserializable"
+    connections = Connections(preferring)
+    await connections.open()
+    try:
+        async with connections.path() as path:
+            cursor = await path.execute("SHOW transaction_isolation")
+            assert {"transaction_isolation": "read committed"} == await cursor.fetchone()
+        async with connections.transaction() as transaction:
+            shown = await transaction.execute(text("SHOW transaction_isolation"))
+            assert "read committed" == shown.scalar_one()
+    finally:
+        await connections.close()

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from milepost.errors import DatabaseBusy
+from milepost.store.connections import Sacrificed
 from milepost.store.grouping import GroupCommit
 
 
@@ -28,6 +29,8 @@ class Ledger:
         await self.open.wait()
         if self.busy:
             raise DatabaseBusy("away")
+        if "!" in items:
+            raise Sacrificed("for another one")
         if "bad" in items:
             raise ValueError("bad")
         return [item.upper() for item in items]
@@ -124,6 +127,14 @@ async def test_a_lost_database_fails_everybody_at_once() -> None:
     assert 1 == len(ledger.batches)
     ledger.busy = False
     assert ("A", True) == await group.submit("a")
+
+
+async def test_a_sacrificed_batch_fails_by_itself() -> None:
+    """Those in the queue have met nobody, and are tried."""
+    group = Ledger().group(most=2)
+    outcomes = await asyncio.gather(*map(group.submit, "a!cd"), return_exceptions=True)
+    assert [Sacrificed, Sacrificed] == [type(outcome) for outcome in outcomes[:2]]
+    assert [("C", True), ("D", True)] == outcomes[2:]
 
 
 async def test_one_who_gives_up_takes_nobody_along() -> None:

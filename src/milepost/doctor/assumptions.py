@@ -71,8 +71,8 @@ _ASSUMPTIONS: Final[Mapping[Fact, _Assumption]] = {
     ),
     Fact.TRANSACTION_BATCH: _Assumption(
         "A batch takes a distribution, and the built link of a transaction added later opens.",
-        "Route transaction is open to this account.",
-        "Route transaction is closed to this account.",
+        "Nothing yet: no route of this version makes links of transactions, but a later one can.",
+        "Nothing yet: no route of this version makes links of transactions, nor can a later one.",
     ),
     Fact.COMPLETE_LINKS: _Assumption(
         "The link of a contact is listed at once.",
@@ -92,8 +92,9 @@ _ASSUMPTIONS: Final[Mapping[Fact, _Assumption]] = {
     ),
     Fact.TRANSACTIONS_PER_CALL: _Assumption(
         "Several transactions can be made by one call.",
-        "Events that come close together share the calls of route transaction.",
-        "Each event needs calls of its own under route transaction.",
+        "Nothing yet: no route of this version makes transactions. Events could share their calls.",
+        "Nothing yet: no route of this version makes transactions. Each event would need calls of "
+        "its own.",
     ),
     Fact.LONGEST_EXPIRY: _Assumption(
         "A distribution lives as long as milestones say.",

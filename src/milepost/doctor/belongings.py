@@ -1,12 +1,13 @@
 """What a probe has made at the platform, and how it is taken away again.
 
-Everything carries the name `milepost probe <deployment> <moment>`: what a probe that was killed has
-left behind is known by it, and taken away by the next one.
+Everything carries the name `milepost probe <deployment> <moment> <run> <survey>`: what a probe that
+was killed has left behind is known by it, and taken away by the next one.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
@@ -32,6 +33,7 @@ T = TypeVar("T")
 
 PREFIX: Final = "milepost probe"
 _MOMENT: Final = "%Y%m%dT%H%M%SZ"
+_SURVEY: Final = re.compile(r"\bSV_[0-9A-Za-z]{15}\b")
 
 FORGOTTEN: Final = timedelta(hours=2)
 """A probe that began so long ago has ended: with all its waiting one takes minutes."""
@@ -115,7 +117,8 @@ class Belongings:
         self._doubts: list[Remains] = []
         self._doubtful: set[str] = set()
         self._lists = 0
-        self.name = f"{PREFIX} {deployment_id} {now.astimezone(UTC):{_MOMENT}}"
+        moment = f"{now.astimezone(UTC):{_MOMENT}}"
+        self.name = f"{PREFIX} {deployment_id} {moment} {self._run} {survey_id}"
 
     async def patiently(self, call: Callable[[], Awaitable[T]]) -> T:
         """Make a call, and wait where there is no room for it; nothing was sent, or done, then."""
@@ -244,27 +247,38 @@ class Belongings:
     async def _find(self, is_meant: Callable[[str], bool]) -> None:
         """Remember the lists of these names, and what stands on them."""
         mine = self._upstream.mailing_lists(self._directory_id)
-        lists = [known.list_id async for known in mine if is_meant(known.name)]
-        if not lists:
-            return
+        lists = {known.list_id: known.name async for known in mine if is_meant(known.name)}
         for list_id in lists:
             self._keep("mailing list", list_id)
             async for member in self._upstream.list_contacts(self._directory_id, list_id):
                 if (member.ref or "").startswith(self._ref("")):
                     self._keep("contact", member.contact_id)
-        async for known in self._upstream.distributions(self._survey_id):
-            if known.list_id in lists:
-                self._keep("distribution", known.distribution_id)
+                    self._doubtful.add(member.contact_id)
+        for survey_id in {survey for name in lists.values() for survey in _SURVEY.findall(name)}:
+            async for known in self._upstream.distributions(survey_id):
+                if known.list_id in lists:
+                    self._keep("distribution", known.distribution_id)
 
     async def _find_doubtful(self) -> None:
         """Look for what calls may have made that had no outcome."""
         if any(doubt.kind in _FOUND_BY_LIST for doubt in self._doubts):
             await self._find(lambda name: name.startswith(self.name))
             self._doubts = [doubt for doubt in self._doubts if doubt.kind not in _FOUND_BY_LIST]
+
+    async def _find_transactions(self) -> None:
+        """Look for transactions of contacts that may have more than is known."""
         for contact_id in self._doubtful:
             made = self._upstream.contact_transactions(self._directory_id, contact_id)
-            async for transaction in made:
-                self._keep("transaction", transaction.transaction_id)
+            try:
+                async for transaction in made:
+                    self._keep("transaction", transaction.transaction_id)
+            except NotFound:
+                continue  # whoever is gone has none
+            except CallFailed as error:
+                name = f"{self.name}, of {contact_id}"
+                self._doubts.append(
+                    Remains(kind="transaction", id=None, name=name, because=str(error))
+                )
 
     def _is_forgotten(self, name: str) -> bool:
         head = f"{PREFIX} {self._deployment_id} "
@@ -280,6 +294,7 @@ class Belongings:
         """Remove all that was made; returns what is, or may be, still there."""
         with suppress(CallFailed):  # then it is told as what may be there
             await self._find_doubtful()
+        await self._find_transactions()
         left = list(self._doubts)
         lists = frozenset(thing.id for thing in self._things if thing.kind == "mailing list")
         for row in _rows(self._things):

@@ -6,19 +6,22 @@ other (the directory, the survey of a milestone) is compared where both answer.
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime
 from ipaddress import ip_address
 from typing import Final, Literal
 from urllib.parse import urlsplit
 
 import httpx
+import msgspec
 from msgspec import Struct
 
 from milepost import app, policy, settings
 from milepost.budget import Budget, Standing
-from milepost.errors import InvalidMilestone, MilepostError
+from milepost.errors import ConfigurationError, InvalidMilestone, MilepostError
 from milepost.model import Capabilities, Deployment, Fact, LinkState, Milestone, Purpose
 from milepost.payload import REFERENCE_FIELD
 from milepost.settings import Settings
@@ -72,8 +75,15 @@ class _Ledger(Struct, frozen=True, kw_only=True):
     standings: Sequence[Standing]
 
 
-async def examine(environment: Mapping[str, str] = os.environ) -> list[Finding]:
-    """Look at settings, database and platform, as far as each can be reached."""
+async def examine(
+    environment: Mapping[str, str] = os.environ, *, probing: bool = False
+) -> list[Finding]:
+    """Look at settings, database and platform, as far as each can be reached.
+
+    Args:
+        environment: the settings.
+        probing: a probe comes next: what was never tried needs no saying.
+    """
     try:
         given = settings.load(environment)
     except MilepostError as error:
@@ -81,7 +91,7 @@ async def examine(environment: Mapping[str, str] = os.environ) -> list[Finding]:
     where = "the simulator on this machine" if given.simulated else given.upstream_url
     findings = [Finding(what="settings", verdict="ok", found=f"the platform is {where}")]
     try:
-        findings += await _whole(given)
+        findings += await _whole(given, probing=probing)
     except MilepostError as error:
         findings += [_unusable_database(given, error), *await _platform(given)]
     return [*findings, await _public_address(given)]
@@ -90,7 +100,7 @@ async def examine(environment: Mapping[str, str] = os.environ) -> list[Finding]:
 # --- the database ---------------------------------------------------------------------------------
 
 
-async def _whole(given: Settings) -> list[Finding]:
+async def _whole(given: Settings, *, probing: bool) -> list[Finding]:
     """Look at everything, if there is a database."""
     with app.database(given) as url:
         async with (
@@ -101,10 +111,12 @@ async def _whole(given: Settings) -> list[Finding]:
         ):
             server = await store.census.server()
             ledger = await _ledger(store, budget)
+            platform = await _platform(given, ledger, budget)
+            failed = frozenset(finding.what for finding in platform if finding.verdict == "fail")
             return [
                 *_of_server(given, server),
-                *await _platform(given, ledger, budget),
-                *_of_ledger(ledger),
+                *platform,
+                *_of_ledger(ledger, failed, probing=probing),
             ]
 
 
@@ -266,7 +278,12 @@ def _unusable_platform(given: Settings, error: MilepostError) -> Finding:
             )
         case Unreachable():
             fix = "See whether MILEPOST_UPSTREAM_URL names the account's data centre."
-    return Finding(what="platform", verdict="fail", found=str(error), fix=fix)
+        case ConfigurationError():
+            fix = "Set MILEPOST_UPSTREAM_URL to such as https://fra1.qualtrics.com/API/v3"
+    found = str(error)
+    if given.simulated and isinstance(error, Unreachable):
+        found = f"nothing listens at {urlsplit(given.upstream_url).netloc}"
+    return Finding(what="platform", verdict="fail", found=found, fix=fix)
 
 
 def _data_centre(given: Settings, account: Account, notices: Sequence[str]) -> Finding:
@@ -316,6 +333,17 @@ def _directory(
     known = {directory.directory_id: directory for directory in directories}
     usual = next((d for d in directories if d.is_default), None)
     directory = known.get(given.directory_id) if given.directory_id else usual
+    ours = ledger.deployment if ledger else None
+    if ours and ours.directory_id not in {None, *known}:
+        return [
+            Finding(
+                what="directory",
+                verdict="fail",
+                found=f"this database belongs to directory {ours.directory_id}, which the account "
+                f"does not have; it has {', '.join(known) or 'none'}",
+                fix="Mend MILEPOST_UPSTREAM_URL or the token, or use another database.",
+            )
+        ]
     if directory is None:
         return [
             Finding(
@@ -325,7 +353,6 @@ def _directory(
                 fix=f"Set MILEPOST_DIRECTORY_ID to one of: {', '.join(known) or '(it has none)'}.",
             )
         ]
-    ours = ledger.deployment if ledger else None
     if ours and ours.directory_id not in {None, directory.directory_id}:
         return [
             Finding(
@@ -416,7 +443,8 @@ def _of_survey(what: str, milestone: Milestone, survey: SurveyDefinition) -> Fin
             what=what,
             verdict="fail",
             found=f"survey {survey_id} is not active",
-            fix="Activate it: no distribution can be made for it.",
+            fix="Activate it: no distribution can be made for it, and the links that were given, "
+            "and are given now, lead to a closed page.",
         )
     wanted = {field.name for field in milestone.definition.fields} | {REFERENCE_FIELD}
     if missing := sorted(wanted - survey.fields):
@@ -442,18 +470,21 @@ def _of_survey(what: str, milestone: Milestone, survey: SurveyDefinition) -> Fin
 # --- what the database says -----------------------------------------------------------------------
 
 
-def _of_ledger(ledger: _Ledger) -> list[Finding]:
+def _of_ledger(ledger: _Ledger, failed: AbstractSet[str], *, probing: bool) -> list[Finding]:
+    """Look at what is written down; `failed` has what the platform was seen to lack."""
     return [
-        *(_pool(milestone, ledger) for milestone in ledger.milestones),
+        *(_pool(milestone, ledger, failed) for milestone in ledger.milestones),
         *_lists(ledger.milestones),
-        _account_allows(ledger.capabilities),
+        *([] if probing else _untried(ledger)),
+        *_account_allows(ledger.capabilities),
+        *_matching(ledger.capabilities),
         *(finding for each in ledger.milestones for finding in _cautions(each, ledger)),
         _room(ledger.standings),
         _unsettled(ledger),
     ]
 
 
-def _pool(milestone: Milestone, ledger: _Ledger) -> Finding:
+def _pool(milestone: Milestone, ledger: _Ledger, failed: AbstractSet[str]) -> Finding:
     what = f"pool {milestone.key}"
     definition = milestone.definition
     pool = ledger.pools.get(milestone.key)
@@ -475,12 +506,17 @@ def _pool(milestone: Milestone, ledger: _Ledger) -> Finding:
         )
     if ready < definition.slots:
         why = f"; the last one failed: {pool.last_error}" if pool and pool.last_error else ""
-        return Finding(
-            what=what,
-            verdict="warn",
-            found=f"{found}{why}",
-            fix="Run: milepost run replenish",
-        )
+        fix = "Run: milepost run replenish"
+        if pool and pool.unlisted:
+            why += f"; {pool.unlisted} made, whose link the platform does not list yet"
+        if f"milestone {milestone.key}" in failed:
+            fix = f"Mend milestone {milestone.key} first."
+        elif pool and pool.unlisted and not pool.last_error:
+            fix = (
+                "Wait: the platform lists links late, and `milepost serve` or `milepost work` "
+                "looks again by itself."
+            )
+        return Finding(what=what, verdict="warn", found=f"{found}{why}", fix=fix)
     return Finding(what=what, verdict="ok", found=found)
 
 
@@ -498,37 +534,63 @@ def _lists(milestones: Sequence[Milestone]) -> list[Finding]:
     ]
 
 
-def _account_allows(capabilities: Capabilities) -> Finding:
-    what = "account"
-    untried = [fact for fact in capabilities.unprobed if fact is not Fact.THROTTLE]
-    if untried:
-        named = ", ".join(fact.replace("_", " ") for fact in untried)
-        return Finding(
-            what=what,
+def _untried(ledger: _Ledger) -> list[Finding]:
+    untried = [fact for fact in ledger.capabilities.unprobed if fact is not Fact.THROTTLE]
+    if not untried:
+        return []
+    is_used = any(milestone.state == "active" for milestone in ledger.milestones)
+    return [
+        Finding(
+            what="account, untried",
             verdict="warn",
-            found=f"taken for granted and never tried: {named}",
-            fix="Run: milepost doctor --probe",
+            found=f"taken for granted and never tried: {', '.join(untried)}",
+            fix="Run: milepost doctor --probe" + ("" if is_used else " --survey SV_…"),
         )
+    ]
+
+
+def _account_allows(capabilities: Capabilities) -> list[Finding]:
     known = capabilities.known.values()
+    if not known:
+        return []
     oldest = min(capability.probed_at for capability in known)
-    denied = [capability.fact.replace("_", " ") for capability in known if not capability.holds]
+    denied = [capability.fact for capability in known if not capability.holds]
     when = f"as of {oldest.astimezone(UTC):%Y-%m-%d}"
-    if denied:
-        return Finding(
-            what=what,
+    if not denied:
+        found = f"all that was tried was proved, {when}"
+        return [Finding(what="account", verdict="ok", found=found)]
+    return [
+        Finding(
+            what="account",
             verdict="warn",
             found=f"proved not to be so, {when}: {', '.join(denied)}",
             fix="Milepost does without. docs/doctor.md says what that costs; probe again when the "
             "account has changed.",
         )
-    return Finding(what=what, verdict="ok", found=f"all that routes rest on was proved, {when}")
+    ]
+
+
+def _matching(capabilities: Capabilities) -> list[Finding]:
+    if capabilities.holds(Fact.PRIVATE_DATA) or capabilities.holds(Fact.HISTORY_LINKS):
+        return []
+    return [
+        Finding(
+            what="responses",
+            verdict="warn",
+            found="neither private_data nor history_links holds: responses can be matched by "
+            "nothing but the distribution's counts",
+            fix="Ask the platform's support for either, or do without knowing whose a response is.",
+        )
+    ]
 
 
 def _cautions(milestone: Milestone, ledger: _Ledger) -> list[Finding]:
     """What of the account concerns this milestone, but that it was never tried: that is said."""
     what = f"milestone {milestone.key}, route {milestone.definition.route}"
+    # What it is exempt from by having been there before; but each distribution asks for its days.
+    earlier = msgspec.structs.replace(milestone.definition, link_days=0)
     try:
-        policy.check_account(milestone.definition, ledger.capabilities, milestone.definition)
+        policy.check_account(milestone.definition, ledger.capabilities, earlier)
     except InvalidMilestone as error:
         return [Finding(what=what, verdict="fail", found=error.detail, fix=error.fix)]
     return [
@@ -597,6 +659,16 @@ async def _public_address(given: Settings) -> Finding:
             verdict="warn",
             found="MILEPOST_PUBLIC_URL is missing: short links lead to this machine",
             fix="Set it to where customers reach Milepost, such as https://links.example.com",
+        )
+    host = urlsplit(given.public_url).hostname or ""
+    try:
+        await asyncio.get_running_loop().getaddrinfo(host, None)
+    except OSError:
+        return Finding(
+            what=what,
+            verdict="warn",
+            found=f"the name {host} leads to no address from here",
+            fix="Give it one in the DNS, or mend MILEPOST_PUBLIC_URL.",
         )
     address = f"{given.public_url}/health/live"
     try:

@@ -86,7 +86,7 @@ class Page(Struct, frozen=True):
 
 
 async def page(url: str) -> Page | None:
-    """Open a link once, as nobody in particular; None: there is no answer.
+    """Open a link once, as nobody in particular; None: there is no answer, or not to the link.
 
     Nothing that belongs to us goes along: no token, no cookie. Redirects are followed, since the
     link of a brand's own address may lead on.
@@ -105,6 +105,8 @@ async def page(url: str) -> Page | None:
                     break
     except (httpx.HTTPError, httpx.InvalidURL):
         return None
+    if answer.status_code == httpx.codes.TOO_MANY_REQUESTS or answer.is_server_error:
+        return None  # it is about who asks, or about the server
     return Page(answer.status_code, visible(body.decode(errors="replace")))
 
 
@@ -118,6 +120,8 @@ def is_open(seen: Page | None, good: Page | None, bad: Page | None) -> bool | No
     """Whether a link opens, by what the good and the bad one show; None: it cannot be told."""
     if seen is None or good is None or bad is None or good == bad:
         return None
+    if not httpx.codes.is_success(good.status):
+        return None  # a program is not let in, whatever the link
     if seen in (good, bad):
         return seen == good
     if (seen.status == good.status) != (seen.status == bad.status):

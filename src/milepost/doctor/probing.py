@@ -27,6 +27,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Final
 from urllib.parse import quote
 
@@ -44,6 +45,7 @@ from milepost.payload import REFERENCE_FIELD
 from milepost.store import Store
 from milepost.upstream import (
     CallFailed,
+    CreatedTransactions,
     HistoryEntry,
     ListedLink,
     NotFound,
@@ -113,6 +115,8 @@ class Report(Struct, frozen=True, kw_only=True):
     """One for each fact, in the order of `Fact`."""
     responses: tuple[str, ...]
     """The ids, `R_…`, of responses to the survey that answering has made: they stay in it."""
+    unnamed_responses: int
+    """How many more are said to have been made, whose ids the platform does not tell."""
     remains: tuple[Remains, ...]
 
 
@@ -220,6 +224,7 @@ class Probing:
         self._earlier = Capabilities()
         self._throttled: Throttled | None = None
         self._responses: list[str] = []
+        self._unnamed = 0
         self._with_phone = False
 
     async def run(self) -> Report:
@@ -251,6 +256,7 @@ class Probing:
             survey_id=self._survey_id,
             answers=tuple(self._answers[fact] for fact in Fact),
             responses=tuple(self._responses),
+            unnamed_responses=self._unnamed,
             remains=tuple(remains),
         )
 
@@ -286,7 +292,7 @@ class Probing:
                 lambda: watch.listed(distribution_id, lookup_id), watch.patience.links
             )
             ground, why = learn(distribution_id, lookup_id, listed)
-            await self._live_long(list_id, lookup_id)
+            await self._live_long(list_id, lookup_id, listed)
             await self._sight(list_id, distribution_id, listed)
         await self._transact(probe_id, list_id)
         await self._come_late(list_id, ground, why, survey)
@@ -319,12 +325,13 @@ class Probing:
         company = self._belongings.person("b", with_phone=self._with_phone)
         await self._belongings.contact(list_id, company)
         distribution_id, second = None, "accepted"
+        verdict: Verdict = "no"
         try:
             distribution_id = await self._belongings.distribution(list_id, _days(PROBES_DAYS))
         except Refused as error:
-            second = _because(error)
+            verdict, second = "not known", _because(error)  # company is not what it lacks
         evidence = f"it was {refusal}; with a second contact in the list: {second}"
-        await self._say(Fact.PROBE_ONLY_DISTRIBUTION, "no", evidence)
+        await self._say(Fact.PROBE_ONLY_DISTRIBUTION, verdict, evidence)
         return contact_id, lookup_id, distribution_id
 
     async def _merge(self, list_id: str) -> None:
@@ -348,7 +355,7 @@ class Probing:
             )
             await self._say(Fact.SAME_LOOKUP, _verdict(is_same), evidence)
 
-    async def _live_long(self, list_id: str, lookup_id: str) -> None:
+    async def _live_long(self, list_id: str, lookup_id: str, probes: Look[ListedLink]) -> None:
         """Ask for distributions that live long, the longest first."""
         watch = self._watch
         async with self._trying(Fact.LONGEST_EXPIRY):
@@ -366,12 +373,16 @@ class Probing:
                         raise
                     refused = f", {days} {_because(error)}"
                     continue
-                listed = await watch.listed(made, lookup_id)
+                patience = watch.patience.links if probes.found is not None else 0.0
+                listed = await watch.until(partial(watch.listed, made, lookup_id), patience)
                 evidence = f"{days} days were accepted{refused or ''}"
-                kept = days if listed is None else _days_kept(days, expires_at, listed)
-                if listed is not None:
-                    lives = "as long" if kept == days else f"for {kept}"
-                    evidence += f", and its links live {lives}"
+                if listed.found is None or listed.found.expires_at is None:
+                    told = f"{evidence}; that its links live as long is not told"
+                    await self._say(Fact.LONGEST_EXPIRY, "not known", told)
+                    return
+                kept = _days_kept(days, expires_at, listed.found.expires_at)
+                lives = "as long" if kept == days else f"for {kept}"
+                evidence += f", and its links live {lives}"
                 evidence += f"; the milestones ask for {needed}" if wanted else ""
                 await self._say(
                     Fact.LONGEST_EXPIRY, _verdict(kept >= needed), evidence, figure=kept
@@ -410,9 +421,11 @@ class Probing:
             )
             waits = [probes.after, listed.after]
             all_found = probes.found is not None and listed.found is not None
+            is_late = False in (probes.at_once, listed.at_once)
+            is_told = None not in (probes.at_once, listed.at_once)
             await self._say(
                 Fact.COMPLETE_LINKS,
-                _verdict(probes.at_once and listed.at_once),
+                "no" if is_late else "yes" if is_told else "not known",
                 f"{probes.told('the link of the probe')}; {listed.told('that of a late contact')}",
                 figure=max((each for each in waits if each is not None), default=None)
                 if all_found
@@ -452,8 +465,7 @@ class Probing:
         watch = self._watch
         first = await self._belongings.transactions(wanted, 1)
         if not first.created:
-            codes = ", ".join(refusal.code or "no code" for refusal in first.refused.values())
-            return f"no transaction can be made of a contact in a list ({codes})", False
+            return _none_made("no transaction can be made of a contact in a list", first)
         (transaction_id,) = first.created.values()
         try:
             batch_id = await self._belongings.batch(transaction_id)
@@ -470,24 +482,41 @@ class Probing:
         ground, why = learn(distribution_id, transaction_id, listed)
         if ground is None:
             return f"a distribution on a batch is accepted; {why}", None
+        return await self._come_late_to(batch_id, ground, wanted)
+
+    async def _come_late_to(
+        self, batch_id: str, ground: Ground, wanted: TransactionFields
+    ) -> tuple[str, bool | None]:
+        """Whether the built link of a transaction opens that is added to a batch last of all."""
+        watch = self._watch
         second = await self._belongings.transactions(wanted, 1)
+        if not second.created:
+            return _none_made("a second transaction is not made", second)
         (late_id,) = second.created.values()
-        await self._belongings.patiently(
-            lambda: self._upstream.add_to_batch(self._directory_id, batch_id, [late_id])
-        )
+        try:
+            await self._belongings.patiently(
+                lambda: self._upstream.add_to_batch(self._directory_id, batch_id, [late_id])
+            )
+        except Refused as error:
+            if not _is_no(error):
+                raise
+            return f"a late transaction in the batch is {_because(error)}", False
         url = ground.template.url(late_id)
         opens = await watch.opens(ground, url)
-        outcome: Outcome = "nobody"
-        if opens is None:
-            outcome = await watch.ask(url, lambda: watch.attributed(ground, late_id, 0))
         told = f"the late transaction's link {_SHOWS[opens]}"
-        match outcome:
-            case "answered":
-                return "somebody answered the survey behind the late transaction's link", True
-            case "shut":
-                return "somebody found the late transaction's link shut", False
-            case _:
-                return told, opens
+        if opens is not None:
+            return told, opens
+        outcome = await watch.ask(url, lambda: watch.attributed(ground, late_id, 0))
+        if outcome != "answered":
+            shut = "somebody found the late transaction's link shut"
+            return (shut, False) if outcome == "shut" else (told, None)
+        attributed = await watch.until(
+            lambda: watch.attributed(ground, late_id, 0), watch.patience.attribution
+        )
+        if not attributed.found:
+            return f"{told}; it is said to be answered, and no response is counted", None
+        await self._note_response(ground, late_id)
+        return "somebody answered the survey behind the late transaction's link", True
 
     async def _come_late(
         self, list_id: str, ground: Ground | None, why: str, survey: SurveyDefinition
@@ -592,11 +621,25 @@ class Probing:
             lambda: watch.answered_entry(late.ground, late.lookup_id), watch.patience.attribution
         )
         if answered.found is None or answered.found.response_id is None:
+            self._unnamed += 1
             return None, "the history does not tell which response it is"
         response_id = answered.found.response_id
         self._responses.append(response_id)
         read = await watch.until(lambda: watch.values(response_id), watch.patience.attribution)
         return read.found, read.told("the response")
+
+    async def _note_response(self, ground: Ground, id_: str) -> None:
+        """Remember a response that stays in the survey."""
+        try:
+            entry = await self._belongings.patiently(
+                lambda: self._watch.answered_entry(ground, id_)
+            )
+        except CallFailed:
+            entry = None
+        if entry is None or entry.response_id is None:
+            self._unnamed += 1
+        else:
+            self._responses.append(entry.response_id)
 
     async def _conclude_private(self, name: str | None, values: Mapping[str, object]) -> None:
         if name is None:
@@ -628,11 +671,16 @@ class Probing:
                     *(
                         self._overcall(self._past_the_budget, distribution_id)
                         for _ in range(THROTTLING_AT_ONCE)
-                    )
+                    ),
+                    return_exceptions=True,  # none goes on behind the others' end
                 )
-                if refused := [error for error in ended if error is not None]:
-                    await self._conclude_throttle(refused[0])
-                    return
+                for error in ended:
+                    if isinstance(error, CallFailed) and error.http_status == _TOO_MANY:
+                        await self._conclude_throttle(error)
+                        return
+                for error in ended:
+                    if error is not None:
+                        raise error
             told = f"{THROTTLING_CALLS:,} calls in a row were answered"
             await self._say(Fact.THROTTLE, "not known", told)
         elif self._throttled is not None:
@@ -641,15 +689,9 @@ class Probing:
             told = "no call was refused as one too many; --throttle provokes it"
             await self._say(Fact.THROTTLE, "not known", told)
 
-    async def _overcall(self, upstream: Upstream, distribution_id: str) -> CallFailed | None:
-        try:
-            async for _ in upstream.history(distribution_id):
-                break
-        except CallFailed as error:
-            if error.http_status == _TOO_MANY:
-                return error
-            raise
-        return None
+    async def _overcall(self, upstream: Upstream, distribution_id: str) -> None:
+        async for _ in upstream.history(distribution_id):
+            break
 
     async def _conclude_throttle(self, error: CallFailed) -> None:
         if not isinstance(error, Throttled):
@@ -690,6 +732,14 @@ class Probing:
             )
 
 
+def _none_made(what: str, made: CreatedTransactions) -> tuple[str, bool | None]:
+    """That a transaction was refused; or that the answer does not tell of it."""
+    if not made.refused:
+        return f"{what}: the answer does not tell of it", None
+    codes = ", ".join(refusal.code or "no code" for refusal in made.refused.values())
+    return f"{what} ({codes})", False
+
+
 def _echo(entry: HistoryEntry, url: str) -> str:
     if entry.link is None or entry.link == url:
         return "the history tells of it" + (" as it was built" if entry.link else "")
@@ -706,11 +756,9 @@ def _days(days: int) -> datetime:
     return datetime.now(UTC) + timedelta(days=days)
 
 
-def _days_kept(days: int, expires_at: datetime, listed: ListedLink) -> int:
+def _days_kept(days: int, expires_at: datetime, listed: datetime) -> int:
     """How many of the days that were asked for a link has, as it is listed."""
-    if listed.expires_at is None:
-        return days
-    lost = expires_at - listed.expires_at
+    lost = expires_at - listed
     return days if lost < _ROUNDING else days - math.ceil(lost / timedelta(days=1))
 
 

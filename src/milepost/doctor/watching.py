@@ -27,6 +27,10 @@ LONGEST_PAUSE: Final = 10.0
 GLANCE_SECONDS: Final = 5.0
 """Between looks whether somebody has answered."""
 
+AT_ONCE_SECONDS: Final = 5.0
+"""What a first look has found within this time was there at once. It may have come late itself: it
+waits for room in the budget, and for the end of a 429."""
+
 
 class Patience(Struct, frozen=True, kw_only=True):
     """How long is waited for what comes late, in seconds."""
@@ -37,6 +41,8 @@ class Patience(Struct, frozen=True, kw_only=True):
     """A link in the platform's list: days have been seen (observed), for which nobody waits."""
     attribution: float = 120.0
     """A response in the distribution's statistics and history, each."""
+    opening: float = 30.0
+    """A link that was built just now, until it opens."""
     person: float = 300.0
     """Somebody's answer to a survey."""
     pause: float = 1.0
@@ -51,21 +57,24 @@ class Look(Struct, Generic[T], frozen=True):
     seconds: float
 
     @property
-    def at_once(self) -> bool:
-        """Whether there was nothing to wait for."""
-        return self.found is not None and self.looks == 1
+    def at_once(self) -> bool | None:
+        """Whether there was nothing to wait for; None: the first look came too late to tell."""
+        if self.found is None or self.looks > 1:
+            return False
+        return True if self.seconds <= AT_ONCE_SECONDS else None
 
     @property
     def after(self) -> int | None:
-        """Seconds, where there was something to wait for."""
-        return None if self.found is None or self.looks == 1 else math.ceil(self.seconds)
+        """Seconds, where there was something to wait for; if it never came, for how long."""
+        return None if self.found is not None and self.looks == 1 else math.ceil(self.seconds)
 
     def told(self, what: str) -> str:
         """Say when it was there, or that it was not."""
         if self.found is None:
             return f"{what} was not there within {self.seconds:.0f} s"
         if self.looks == 1:
-            return f"{what} was there at the first look"
+            late = "" if self.at_once else f", which came only after {math.ceil(self.seconds)} s"
+            return f"{what} was there at the first look{late}"
         return f"{what} was there after {math.ceil(self.seconds)} s"
 
 
@@ -163,10 +172,19 @@ class Watch:
             return None  # history tells of a response earlier than it can be read
 
     async def opens(self, ground: Ground, url: str) -> bool | None:
-        """Whether a link opens, as far as a program can see."""
+        """Whether a link opens, as far as a program can see; it may take a moment to."""
         altered = ground.template.url(_altered(ground.lookup_id))
-        pages = await asyncio.gather(*(opening.page(each) for each in (url, ground.good, altered)))
-        return opening.is_open(*pages)
+        clock = asyncio.get_running_loop().time
+        until, pause = clock() + self.patience.opening, self.patience.pause
+        while True:
+            pages = await asyncio.gather(
+                *(opening.page(each) for each in (url, ground.good, altered))
+            )
+            opens = opening.is_open(*pages)
+            if opens is not False or (left := until - clock()) <= 0:
+                return opens
+            await asyncio.sleep(min(pause, left))
+            pause = min(pause * 2, LONGEST_PAUSE)
 
     async def ask(self, url: str, attributed: Callable[[], Awaitable[bool]]) -> Outcome:
         """Have somebody answer a survey; that the platform counts a response will do, too."""

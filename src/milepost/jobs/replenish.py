@@ -27,7 +27,7 @@ from milepost.model import Capabilities, Deployment, Fact
 from milepost.personal_link import NotAPersonalLink, Template, parse
 from milepost.routes import Untrusted
 from milepost.store import Store
-from milepost.store.pools import PAUSE_SECONDS, Making, TakenOver
+from milepost.store.pools import NOT_LISTED, PAUSE_SECONDS, Making, TakenOver
 from milepost.upstream import CallFailed, ContactFields, Upstream
 
 log = logging.getLogger(__name__)
@@ -200,7 +200,7 @@ class Replenish:
             if template.url(link.lookup_id) != listed.link:
                 raise Untrusted("the probe's link cannot be rebuilt from its template")
             return template
-        raise NotListedYet("the platform does not list the probe's link yet")
+        raise NotListedYet(NOT_LISTED)
 
     async def _find_list(self, name: str) -> str | None:
         lists = self._upstream.mailing_lists(self._directory_id)

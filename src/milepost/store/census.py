@@ -16,6 +16,7 @@ from sqlalchemy import ColumnElement, and_, case, func, select, text, union_all
 
 from milepost.store import tables
 from milepost.store.connections import Connections, plain
+from milepost.store.pools import NOT_LISTED
 
 CONNECTIONS_OF_A_PROCESS: Final = 12
 """The most that one process holds: 6 for the path of an event, 2 for readers of short links, 4 for
@@ -40,7 +41,8 @@ _SERVER: Final = text(
             - current_setting('superuser_reserved_connections')::integer
             - coalesce(current_setting('reserved_connections', true), '0')::integer
             AS connections,
-        (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend') AS in_use,
+        -- Not from pg_stat_activity, where an ordinary role sees of others' sessions too little.
+        (SELECT sum(numbackends) FROM pg_stat_database)::integer AS in_use,
         clock_timestamp() AS clock
     """
 )
@@ -87,8 +89,11 @@ class Pool(Struct, frozen=True, kw_only=True):
     ready: int
     making: int
     stopped: int
+    unlisted: int
+    """Of those in the making: the platform does not list their probe's link yet."""
     stopped_because: str | None
     last_error: str | None
+    """What went wrong; that a link is not listed yet is not."""
 
 
 class Stuck(Struct, frozen=True, kw_only=True):
@@ -144,15 +149,16 @@ class Census:
         list is not known to the platform any more.
         """
         slots, distributions, milestones = tables.slots, tables.distributions, tables.milestones
-        state = distributions.c.state
+        state, error = distributions.c.state, distributions.c.last_error
         query = (
             select(
                 slots.c.milestone,
                 _count(state == "ready").label("ready"),
                 _count(state == "making").label("making"),
                 _count(state == "stopped").label("stopped"),
+                _count(and_(state == "making", error == NOT_LISTED)).label("unlisted"),
                 func.max(distributions.c.stopped_because).label("stopped_because"),
-                func.max(distributions.c.last_error).label("last_error"),
+                func.max(case((error != NOT_LISTED, error))).label("last_error"),
             )
             .join(distributions, distributions.c.slot_id == slots.c.id)
             .join(

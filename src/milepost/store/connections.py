@@ -51,7 +51,10 @@ _OPTIONS: Final = (
     f"-c lock_timeout={LOCK_SECONDS}s "
     f"-c statement_timeout={STATEMENT_SECONDS}s "
     # A process that is frozen amid an import must not keep events of the same people waiting.
-    "-c idle_in_transaction_session_timeout=10s"
+    "-c idle_in_transaction_session_timeout=10s "
+    # Lock, then decide: under any other level the decision's snapshot is as old as the lock's, and
+    # a server or a database may have another one as its default.
+    r"-c default_transaction_isolation=read\ committed"
 )
 
 _PATH_OPTIONS: Final = (

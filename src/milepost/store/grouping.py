@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import Final, Generic, TypeVar
 
 from milepost.errors import DatabaseError
-from milepost.store.connections import Locked
+from milepost.store.connections import Locked, Sacrificed
 
 Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")
@@ -173,8 +173,8 @@ class GroupCommit(Generic[Item, Outcome]):
     async def _settle(self, batch: Sequence[_Entry[Item, Outcome]]) -> None:
         try:
             outcomes = await self._write([entry.item for entry in batch])
-        except Locked as error:
-            # Who waits behind it may have nothing to do with that lock.
+        except (Locked, Sacrificed) as error:
+            # Who waits behind it may have nothing to do with what it met.
             for entry in batch:
                 entry.fail(error)
         except DatabaseError as error:

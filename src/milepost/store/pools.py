@@ -35,6 +35,9 @@ any number."""
 PAUSE_SECONDS: Final = 5
 """After an error the distribution is left alone for so long: a run ends instead of insisting."""
 
+NOT_LISTED: Final = "the platform does not list the probe's link yet"
+"""Why a distribution is not ready although nothing has failed: lists have been seen to lag."""
+
 _PLAN: Final = statement("pool_plan")
 _CLAIM: Final = statement("pool_claim")
 
