@@ -311,6 +311,14 @@ def _simulator(given: Settings) -> Iterator[Callable[[], str]]:
     show_default=True,
     help="Whether contacts with the same e-mail address are merged.",
 )
+@click.option(
+    "--declare",
+    "declared",
+    multiple=True,
+    metavar="NAME",
+    help="Let the survey's flow declare this embedded data; repeatable.",
+)
+@click.option("--invitation-only", is_flag=True, help="Let the survey have no anonymous link.")
 @click.option("--seed", type=int, help="Make every id, time and fault predictable.")
 @click.option(
     "--fact",
@@ -336,6 +344,8 @@ def simulate(
     limits: str,
     limit_kind: Literal["window", "bucket"],
     dedup: str,
+    declared: tuple[str, ...],
+    invitation_only: bool,
     seed: int | None,
     facts: tuple[str, ...],
     faults: tuple[str, ...],
@@ -357,6 +367,8 @@ def simulate(
             limits=chosen,
             limit_kind=limit_kind,
             dedup=dedup == "on",
+            declared_fields=declared,
+            invitation_only=invitation_only,
             seed=seed,
             facts=dict(_fact(text) for text in facts),
             faults=tuple(_fault(text) for text in faults),

@@ -28,6 +28,7 @@ from urllib.parse import urlsplit
 
 from milepost.app import told_to_stop
 from milepost.errors import ConfigurationError, MilepostError
+from milepost.payload import REFERENCE_FIELD
 from milepost.settings import SIMULATOR_PORT, SIMULATOR_TOKEN, SIMULATOR_URL
 
 log = logging.getLogger(__name__)
@@ -60,7 +61,8 @@ ASK_SECONDS = 5
 def local_simulator(state: Path) -> Iterator[Callable[[], str]]:
     """A simulator on its usual port while the block runs, unless one listens there already.
 
-    It has no limits: it is there to try Milepost out. It starts while the block goes on.
+    It has no limits, and its survey is as Milepost wants one: it is there to try Milepost out. It
+    starts while the block goes on.
 
     Args:
         state: the file in which it keeps the account.
@@ -73,11 +75,13 @@ def local_simulator(state: Path) -> Iterator[Callable[[], str]]:
         ConfigurationError: another program has the port.
     """
     if is_listening(SIMULATOR_PORT):
-        _recognise_simulator()
-        yield lambda: f"the simulator that listens on port {SIMULATOR_PORT} is the platform"
+        found = _survey_of_simulator()
+        which = f"the simulator that listens on port {SIMULATOR_PORT} is the platform"
+        yield lambda: f"{which}; its survey is {found}"
         return
     state.parent.mkdir(parents=True, exist_ok=True)
-    with simulator(SIMULATOR_PORT, "--state", str(state)) as ready:
+    survey = ("--declare", REFERENCE_FIELD, "--invitation-only")
+    with simulator(SIMULATOR_PORT, "--state", str(state), *survey) as ready:
         yield lambda: f"a simulator is the platform; its survey is {ready()['survey_id']}"
 
 
@@ -298,16 +302,16 @@ def free_port(wanted: int) -> int:
     raise ConfigurationError("no port of this machine is free")
 
 
-def _recognise_simulator() -> None:
-    """Raise when what listens on the simulator's port is another program."""
+def _survey_of_simulator() -> str:
+    """The survey of the simulator on its port; raises when what listens is another program."""
     connection = HTTPConnection("127.0.0.1", SIMULATOR_PORT, timeout=ASK_SECONDS)
     try:
-        path = urlsplit(SIMULATOR_URL).path + "/whoami"
+        path = urlsplit(SIMULATOR_URL).path + "/surveys"
         connection.request("GET", path, headers={"X-API-TOKEN": SIMULATOR_TOKEN})
         answer = connection.getresponse()
-        if answer.status == HTTPStatus.OK and "result" in json.loads(answer.read()):
-            return
-    except (OSError, HTTPException, ValueError, TypeError):
+        if answer.status == HTTPStatus.OK:
+            return str(json.loads(answer.read())["result"]["elements"][0]["id"])
+    except (OSError, HTTPException, ValueError, TypeError, LookupError):
         pass
     finally:
         connection.close()

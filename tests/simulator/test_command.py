@@ -25,6 +25,7 @@ def test_everything_can_be_said_on_the_command_line() -> None:
         "--fault": '{"kind": "html", "endpoint": "GET /whoami"}',
     }
     given = [word for option in options.items() for word in option]
+    given += ["--declare", "milepost_ref", "--declare", "order", "--invitation-only"]
     given += ["--fact", "import_seconds=2.5", "--fact", "throttle=empty"]
     with subprocess.Popen(SIMULATE + given, stdout=subprocess.PIPE) as process:  # noqa: S603 - ours
         assert process.stdout is not None
@@ -37,6 +38,8 @@ def test_everything_can_be_said_on_the_command_line() -> None:
     assert settings["latency_ms"] == "uniform:1:2"
     assert (settings["rate_per_minute"], settings["limit_kind"]) == (600, "bucket")
     assert settings["deduplication_criteria"]["email"] is False
+    assert ["milepost_ref", "order"] == settings["declared_fields"]
+    assert settings["invitation_only"] is True
     facts = settings["facts"]
     assert (facts["late_link"], facts["import_seconds"], facts["throttle"]) == (False, 2.5, "empty")
     assert [(one["kind"], one["endpoint"]) for one in faults] == [("html", "GET /whoami")]
@@ -47,7 +50,9 @@ def test_everything_can_be_said_on_the_command_line() -> None:
     [
         ("--latency-ms", "fast", "latency_ms"),
         ("--fact", "late_link", "NAME=VALUE"),
-        ("--fact", "late_link=perhaps", "late_link"),
+        ("--fact", "late_link=no", "milepost: late_link is true or false"),
+        ("--fact", "throttle=no", "throttle"),
+        ("--declare", "", "declared"),
         ("--fact", "nothing=true", "nothing"),
         ("--fault", "{", "--fault"),
         ("--fault", '{"kind": "redirect"}', "location"),

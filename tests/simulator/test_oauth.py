@@ -120,6 +120,20 @@ def test_a_wrong_request_gets_no_token(  # noqa: PLR0917 - the cases name them
     assert "access_token" not in answer.json()
 
 
+def test_credentials_in_the_form_are_refused_with_where_they_belong(shared: Customer) -> None:
+    """Since a client that sends the right ones could not tell what is wrong with them."""
+    form = {"grant_type": "client_credentials", "scope": "manage:all"}
+    form |= {"client_id": "simulator", "client_secret": "simulator"}
+    answer = shared.web.post("/oauth2/token", data=form)
+    assert answer.status_code == 401
+    assert "HTTP Basic" in answer.json()["error_description"]
+
+
+def test_a_missing_scope_is_called_missing(shared: Customer) -> None:
+    """Not unknown."""
+    assert "scope is missing" in _ask(shared, "").json()["error_description"]
+
+
 @pytest.mark.parametrize("header", ["Basic !!", "Basic", "Bearer simulator", "Basic \xff"])
 def test_a_malformed_header_gets_no_token(shared: Customer, header: str) -> None:
     """401, and no traceback."""

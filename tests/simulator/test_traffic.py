@@ -210,7 +210,7 @@ def test_limits_are_configured_and_set_while_it_runs(
 )
 def test_a_wrong_configuration_is_refused(shared: Customer, config: dict[str, Any]) -> None:
     """At the start and while it runs alike."""
-    with pytest.raises(ValueError, match=r"limits|limit|class|latency|rate|fact"):
+    with pytest.raises(ValueError, match=r"limits|limit|class|latency|rate|fact|late_link"):
         Config(**config)
     before = shared.control("GET", "settings")
     assert shared.web.put("/control/settings", json=config).status_code == 400

@@ -106,7 +106,9 @@ class Account:
             self._mint = Mint(random.Random(seed))  # noqa: S311 - as above
         if not self.world.directory_id:
             founding = Founding(
-                dedup=self._config.dedup, declared_fields=list(self._config.declared_fields)
+                dedup=self._config.dedup,
+                declared_fields=list(self._config.declared_fields),
+                invitation_only=self._config.invitation_only,
             )
             await self.switch("account.found", founding)
         if self._config.facts:

@@ -7,9 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import msgspec
+
 from milepost.simulator.facts import Facts
 from milepost.simulator.faults import Fault
 from milepost.simulator.latency import Latency
+from milepost.simulator.shapes import FieldName
 from milepost.simulator.traffic import LimitKind
 
 PUBLISHED_LIMITS: Mapping[str, int] = {
@@ -69,12 +72,15 @@ class Config:
         seed: Makes ids, latencies and faults predictable; `None` draws them from the system.
         declared_fields: The embedded data that the survey's flow starts with. A state that exists
             keeps its own.
+        invitation_only: Whether the survey starts without its anonymous link. A state that exists
+            keeps its own.
         facts: How what nobody knows of the platform is answered, by name; the rest is as usual,
             or as the state has it.
         faults: What goes wrong from the start.
 
     Raises:
-        ValueError: A number is negative, or a call class, a latency or a fact is unknown.
+        ValueError: A number is negative, a call class, a latency or a fact is unknown, or what is
+            declared has no name or one of more than 200 characters.
     """
 
     journal: Path | None = None
@@ -86,6 +92,7 @@ class Config:
     dedup: bool = True
     seed: int | None = None
     declared_fields: tuple[str, ...] = ()
+    invitation_only: bool = False
     facts: Mapping[str, object] = field(default_factory=dict)
     faults: tuple[Fault, ...] = ()
 
@@ -96,6 +103,10 @@ class Config:
             raise ValueError("rate_per_minute must be at least 1")
         check_limits(self.limits)
         Facts().but(self.facts)
+        try:
+            msgspec.convert(self.declared_fields, list[FieldName])
+        except msgspec.ValidationError as error:
+            raise ValueError(f"wrong name of a declared field: {error}") from error
         for fault in self.faults:
             check_class(fault.call_class)
 

@@ -109,4 +109,7 @@ class Facts(Struct, frozen=True, forbid_unknown_fields=True):
             wanted = {**msgspec.structs.asdict(self), **changes}
             return msgspec.convert(wanted, Facts, strict=False)
         except msgspec.ValidationError as error:
-            raise ValueError(f"wrong value of a fact: {error}") from error
+            name = str(error).rpartition("$.")[2].rstrip("`")
+            is_switch = isinstance(getattr(self, name, None), bool)
+            wrong = f"{name} is true or false" if is_switch else f"wrong value of a fact: {error}"
+            raise ValueError(wrong) from error

@@ -227,6 +227,7 @@ class Founding(_Body):
 
     dedup: bool
     declared_fields: list[FieldName]
+    invitation_only: bool = False
 
 
 class WorldSettings(_Body):

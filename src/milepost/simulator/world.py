@@ -360,7 +360,10 @@ class World:
         self.directory_id = act.mint("POOL")
         self.owner_id = act.mint("UR")
         survey = Survey(
-            id=act.mint("SV"), created_at=act.at, declared_fields=list(act.body.declared_fields)
+            id=act.mint("SV"),
+            created_at=act.at,
+            declared_fields=list(act.body.declared_fields),
+            invitation_only=act.body.invitation_only,
         )
         self.surveys[survey.id] = survey
         self.criteria["email"] = act.body.dedup

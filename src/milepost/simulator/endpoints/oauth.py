@@ -22,6 +22,9 @@ from milepost.simulator.tokens import CLIENT_ID, CLIENT_SECRET, SCOPES
 FORM_SIZE = 64 * 1024
 """Bytes of a token request: some scopes."""
 
+_CREDENTIALS = ("client_id", "client_secret")
+_NOT_BASIC = "Send client id and secret as HTTP Basic authentication, not in the form."
+
 
 def _answer(content: object, status: int = 200) -> Response[bytes]:
     # No cache may keep a token (RFC 6749, 5.1).
@@ -56,19 +59,23 @@ def routes(account: Account) -> list[HTTPRouteHandler]:
 
     @post("/oauth2/token", status_code=200, request_max_body_size=FORM_SIZE)
     async def grant_token(request: Request[Any, Any, Any]) -> Response[bytes]:
-        if not _is_the_client(request):
-            return _error("invalid_client", "Client id or secret is wrong.", 401)
         try:
-            pairs = parse_qsl((await request.body()).decode(), max_num_fields=20)
+            form = dict(parse_qsl((await request.body()).decode(), max_num_fields=20))
         except ValueError:
+            form = None
+        if not _is_the_client(request):
+            in_form = form is not None and not form.keys().isdisjoint(_CREDENTIALS)
+            wrong = _NOT_BASIC if in_form else "Client id or secret is wrong."
+            return _error("invalid_client", wrong, 401)
+        if form is None:
             return _error("invalid_request", "The body is not a form.")
-        form = dict(pairs)
         if form.get("grant_type") != "client_credentials":
             return _error("unsupported_grant_type", "grant_type must be client_credentials.")
         scopes = frozenset(form.get("scope", "").split())
-        unknown = sorted(scopes - SCOPES)
-        if unknown or not scopes:
-            return _error("invalid_scope", f"Unknown scopes: {' '.join(unknown) or 'none given'}")
+        if not scopes:
+            return _error("invalid_scope", "scope is missing; for example: read:surveys")
+        if unknown := sorted(scopes - SCOPES):
+            return _error("invalid_scope", f"Unknown scopes: {' '.join(unknown)}")
         return _answer(
             {
                 "access_token": account.tokens.grant(scopes),
