@@ -21,7 +21,7 @@ import uvicorn
 from milepost import app, local, settings, worker
 from milepost.local import process, simulator
 from milepost.model import MilestoneDefinition, RegistrantDetails, Scope
-from milepost.worker import Cadence, WorkerEnded
+from milepost.worker import Endless, WorkerEnded
 
 ON_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
@@ -325,7 +325,7 @@ async def test_a_process_does_not_outlive_its_worker(
 ) -> None:
     """Whether it answers or not: whoever looks after it starts another one, which has its jobs."""
 
-    async def broken(_: Cadence, __: asyncio.Event) -> None:
+    async def broken(_: Endless, __: asyncio.Event) -> None:
         """Have a mistake outside of any run."""
         raise OverflowError
 

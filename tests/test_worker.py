@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from milepost import worker
 from milepost.errors import DatabaseBusy, MilepostError
-from milepost.worker import Cadence, Worker, WorkerEnded
+from milepost.worker import Endless, Worker, WorkerEnded
 
 
 class Done(Struct):
@@ -42,7 +42,7 @@ async def test_a_job_comes_again_whatever_it_meets(
             raise happens
         return happens
 
-    await Worker(Cadence(job="drain", run=run, every=0.001)).run(stopping)
+    await Worker(Endless(job="drain", run=run, every=0.001)).run(stopping)
     assert [] == met
     told = [record.getMessage().split(" at ")[0] for record in caplog.records]
     assert ["drain waits: away", "drain: refused", "drain: ValueError", "drain: 2 links"] == told
@@ -62,8 +62,8 @@ async def test_a_worker_waits_for_runs_that_are_under_way() -> None:
         """Be done, and come again in an hour."""
         return Done()
 
-    cadences = [Cadence(job=job.__name__, run=job, every=3600) for job in (long, short)]
-    work = asyncio.create_task(Worker(*cadences).run(stopping))
+    jobs = [Endless(job=job.__name__, run=job, every=3600) for job in (long, short)]
+    work = asyncio.create_task(Worker(*jobs).run(stopping))
     await begun.wait()
     stopping.set()
     for _ in range(10):
@@ -91,7 +91,7 @@ async def test_postgres_may_be_away_for_as_long_as_it_likes(
             stopping.set()
         raise happens
 
-    await Worker(Cadence(job="drain", run=run, every=0)).run(stopping)
+    await Worker(Endless(job="drain", run=run, every=0)).run(stopping)
     told = [record.getMessage().split(" at ")[0] for record in caplog.records]
     waits = "drain waits: away"
     assert [waits, "drain: refused", waits, "drain: ValueError", waits] == told
@@ -111,9 +111,9 @@ async def test_a_mistake_of_the_workers_own_ends_all_jobs(
         """Be ended by what no job is meant to meet."""
         raise asyncio.CancelledError
 
-    cadences = [Cadence(job=job.__name__, run=job, every=3600) for job in (sound, unsound)]
+    jobs = [Endless(job=job.__name__, run=job, every=3600) for job in (sound, unsound)]
     with pytest.raises(WorkerEnded):
-        await Worker(*cadences).run(stopping)
+        await Worker(*jobs).run(stopping)
     assert stopping.is_set()
     told = [record.getMessage().split(" at ")[0] for record in caplog.records]
     assert ["unsound has ended: CancelledError"] == told

@@ -10,8 +10,9 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from functools import partial
 from types import FrameType
 
 import uvicorn
@@ -27,14 +28,17 @@ from milepost.jobs.directory import bind
 from milepost.jobs.drain import Drain
 from milepost.jobs.flow import Flow
 from milepost.jobs.replenish import Replenish
+from milepost.jobs.run import Job, Progress, Whole
 from milepost.jobs.sweep import Sweep
 from milepost.jobs.sync import Sync
 from milepost.model import Deployment, Route
 from milepost.routes import MailingListMaker
+from milepost.scheduler import TICK_SECONDS, Scheduler, scheduled
 from milepost.settings import Settings
 from milepost.store import LOCAL_URL, Store, migrate
+from milepost.store.runs import RunRecord
 from milepost.upstream import ClientCredentials, Credentials, Token, Upstream
-from milepost.worker import Cadence, Worker
+from milepost.worker import Endless, Worker
 
 KEEP_ALIVE_SECONDS = 65
 """Longer than callers keep their pooled connections (60 s is usual): it is they who close first,
@@ -59,9 +63,6 @@ its caller could not know whether it arrived."""
 LOOK_SECONDS = 1.0
 """Between looks for links that are due; a look that finds none is one cheap statement."""
 
-REPLENISH_SECONDS = 30.0
-"""Between looks for slots that are missing: a pool grows while people still have places."""
-
 HEAD_SECONDS = 10
 """How long a caller may take to send the head of a request: who connects and says nothing, or a
 letter now and then, holds a connection for no longer."""
@@ -82,7 +83,44 @@ class Milepost(Struct, frozen=True, kw_only=True):
     replenish: Replenish
     drain: Drain
     sweep: Sweep
+    scheduler: Scheduler
     worker: Worker
+
+    async def run(
+        self,
+        job: str,
+        *,
+        asked_by: str,
+        options: Mapping[str, object] | None = None,
+        progress: Callable[[Progress], None] = lambda _: None,
+    ) -> RunRecord:
+        """Run a job now, in this process, or follow the run of it that is under way.
+
+        Args:
+            job: its name.
+            asked_by: who wants it.
+            options: of the run.
+            progress: is told how far it is.
+
+        Returns:
+            The run, as it ended.
+        """
+        asked = await self.store.runs.ask(job, asked_by=asked_by, options=options)
+        while asked.ended_at is None:
+            ran = await self.scheduler.run_due(
+                job, asyncio.Event(), run_id=asked.id, progress=progress
+            )
+            asked = ran or await self._followed(asked, progress)
+        return asked
+
+    async def _followed(self, asked: RunRecord, progress: Callable[[Progress], None]) -> RunRecord:
+        """A run that another process is at, or that waits for one, a moment later."""
+        await asyncio.sleep(TICK_SECONDS)
+        latest = await self.store.runs.latest()
+        seen = await self.store.runs.get(asked.id) or asked
+        at = latest.get(asked.job, seen) if seen.state == "waiting" else seen
+        progress(Progress(at.stage, at.done, at.total))
+        return seen
 
 
 @contextmanager
@@ -143,6 +181,15 @@ async def opened(settings: Settings, database_url: str) -> AsyncIterator[Milepos
         issuing = Issuing(store, {Route.LIST: maker}, budget)
         flow = Flow(store.links, issuing, budget, call_class=maker.call_class)
         replenish, drain, sweep = Replenish(store, upstream, deployment), Drain(flow), Sweep(flow)
+        sync = Sync(store, upstream, settings.directory_id)
+        jobs: dict[str, Job] = {
+            "replenish": Whole(lambda stopping, told: replenish.run_once(stopping, progress=told)),
+            "sync": Whole(lambda _, told: sync.run_once(told)),
+            "drain": Whole(lambda stopping, _: drain.run_once(stopping)),
+            "sweep": Whole(lambda stopping, _: sweep.run_once(stopping)),
+        }
+        scheduler = Scheduler(store.runs, scheduled(jobs, settings.schedule, settings.time_zone))
+        note = store.runs.note_round
         try:
             yield Milepost(
                 store=store,
@@ -150,14 +197,18 @@ async def opened(settings: Settings, database_url: str) -> AsyncIterator[Milepos
                 budget=budget,
                 deployment=deployment,
                 issuing=issuing,
-                sync=Sync(store, upstream, settings.directory_id),
+                sync=sync,
                 replenish=replenish,
                 drain=drain,
                 sweep=sweep,
+                scheduler=scheduler,
                 worker=Worker(
-                    Cadence(job="drain", run=drain.run_once, every=LOOK_SECONDS),
-                    Cadence(job="sweep", run=sweep.run_once, every=LOOK_SECONDS),
-                    Cadence(job="replenish", run=replenish.run_once, every=REPLENISH_SECONDS),
+                    Endless(job="drain", run=drain.run_once, every=LOOK_SECONDS, note=note),
+                    Endless(job="sweep", run=sweep.run_once, every=LOOK_SECONDS, note=note),
+                    *(
+                        Endless(job=name, run=partial(scheduler.tick, name), every=TICK_SECONDS)
+                        for name in jobs
+                    ),
                 ),
             )
         finally:

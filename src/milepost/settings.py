@@ -96,6 +96,12 @@ class Settings(Struct, frozen=True, kw_only=True):
     """Calls a minute to the platform, all processes together."""
     limits: Mapping[str, int]
     """Calls a minute of single call classes; one that is not named has the brand's rate alone."""
+    time_zone: str
+    """In which the times of jobs are meant."""
+    schedule: Mapping[str, str]
+    """When jobs are due, by name, where that is not the usual time; crontab lines."""
+    registrants_source: str | None
+    """Where the nightly job finds the registrants, in the words of `jobs/sources.py`."""
 
     @property
     def embedded(self) -> bool:
@@ -133,6 +139,9 @@ def load(environment: Mapping[str, str] = os.environ, home: Path = HOME) -> Sett
         public_url=_public_url(environment),
         rate_per_minute=_rate_per_minute(environment),
         limits=_limits(environment),
+        time_zone=environment.get(f"{PREFIX}TIME_ZONE") or "UTC",
+        schedule=_schedule(environment),
+        registrants_source=_secret(environment, "REGISTRANTS_SOURCE"),
     )
 
 
@@ -255,6 +264,16 @@ def _limit(call_class: str, number: object) -> int:
             _LIMITS_EXAMPLE,
         )
     return number
+
+
+def _schedule(environment: Mapping[str, str]) -> Mapping[str, str]:
+    given = environment.get(f"{PREFIX}SCHEDULE", "")
+    try:
+        return msgspec.json.decode(given or "{}", type=dict[str, str])
+    except msgspec.DecodeError:
+        raise _wrong(
+            "SCHEDULE", "is not a JSON object of crontab lines", '{"sync": "30 2 * * *"}'
+        ) from None
 
 
 def _signing_secret(environment: Mapping[str, str], home: Path, *, embedded: bool) -> bytes:

@@ -27,25 +27,32 @@ MOST_DOUBLINGS: Final = 4
 """Between looks while Postgres is away: a restart takes a few seconds, an outage may take days."""
 
 
+NOTE_SECONDS: Final = 10.0
+"""Between notes that somebody is at a job: who watches looks every minute."""
+
+
 class WorkerEnded(MilepostError):
     """A job ended by an error of the worker's own, and the others with it."""
 
 
-class Cadence(Struct, frozen=True, kw_only=True):
-    """A job, and how often it is run."""
+class Endless(Struct, frozen=True, kw_only=True):
+    """Something to do again and again, and how often."""
 
     job: str
-    run: Callable[[asyncio.Event], Awaitable[Struct]]
-    """Runs it once and returns its counts; begins nothing more once the event is set."""
+    run: Callable[[asyncio.Event], Awaitable[Struct | None]]
+    """Does it once and returns counts, if it has some; begins nothing more once the event is set.
+    """
     every: float
     """Seconds from the end of a run to the next one."""
+    note: Callable[[str, str | None], Awaitable[None]] | None = None
+    """Writes down that somebody is at it, and what was met; None: that is written elsewhere."""
 
 
 class Worker:
-    """Runs jobs, each at its own cadence and none twice at the same time."""
+    """Does things again and again, each at its own pace and none twice at the same time."""
 
-    def __init__(self, *cadences: Cadence) -> None:
-        self._cadences = cadences
+    def __init__(self, *endless: Endless) -> None:
+        self._endless = endless
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Run the jobs until `stopping` is set and the calls that are out then have ended.
@@ -56,47 +63,65 @@ class Worker:
         Raises:
             WorkerEnded: by such a mistake.
         """
-        repeating = (_repeat_or_end(cadence, stopping) for cadence in self._cadences)
-        ends = await asyncio.gather(*repeating, return_exceptions=True)
+        repeating = (_repeat_or_end(each, stopping) for each in self._endless)
+        noting = (_keep_noting(each, stopping) for each in self._endless)
+        ends = await asyncio.gather(*repeating, *noting, return_exceptions=True)
         if any(ends):
             raise WorkerEnded("the worker ended by an error of its own; the log says where")
 
 
-async def _repeat_or_end(cadence: Cadence, stopping: asyncio.Event) -> None:
+async def _repeat_or_end(each: Endless, stopping: asyncio.Event) -> None:
     try:
-        await _repeat(cadence, stopping)
+        await _repeat(each, stopping)
     except BaseException as error:
         if not stopping.is_set():
-            log.critical("%s has ended: %s at %s", cadence.job, type(error).__name__, _where(error))
+            log.critical("%s has ended: %s at %s", each.job, type(error).__name__, _where(error))
             stopping.set()
         raise
 
 
-async def _repeat(cadence: Cadence, stopping: asyncio.Event) -> None:
+async def _repeat(each: Endless, stopping: asyncio.Event) -> None:
     away = 0
     while not stopping.is_set():
-        pause = cadence.every
+        pause = each.every
         away, before = 0, away
         try:
-            counts = await cadence.run(stopping)
+            counts = await each.run(stopping)
         except DatabaseError as error:
             if not before:
-                log.warning("%s waits: %s", cadence.job, error)
+                log.warning("%s waits: %s", each.job, error)
             pause = min(
                 FIRST_PAUSE_SECONDS * 2 ** min(before, MOST_DOUBLINGS), LONGEST_PAUSE_SECONDS
             )
             away = before + 1
         except MilepostError as error:
-            log.warning("%s: %s", cadence.job, error)
+            log.warning("%s: %s", each.job, error)
+            await _note(each, str(error))
         except Exception as error:  # noqa: BLE001  (a mistake in one run must not end the others)
-            log.error("%s: %s at %s", cadence.job, type(error).__name__, _where(error))  # noqa: TRY400  (a trace shows what drivers say, which may be people's data)
+            log.error("%s: %s at %s", each.job, type(error).__name__, _where(error))  # noqa: TRY400  (a trace shows what drivers say, which may be people's data)
+            await _note(each, f"{type(error).__name__}; the log says where")
         else:
-            _tell(cadence.job, counts)
+            _tell(each.job, counts)
         with suppress(TimeoutError):
             await asyncio.wait_for(stopping.wait(), pause)
 
 
-def _tell(job: str, counts: Struct) -> None:
+async def _keep_noting(each: Endless, stopping: asyncio.Event) -> None:
+    while not stopping.is_set():
+        await _note(each, None)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stopping.wait(), NOTE_SECONDS)
+
+
+async def _note(each: Endless, error: str | None) -> None:
+    if each.note is not None:
+        with suppress(DatabaseError):  # it is noted again soon
+            await each.note(each.job, error)
+
+
+def _tell(job: str, counts: Struct | None) -> None:
+    if counts is None:
+        return
     done = {
         name: count
         for name, count in msgspec.structs.asdict(counts).items()

@@ -19,6 +19,7 @@ from milepost.store.links import LinkStore
 from milepost.store.milestones import MilestoneStore
 from milepost.store.pools import PoolStore
 from milepost.store.registrants import RegistrantStore
+from milepost.store.runs import RunStore
 
 __all__ = ["Store"]
 
@@ -40,6 +41,7 @@ class Store:
         self.milestones = MilestoneStore(connections)
         self.pools = PoolStore(connections)
         self.registrants = RegistrantStore(connections)
+        self.runs = RunStore(connections)
 
     @classmethod
     async def open(cls, url: str, public_url: str = LOCAL_URL) -> Self:

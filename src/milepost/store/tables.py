@@ -90,6 +90,8 @@ milestones = Table(
     Column("state", Text, nullable=False),
     Column("created_at", Moment, nullable=False),
     Column("updated_at", Moment, nullable=False),
+    Column("stopped_at", Moment),
+    Column("stopped_because", Text),
 )
 
 registrants = Table(
@@ -117,6 +119,9 @@ registrants = Table(
     Column("erased_at", Moment),
     Column("created_at", Moment, nullable=False),
     Column("updated_at", Moment, nullable=False),
+    Column("source", Text),
+    Column("removed_at", Moment),
+    Column("contact_stale", Boolean, nullable=False, server_default=text("false")),
     UniqueConstraint("ref", name="registrants_ref"),
     UniqueConstraint("dedup_key", name="registrants_dedup_key"),
     Index(
@@ -254,6 +259,17 @@ links = Table(
     ),
 )
 
+memberships = Table(
+    "memberships",
+    metadata,
+    Column("registrant_id", BigInteger, ForeignKey("registrants.id"), primary_key=True),
+    Column("slot_id", BigInteger, ForeignKey("slots.id"), primary_key=True),
+    Column("contact_key", Word, nullable=False),
+    Column("contact_id", Text, nullable=False),
+    Column("lookup_id", Word, nullable=False),
+    UniqueConstraint("slot_id", "lookup_id", name="memberships_lookup"),
+)
+
 call_classes = Table(
     "call_classes",
     metadata,
@@ -282,4 +298,51 @@ capabilities = Table(
     Column("figure", Integer),
     Column("evidence", Text, nullable=False),
     Column("probed_at", Moment, nullable=False),
+)
+
+runs = Table(
+    "runs",
+    metadata,
+    _row_id(),
+    Column("job", Word, nullable=False),
+    Column("due_at", Moment, nullable=False),
+    Column("coalesced", Integer, nullable=False, server_default=text("0")),
+    Column("asked_by", Text),
+    Column("options", JSONB, nullable=False, server_default=text("'{}'")),
+    Column("state", Text, nullable=False),
+    Column("attempt", Integer, nullable=False, server_default=text("0")),
+    Column("failures", Integer, nullable=False, server_default=text("0")),
+    Column("lease_until", Moment),
+    Column("position", JSONB),
+    Column("stage", Text),
+    Column("done", BigInteger, nullable=False, server_default=text("0")),
+    Column("total", BigInteger),
+    Column("counts", JSONB, nullable=False, server_default=text("'{}'")),
+    Column("error", Text),
+    Column("created_at", Moment, nullable=False),
+    Column("started_at", Moment),
+    Column("ended_at", Moment),
+    UniqueConstraint("job", "due_at", name="runs_due"),
+    Index("runs_one_at_a_time", "job", unique=True, postgresql_where=text("state = 'running'")),
+    Index("runs_asked_for", "job", "due_at", postgresql_where=text("state = 'waiting'")),
+)
+
+findings = Table(
+    "findings",
+    metadata,
+    Column("run_id", BigInteger, ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("source", Text),
+    Column("line", BigInteger),
+    Column("ref", Text),
+    Column("reason", Text, nullable=False),
+)
+
+rounds = Table(
+    "rounds",
+    metadata,
+    Column("job", Word, primary_key=True),
+    Column("at", Moment, nullable=False),
+    Column("error", Text),
+    Column("error_at", Moment),
 )
