@@ -14,7 +14,8 @@ SELECT format('ALTER TABLE %s DROP CONSTRAINT %I', conrelid::regclass, conname),
     format('ALTER TABLE %s ADD CONSTRAINT %I %s', conrelid::regclass, conname,
         pg_get_constraintdef(oid))
 FROM pg_constraint
-WHERE conrelid IN ('links'::regclass, 'registrants'::regclass) AND contype IN ('p', 'u', 'f')
+WHERE conrelid IN ('links'::regclass, 'registrants'::regclass, 'memberships'::regclass)
+    AND contype IN ('p', 'u', 'f')
 ORDER BY contype = 'f' DESC, contype
 """
 """How each key is taken away and put back; foreign keys are the first to go."""
@@ -29,7 +30,7 @@ WHERE tablename IN ('links', 'registrants')
 
 @contextmanager
 def refilled(database_url: str) -> Iterator[psycopg.Connection]:
-    """A connection that fills registrants and links, both empty at first, in one transaction.
+    """A connection that fills registrants and links, all empty at first, in one transaction.
 
     The tables are emptied in the transaction that fills them: so Postgres needs no log of it.
     """
@@ -41,7 +42,7 @@ def refilled(database_url: str) -> Iterator[psycopg.Connection]:
         ]
         for drop, _ in rebuilt:
             connection.execute(drop)
-        connection.execute("TRUNCATE registrants, links")
+        connection.execute("TRUNCATE registrants, links, memberships")
         yield connection
         for _, create in reversed(rebuilt):
             connection.execute(create)

@@ -69,14 +69,19 @@ def test_samples_are_about_as_large_as_asked_for() -> None:
 
 
 def test_every_rule_is_explained() -> None:
-    """Each verdict with a rule in `claim.sql` has its sentence, and no sentence is left over.
+    """Each verdict with a rule that a claim has comes with its sentence; none is left over.
 
-    Why no call can be made is told to the claim from outside.
+    Why no call can be made, and what a call has shown, is told to them from outside. Of a revoked
+    link it is said in whatever state.
     """
-    without = {"waiting/budget-spent", "waiting/upstream-away", "waiting/calls-under-way"}
-    claim = files("milepost.store").joinpath("sql", "claim.sql").read_text()
+    outside = {"waiting/budget-spent", "waiting/upstream-away", "waiting/calls-under-way"}
+    outside |= {"issued/data-unseen"}
+    sql = files("milepost.store").joinpath("sql")
+    claim = sql.joinpath("claim.sql").read_text()
     verdicts = set(re.findall(r"THEN '([a-z]+/[a-z-]+)'|ELSE '([a-z]+/[a-z-]+)'", claim))
-    assert {one or other for one, other in verdicts} | without == set(EXPLANATIONS)
+    ended = set(re.findall(r"THEN '([a-z-]+)'", sql.joinpath("late_data_claim.sql").read_text()))
+    decided = {one or other for one, other in verdicts} | {f"issued/{rule}" for rule in ended}
+    assert decided | outside == set(EXPLANATIONS) | {"issued/revoked"}
     assert all(sentence.endswith(".") for sentence in EXPLANATIONS.values())
 
 
@@ -91,6 +96,7 @@ def test_every_rule_is_explained() -> None:
         ({"fields": [{"name": "gate"}, {"name": "gate"}]}, "fields"),
         ({"fields": [{"name": "Milepost_Ref"}]}, "fields"),
         ({"fields": [{"name": "gate"}], "membership": "ahead"}, "late_data"),
+        ({"lanes": ["direct", "deferred"], "membership": "ahead"}, "lanes"),
     ],
 )
 def test_a_milestone_that_cannot_work_is_refused(changes: dict[str, Any], field: str) -> None:

@@ -21,9 +21,28 @@ CREATE TABLE memberships (
     PRIMARY KEY (registrant_id, slot_id),
     CONSTRAINT memberships_lookup UNIQUE (slot_id, lookup_id)
 );
+
+-- The personal link of a lookup id, as `personal_link.Template` builds it; NULL where it refuses.
+CREATE FUNCTION milepost_link(template text, lookup_id text) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT CASE
+        WHEN lookup_id ~ '^(CGC|CTR|MLRP)_[0-9A-Za-z]{15}$'
+            AND position(split_part(lookup_id, '_', 1) || '_{}' IN template) > 0
+            THEN replace(template, '{}', split_part(lookup_id, '_', 2))
+    END
+$$;
+
+-- When the platform is to be told the data of a link that was given out before it knew of them.
+ALTER TABLE links
+    ADD COLUMN data_due_at timestamptz,
+    ADD CONSTRAINT links_data CHECK (
+        data_due_at IS NULL OR (url IS NOT NULL AND data_at IS NULL));
+CREATE INDEX links_data_due ON links (data_due_at) WHERE data_due_at IS NOT NULL;
 """
 
 DOWNGRADE = """
+ALTER TABLE links DROP COLUMN data_due_at;
+DROP FUNCTION milepost_link(text, text);
 DROP TABLE memberships;
 """
 

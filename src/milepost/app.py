@@ -27,6 +27,7 @@ from milepost.issuing import Issuing
 from milepost.jobs.directory import bind
 from milepost.jobs.drain import Drain
 from milepost.jobs.flow import Flow
+from milepost.jobs.late_data import LateDataFlow
 from milepost.jobs.replenish import Replenish
 from milepost.jobs.run import Job, Progress, Whole
 from milepost.jobs.sweep import Sweep
@@ -62,6 +63,9 @@ its caller could not know whether it arrived."""
 
 LOOK_SECONDS = 1.0
 """Between looks for links that are due; a look that finds none is one cheap statement."""
+
+LATE_DATA_LOOK_SECONDS = 0.25
+"""Between looks for data that are due: the link is out, and its customer may open it."""
 
 HEAD_SECONDS = 10
 """How long a caller may take to send the head of a request: who connects and says nothing, or a
@@ -180,7 +184,9 @@ async def opened(settings: Settings, database_url: str) -> AsyncIterator[Milepos
         )
         issuing = Issuing(store, {Route.LIST: maker}, budget)
         flow = Flow(store.links, issuing, budget, call_class=maker.call_class)
-        replenish, drain, sweep = Replenish(store, upstream, deployment), Drain(flow), Sweep(flow)
+        late_data = LateDataFlow(store.links, issuing, budget, call_class=maker.call_class)
+        replenish = Replenish(store, upstream, deployment)
+        drain, sweep = Drain(flow, late_data), Sweep(flow)
         sync = Sync(store, upstream, settings.directory_id)
         jobs: dict[str, Job] = {
             "replenish": Whole(lambda stopping, told: replenish.run_once(stopping, progress=told)),
@@ -203,7 +209,8 @@ async def opened(settings: Settings, database_url: str) -> AsyncIterator[Milepos
                 sweep=sweep,
                 scheduler=scheduler,
                 worker=Worker(
-                    Endless(job="drain", run=drain.run_once, every=LOOK_SECONDS, note=note),
+                    Endless(job="drain", run=drain.make, every=LOOK_SECONDS, note=note),
+                    Endless(job="drain", run=drain.tell, every=LATE_DATA_LOOK_SECONDS),
                     Endless(job="sweep", run=sweep.run_once, every=LOOK_SECONDS, note=note),
                     *(
                         Endless(job=name, run=partial(scheduler.tick, name), every=TICK_SECONDS)

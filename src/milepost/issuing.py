@@ -10,19 +10,23 @@ call; `settle` writes the outcome, fenced by the claim's attempt number. A reque
 unfinished link goes in by the same door, and so do the jobs and a customer who opens a short URL
 (`take_up`, `click`). No transaction and no connection is held while a call is out.
 
-A call needs a permit of the budget. An event that gets none is deferred by its claim, which is then
-all there is: one write, and the answer holds the short URL. A link whose call is still out when the
-caller's deadline comes near is handed over the same way, and the call goes on by itself: what it
-brings is found behind the short URL, or by the next request.
+Where the registrant's place in the list is known beforehand, the claim is all there is: it writes
+the personal URL, and the answer holds it (lane `ready`). The call follows, with the event's data:
+job `drain` has it made (`tell`).
+
+Any other link needs a call, and a call a permit of the budget. An event that gets none is deferred
+by its claim, which is then all there is: one write, and the answer holds the short URL. A link
+whose call is still out when the caller's deadline comes near is handed over the same way, and the
+call goes on by itself: what it brings is found behind the short URL, or by the next request.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
-from typing import Final
+from typing import Final, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -41,6 +45,7 @@ from milepost.model import (
     Claim,
     Event,
     Lane,
+    LateData,
     Link,
     LinkState,
     MilestoneDefinition,
@@ -48,9 +53,17 @@ from milepost.model import (
     Route,
 )
 from milepost.personal_link import MalformedId, NotAPersonalLink
-from milepost.routes import Made, Maker, NothingThere, StillUnknown, Untrusted
+from milepost.policy import pause_after
+from milepost.routes import (
+    ListMissing,
+    Made,
+    Maker,
+    NothingThere,
+    StillUnknown,
+    Untrusted,
+)
 from milepost.store import Store
-from milepost.store.links import LEASE_SECONDS, Asked, LookupTaken, Opened, Settlement
+from milepost.store.links import LEASE_SECONDS, Asked, LookupTaken, Opened, Settlement, Telling
 from milepost.store.remembering import Remembered
 from milepost.upstream import (
     BudgetSpent,
@@ -64,6 +77,8 @@ from milepost.upstream import (
 )
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 FIRST_POLL_SECONDS: Final = 0.05
 LONGEST_POLL_SECONDS: Final = 0.4
@@ -220,6 +235,42 @@ class Issuing:
         await asyncio.wait({call})
         return (_result(call)) or asked.link
 
+    async def tell(self, late: LateData, permit: Permit) -> Telling:
+        """Tell the platform the data of a link that is out, or see when to try it again.
+
+        A call that was lost is made again without asking what became of it: the same data once more
+        change nothing, and no other link's are in their place, since none of that person's is given
+        out in the same list before these are told.
+
+        Args:
+            late: what to tell, claimed just now.
+            permit: for the call; given back when none is made.
+
+        Raises:
+            DatabaseBusy: what came of it is not written down.
+        """
+        begin_by = asyncio.get_running_loop().time() + BEGIN_SECONDS
+        failpoints.reach("claimed", late.event_id)
+        with counting() as calls, spending(permit):
+            try:
+                is_told = await self._makers[late.route].tell(late, begin_by=begin_by)
+            except MilepostError as error:
+                log.warning("data of link %s: %s", late.link_id, error)
+                if isinstance(error, ListMissing):
+                    await self._rest(late.slot_id, error)
+                telling = _untold(late, error, calls.count)
+            else:
+                telling = Telling(
+                    id=late.link_id,
+                    attempt=late.attempt,
+                    is_told=is_told,
+                    rule=None if is_told else "data-unseen",
+                    calls=calls.count,
+                )
+        failpoints.reach("made", late.event_id)
+        await self._persist(lambda: self._store.links.settle_late_data(telling))
+        return telling
+
     async def click(self, token: str, *, wait: float = 2.0) -> Opened:
         """Open a short URL for a person who waits in front of it.
 
@@ -297,6 +348,8 @@ class Issuing:
         failpoints.reach("arrived", event.event_id)
         if Lane.DIRECT not in definition.lanes:
             return await self._claim(event, NO_LANE)
+        if _may_be_ready(definition) and (asked := await self._decide(event)):
+            return asked
         call_class = self._makers[definition.route].call_class
         left = hand_over_at - asyncio.get_running_loop().time()
         patience = max(GRANT_SECONDS, GRANT_SHARE * left)
@@ -327,6 +380,18 @@ class Issuing:
 
     def _not_direct(self, _ended: object = None) -> None:
         self._direct -= 1
+
+    async def _decide(self, event: Event) -> Asked | None:
+        """Have the event decided without a call; None: it takes one, or its registrant first."""
+        try:
+            asked = await self._store.links.decide(event)
+        except UnknownRegistrant:
+            if event.details is None:
+                raise
+            return None
+        if asked is not None and event.details is not None and _lacks_registrant(asked.link):
+            return None
+        return asked
 
     async def _claim(self, event: Event, without: str | None) -> Asked:
         """Claim; where the registrant is missing and the event brings their details, with them."""
@@ -365,10 +430,7 @@ class Issuing:
             except MilepostError as error:
                 log.warning("link %s: %s", claim.link.id, error)
                 if isinstance(error, NotFound):
-                    with suppress(DatabaseBusy):
-                        await self._store.pools.rest(
-                            claim.place.slot_id, PAUSE_UNTIL_MENDED_SECONDS, str(error)
-                        )
+                    await self._rest(claim.place.slot_id, error)
                 return await self._settle(_setback(claim, error, calls.count))
         failpoints.reach("made", claim.link.event_id)
         try:
@@ -381,6 +443,10 @@ class Issuing:
         if link is not None and claim.contact_id is None:
             self._behind(self._note_contact(claim, made))
         return link
+
+    async def _rest(self, slot_id: int, error: MilepostError) -> None:
+        with suppress(DatabaseBusy):  # the next one to meet it tells it again
+            await self._store.pools.rest(slot_id, PAUSE_UNTIL_MENDED_SECONDS, str(error))
 
     def _behind(self, work: Coroutine[None, None, object]) -> asyncio.Task[object]:
         """Do what nobody need wait for; an error is told without its words, which may be data."""
@@ -402,15 +468,19 @@ class Issuing:
             )
 
     async def _settle(self, settlement: Settlement) -> Link | None:
-        """Write an outcome down, also past a restart of Postgres: once lost, it must be asked for.
+        """Write an outcome down.
 
         None: the claim is somebody else's by now, or an earlier try was written after all.
         """
+        return await self._persist(lambda: self._store.links.settle(settlement))
+
+    async def _persist(self, write: Callable[[], Awaitable[T]]) -> T:
+        """Write, also past a restart of Postgres: what is lost would have to be asked for."""
         clock = asyncio.get_running_loop().time
         give_up = clock() + LEASE_SECONDS
         while True:
             try:
-                return await self._store.links.settle(settlement)
+                return await write()
             except DatabaseBusy:
                 if clock() > give_up:
                     raise
@@ -429,6 +499,12 @@ async def _within(call: asyncio.Task[Link | None], deadline: float) -> Link | No
 
 def _result(call: asyncio.Task[Link | None]) -> Link | None:
     return None if call.cancelled() or call.exception() else call.result()
+
+
+def _may_be_ready(definition: MilestoneDefinition) -> bool:
+    """Whether a link may need no call, and is preferred then: lanes stand in their order."""
+    ready = (lane for lane in definition.lanes if lane in {Lane.READY, Lane.DIRECT})
+    return definition.membership == "ahead" and next(ready, None) is Lane.READY
 
 
 def _lacks_registrant(link: Link) -> bool:
@@ -455,6 +531,32 @@ def _success(claim: Claim, made: Made, calls: int) -> Settlement:
         lookup_id=made.lookup_id,
         url=made.url,
         expires_at=claim.place.expires_at,
+        calls=calls,
+    )
+
+
+def _untold(late: LateData, error: MilepostError, calls: int) -> Telling:
+    """When data that were not taken are to be told again; never, where they are refused for good.
+
+    What may have been taken all the same is told again like what was not: see `Issuing.tell`.
+    """
+    rule, pause = None, pause_after(late.age)
+    match error:
+        case Throttled(retry_after=seconds):
+            pause = min(seconds or PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
+        case Unauthorized() | Forbidden():
+            pause = max(pause, PAUSE_UNTIL_MENDED_SECONDS)
+        case ListMissing():
+            rule, pause = "list-missing", 0
+        case Refused():
+            rule, pause = "data-refused", 0
+    return Telling(
+        id=late.link_id,
+        attempt=late.attempt,
+        pause=pause,
+        rule=rule,
+        detail=str(error) if rule else None,
+        leaves=rule is not None,
         calls=calls,
     )
 

@@ -368,6 +368,8 @@ class LinkRecord(Link, frozen=True, kw_only=True):
     clicked_at: datetime | None
     """When the short URL was first opened by a person."""
     revoked_at: datetime | None
+    data_due_at: datetime | None
+    """When the platform is to be told the data of a link that went out before it knew of them."""
     other_url: str | None
     """The personal URL behind a published short one; for admins."""
 
@@ -419,3 +421,29 @@ class Claim(Struct, frozen=True, kw_only=True):
     under one of these proves nothing. Known only where `in_doubt`."""
     data: Mapping[str, Scalar]
     fields: tuple[Field, ...]
+
+
+class LateData(Struct, frozen=True, kw_only=True):
+    """The data of a link that went out before the platform knew of them, claimed to be told."""
+
+    link_id: UUID
+    event_id: str
+    attempt: int
+    """Fences what is written of them, as a claim's does."""
+    route: Route
+    slot_id: int
+    list_id: str
+    contact_id: str
+    """`CID_…`, whose membership of the list the link names; empty where that is not known."""
+    ref: str
+    details: RegistrantDetails
+    is_theirs: bool | None
+    """The registrant still owns that contact."""
+    data: Mapping[str, Scalar]
+    fields: tuple[Field, ...]
+    age: float
+    """Seconds since the link went out."""
+    alone: bool
+    """Whoever took them died, twice: to be told with nothing else of the job under way."""
+    ended: str | None
+    """The rule by which there is nothing to tell any more."""

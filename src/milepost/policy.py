@@ -31,6 +31,8 @@ DEDUP_CRITERIA: Final = ("email", "first_name", "last_name", "ref", "phone")
 
 EXPLANATIONS: Final[Mapping[str, str]] = {
     "waiting/registrant-unknown": "The registrant is not known yet; the link waits for them.",
+    "waiting/route-stopped": "The milestone's links are not trusted at present, and none is made: "
+    "see its pool.",
     "waiting/pool-empty": "No distribution of the milestone takes links; job replenish makes them.",
     "waiting/no-slot": "The registrant has a live link in every slot: one must end, or the pool "
     "grow.",
@@ -45,6 +47,14 @@ EXPLANATIONS: Final[Mapping[str, str]] = {
     "any more.",
     "waiting/once": "An earlier event of the registrant is to get the one link, and still waits.",
     "issued/once": "The registrant's one link of this milestone is alive, so it is given again.",
+    "issued/data-too-late": "The link had ended before the platform took the event's data.",
+    "issued/data-unseen": "The account's surveys do not see data that are private to a list: the "
+    "platform was told none.",
+    "issued/data-refused": "The registrant's membership of the list is gone, so the platform could "
+    "not be told the event's data.",
+    "issued/erased": "The registrant was erased before the platform was told the event's data.",
+    "issued/parked": "Whoever told the platform the event's data died of it, again and again: see "
+    "the logs of those moments.",
     "suppressed/once": "The registrant has finished their one survey of this milestone.",
     "suppressed/cooldown": "The registrant had a link of this milestone a short while ago.",
     "suppressed/quiet": "The registrant had enough links, of all milestones, in the last days.",
@@ -61,7 +71,8 @@ EXPLANATIONS: Final[Mapping[str, str]] = {
     "moments when it was claimed.",
     "failed/waited-too-long": "The link could not be made for as long as it would have lived.",
 }
-"""What a rule of `claim.sql` means to a person, by the link's state and the rule."""
+"""What a rule of `claim.sql` or `late_data_claim.sql` means to a person, by the link's state and
+the rule."""
 
 REVOKED: Final = "The link was revoked: its short URL leads nowhere any more."
 """What is said of a revoked link, in whatever state it was then."""
@@ -104,6 +115,19 @@ def sample_point(event_id: str) -> float:
     """
     digest = hashlib.blake2b(event_id.encode(), digest_size=6, person=b"milepost-sample").digest()
     return int.from_bytes(digest) * 100 / 2**48
+
+
+SOONEST_SECONDS: Final = 1.0
+LATEST_SECONDS: Final = 600.0
+
+
+def pause_after(age: float) -> float:
+    """How long to wait before what did not succeed is tried again, in seconds.
+
+    A quarter of its age: a short break is over soon for what is young, and what has failed for days
+    costs a call every ten minutes.
+    """
+    return min(max(age / 4, SOONEST_SECONDS), LATEST_SECONDS)
 
 
 def check_definition(definition: MilestoneDefinition) -> None:
@@ -149,6 +173,12 @@ def check_definition(definition: MilestoneDefinition) -> None:
             f"Field {reserved!r} is written by Milepost itself.",
             fix="Choose another name.",
             field="fields",
+        )
+    if definition.membership == "ahead" and Lane.READY not in definition.lanes:
+        raise InvalidMilestone(
+            "Registrants would be put into a list ahead of events, and no link would come of it.",
+            fix='Name "ready" among the lanes, or use membership "event".',
+            field="lanes",
         )
     if definition.membership == "ahead" and definition.fields and not definition.late_data:
         raise InvalidMilestone(

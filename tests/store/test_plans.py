@@ -45,7 +45,8 @@ SELECT format('ALTER TABLE %s DROP CONSTRAINT %I', conrelid::regclass, conname),
     format('ALTER TABLE %s ADD CONSTRAINT %I %s', conrelid::regclass, conname,
         pg_get_constraintdef(oid))
 FROM pg_constraint
-WHERE conrelid IN ('links'::regclass, 'registrants'::regclass) AND contype IN ('p', 'u', 'f')
+WHERE conrelid IN ('links'::regclass, 'registrants'::regclass, 'memberships'::regclass)
+    AND contype IN ('p', 'u', 'f')
 ORDER BY contype = 'f' DESC, contype
 """
 """How each key of the big tables is taken away and put back; foreign keys are the first to go."""
@@ -133,7 +134,7 @@ async def _filled(register: Register, database_url: str) -> AsyncIterator[None]:
         ]
         for drop, _ in rebuilt:
             connection.execute(drop)
-        connection.execute("TRUNCATE registrants, links")
+        connection.execute("TRUNCATE registrants, links, memberships")
         for fill in (FILL_REGISTRANTS, FILL_LINKS):
             connection.execute(sql.SQL(fill).format(**sizes))
         for _, create in reversed(rebuilt):
@@ -141,7 +142,7 @@ async def _filled(register: Register, database_url: str) -> AsyncIterator[None]:
         connection.execute("ANALYZE links, registrants, milestones, slots, distributions")
     yield
     with psycopg.connect(database_url) as connection:
-        connection.execute("TRUNCATE registrants, links")
+        connection.execute("TRUNCATE registrants, links, memberships")
 
 
 class Recording(psycopg.AsyncCursor[Any]):

@@ -11,8 +11,9 @@ import asyncio
 import logging
 import traceback
 from collections import deque
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Final, TypeAlias
 
 from msgspec import Struct
 
@@ -56,6 +57,10 @@ class Counts(Struct, kw_only=True):
     """Tried; whether the call was accepted is to be asked."""
     suppressed: int = 0
     failed: int = 0
+    told: int = 0
+    """Out before, and the platform has their data by now."""
+    untold: int = 0
+    """Out, and there is nothing to tell any more, or the platform refuses it for good."""
     broken_off: int = 0
     """Left as they were, by an error of ours or because Postgres went away."""
 
@@ -63,6 +68,59 @@ class Counts(Struct, kw_only=True):
         """Add a link that was tried, by what it is now."""
         name = "waiting" if state is LinkState.CLAIMED else state.value
         setattr(self, name, getattr(self, name) + 1)
+
+
+Work: TypeAlias = Callable[[], Awaitable[None]]
+
+
+class Calls:
+    """The calls of a flow that are out, each with all that it ends in."""
+
+    def __init__(self, counts: Counts) -> None:
+        self._counts = counts
+        self._out: set[asyncio.Task[None]] = set()
+
+    def __bool__(self) -> bool:
+        return bool(self._out)
+
+    async def begin(self, work: Work, permit: Permit, *, alone: bool) -> None:
+        """Begin one, and come back when there is room for another.
+
+        Args:
+            work: makes it.
+            permit: what it has for it; what is left of it is given back.
+            alone: nothing else may be out beside it.
+        """
+        if alone:
+            await self.end()
+        task = asyncio.create_task(self._guarded(work, permit))
+        self._out.add(task)
+        task.add_done_callback(self._out.discard)
+        if alone or len(self._out) >= AT_ONCE:
+            await asyncio.wait(self._out, return_when=asyncio.FIRST_COMPLETED)
+
+    async def end(self, within: float | None = None) -> None:
+        """Wait until all have ended, or for so many seconds."""
+        if self._out:
+            await asyncio.wait(self._out, timeout=within)
+
+    async def _guarded(self, work: Work, permit: Permit) -> None:
+        try:
+            await work()
+        except MilepostError as error:
+            log.warning("a link could not be taken up: %s", error)
+            self._counts.broken_off += 1
+        except Exception as error:  # noqa: BLE001  (one link must not end the flow of the others)
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            log.error(  # noqa: TRY400  (a trace shows what drivers say, which may be people's data)
+                "a link could not be taken up: %s at %s:%s",
+                type(error).__name__,
+                place.filename,
+                place.lineno,
+            )
+            self._counts.broken_off += 1
+        finally:
+            permit.give_back()
 
 
 class _Page:
@@ -123,12 +181,11 @@ class Flow:
         """
         stopping = stopping or asyncio.Event()
         counts = Counts()
-        out: set[asyncio.Task[None]] = set()
+        calls = Calls(counts)
         try:
-            await self._run(states, stopping, counts, out)
+            await self._run(states, stopping, counts, calls)
         finally:
-            if out:
-                await asyncio.wait(out)
+            await calls.end()
         return counts
 
     async def _run(
@@ -136,7 +193,7 @@ class Flow:
         states: Sequence[LinkState],
         stopping: asyncio.Event,
         counts: Counts,
-        out: set[asyncio.Task[None]],
+        calls: Calls,
     ) -> None:
         page = _Page()
         while not stopping.is_set():
@@ -151,13 +208,15 @@ class Flow:
             if not page.rest:
                 page.fill(await self._due(states, 1 if permit and permit.is_probe else page.size))
             if page.rest and permit is not None:
-                await self._begin(page.rest.popleft(), permit, counts, out)
+                due = page.rest.popleft()
+                take_up = partial(self._take_up, due, permit, counts)
+                await calls.begin(take_up, permit, alone=due.alone)
             elif not page.rest:
                 if permit is not None:
                     permit.give_back()
-                if not out:
+                if not calls:
                     return
-                await asyncio.wait(out, timeout=LOOK_SECONDS)
+                await calls.end(LOOK_SECONDS)
 
     async def _permit(self) -> Permit | Denied:
         permit = await self._budget.grant(
@@ -166,18 +225,6 @@ class Flow:
         # A probe goes alone: whoever comes next is denied until it is back.
         self._was_denied = isinstance(permit, Denied) or permit.is_probe
         return permit
-
-    async def _begin(
-        self, due: Due, permit: Permit, counts: Counts, out: set[asyncio.Task[None]]
-    ) -> None:
-        """Take a link up, and come back when there is room for another one."""
-        if due.alone and out:
-            await asyncio.wait(out)
-        task = asyncio.create_task(self._take_up(due, permit, counts))
-        out.add(task)
-        task.add_done_callback(out.discard)
-        if due.alone or len(out) >= AT_ONCE:
-            await asyncio.wait(out, return_when=asyncio.FIRST_COMPLETED)
 
     async def _due(self, states: Sequence[LinkState], size: int) -> list[Due]:
         found: list[Due] = []
@@ -188,21 +235,4 @@ class Flow:
         return sorted(found, key=lambda due: due.alone)
 
     async def _take_up(self, due: Due, permit: Permit, counts: Counts) -> None:
-        try:
-            link = await self._issuing.take_up(due.event, permit)
-        except MilepostError as error:
-            log.warning("a link could not be taken up: %s", error)
-            counts.broken_off += 1
-        except Exception as error:  # noqa: BLE001  (one link must not end the flow of the others)
-            place = traceback.extract_tb(error.__traceback__)[-1]
-            log.error(  # noqa: TRY400  (a trace shows what drivers say, which may be people's data)
-                "a link could not be taken up: %s at %s:%s",
-                type(error).__name__,
-                place.filename,
-                place.lineno,
-            )
-            counts.broken_off += 1
-        else:
-            counts.count(link.state)
-        finally:
-            permit.give_back()
+        counts.count((await self._issuing.take_up(due.event, permit)).state)

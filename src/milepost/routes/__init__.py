@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from milepost.routes.mailing_list import MailingListMaker
 from milepost.routes.making import (
+    ListMissing,
     Made,
     Maker,
     NothingThere,
@@ -14,6 +15,7 @@ from milepost.routes.making import (
 )
 
 __all__ = [
+    "ListMissing",
     "Made",
     "MailingListMaker",
     "Maker",

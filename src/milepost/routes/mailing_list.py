@@ -1,7 +1,9 @@
 """Route `list`: the registrant is added to the slot's list, and the URL is built from the answer.
 
 One call. The list holds a distribution and its probe since long before the event; the answer holds
-the registrant's lookup id; the rest of the URL is the distribution's template.
+the registrant's lookup id; the rest of the URL is the distribution's template. Where the registrant
+is in the list since long before as well, the URL goes out without a call, and the call follows with
+the data.
 
 Where a probe has found that the account is otherwise, the route does with what there is: it looks
 for the link in the platform's own list, sends no data that the survey would not see, and asks more
@@ -15,9 +17,10 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from milepost import payload
-from milepost.model import Capabilities, Claim, Deployment, Fact
+from milepost.model import Capabilities, Claim, Deployment, Fact, LateData
 from milepost.personal_link import PersonalLink, Template, parse
 from milepost.routes.making import (
+    ListMissing,
     Made,
     NothingThere,
     StillUnknown,
@@ -92,6 +95,35 @@ class MailingListMaker:
         if not account.holds(Fact.LATE_LINK):
             await self._see_listed(parse(url), begin_by + LISTING_SECONDS)
         return Made(lookup_id=lookup_id, url=url, contact_id=contact_id)
+
+    async def tell(self, late: LateData, *, begin_by: float) -> bool:
+        """Write the data to the registrant's membership. See `Maker`."""
+        if not (await self._capabilities()).holds(Fact.PRIVATE_DATA):
+            return False
+        reference = payload.seal(late.link_id, self._secret)
+        private = payload.embedded(late.data, late.details.attributes, late.fields, reference)
+        # The contact may be somebody else's by now: what is known of the registrant is not theirs.
+        contact = (
+            contact_fields(late.ref, late.details, private)
+            if late.is_theirs
+            else ContactFields(private_embedded_data=private)
+        )
+        _refuse_after(begin_by)
+        try:
+            await self._upstream.update_list_contact(
+                self._directory_id, late.list_id, late.contact_id, contact
+            )
+        except NotFound:
+            await self._see_list(late.list_id)
+            raise
+        return True
+
+    async def _see_list(self, list_id: str) -> None:
+        """Tell a list that is gone from one that a contact has left: it concerns all its links."""
+        try:
+            await self._upstream.mailing_list(self._directory_id, list_id)
+        except NotFound as error:
+            raise ListMissing(str(error)) from error
 
     async def _see_listed(self, link: PersonalLink, until: float) -> None:
         """Have the platform list the link, where a link opens only after it was listed.

@@ -8,7 +8,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from milepost.errors import MilepostError
-from milepost.model import Claim, RegistrantDetails
+from milepost.model import Claim, LateData, RegistrantDetails
 from milepost.upstream import ContactFields
 
 
@@ -39,6 +39,10 @@ class NothingThere(MilepostError):
 
 class Untrusted(MilepostError):
     """The platform's own link is not what was asked for or built: none may be given out."""
+
+
+class ListMissing(MilepostError):
+    """The platform does not know the list any more on which a link stands."""
 
 
 class TooLate(MilepostError):
@@ -88,6 +92,23 @@ class Maker(Protocol):
             UpstreamError: as the client's verbs; a write whose outcome is unknown stays unknown.
             StillUnknown: the earlier call's outcome is not known yet.
             NothingThere: it made nothing, and the claim may only find.
+            TooLate: `begin_by` has passed.
+        """
+        ...
+
+    async def tell(self, late: LateData, *, begin_by: float) -> bool:
+        """Tell the platform the data of a link that is out; the same again changes nothing.
+
+        Args:
+            late: of a link that is alive, and the only live one of its membership.
+            begin_by: as of `make`.
+
+        Returns:
+            False where the account's surveys would not see them, and none were told.
+
+        Raises:
+            UpstreamError: as the client's verbs.
+            ListMissing: there is nothing of what the link stands on.
             TooLate: `begin_by` has passed.
         """
         ...

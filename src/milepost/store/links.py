@@ -4,7 +4,8 @@
 the caller was given, `lane` how. A row is written once by the first request for its event and
 afterwards only moved along::
 
-    claim       a new event, or one that waits ──▶ claimed, waiting, suppressed, issued (reused)
+    claim       a new event, or one that waits ──▶ claimed, waiting, suppressed, issued (reused,
+                or with a membership that was known beforehand: lane `ready`)
     settle      claimed ──▶ issued, waiting, unknown, failed
     hand over   an unsettled link at its caller's deadline gets its short URL
 
@@ -20,6 +21,10 @@ is counted (`lost`): an event that kills whoever takes it is parked at the `PARK
 **What is never forgotten.** Exactly the unsettled rows have a `due_at`, when a job looks at them
 next; a row past its `waiting_until` fails then. `due` hands such rows out, and the job claims each
 by the same door as a request.
+
+**What follows a ready link.** The platform learns of its data when it is out already: exactly the
+links whose data are still to be told have a `data_due_at`. It is a lease as well: who claims one
+has it for `LEASE_SECONDS`, by the same attempt number, and `lost` counts takers who died of it.
 
 **What is locked, and why in two statements.** A claim decides about a person (one live link per
 list, `once`, cooldown, quiet), so it locks the person: the registrants of a batch, in `ref` order,
@@ -61,6 +66,7 @@ from milepost.model import (
     Event,
     Field,
     Lane,
+    LateData,
     Link,
     LinkRecord,
     LinkState,
@@ -76,6 +82,7 @@ from milepost.policy import EXPLANATIONS, REVOKED, sample_point
 from milepost.store import tables
 from milepost.store.connections import Connections, Row, begun_again, plain, statement
 from milepost.store.grouping import GroupCommit
+from milepost.store.registrants import details_of
 from milepost.store.remembering import Remembered
 
 LEASE_SECONDS: Final = 20
@@ -105,6 +112,8 @@ _DUE: Final = statement("due")
 _LOOK: Final = statement("look")
 _CLICK: Final = statement("click")
 _BACKLOG: Final = statement("backlog")
+_LATE_DATA_CLAIM: Final = statement("late_data_claim")
+_LATE_DATA_SETTLE: Final = statement("late_data_settle")
 
 
 class LookupTaken(MilepostError):
@@ -131,6 +140,22 @@ class Settlement(Struct, frozen=True, kw_only=True):
     """Nothing was made at the link's place: it is free for others, and the link for another."""
     pause: float = 0
     """Seconds for which nobody should try again."""
+
+
+class Telling(Struct, frozen=True, kw_only=True):
+    """What became of a ready link's data. It takes effect only while they are still its taker's."""
+
+    id: UUID
+    attempt: int
+    is_told: bool = False
+    """The platform has taken them."""
+    pause: float = 0
+    """Seconds after which they are to be tried again; 0: never."""
+    rule: str | None = None
+    detail: str | None = None
+    leaves: bool = False
+    """The platform knows of no such membership: it is forgotten."""
+    calls: float = 0
 
 
 class Asked(Struct, frozen=True, kw_only=True):
@@ -180,6 +205,7 @@ class _Asking(Struct, frozen=True):
     event: Event
     fingerprint: Mapping[str, str]
     purpose: Purpose
+    may_call: bool
     without: str | None
 
 
@@ -222,6 +248,7 @@ class LinkStore:
             same=lambda asking: (
                 asking.event.event_id,
                 asking.purpose,
+                asking.may_call,
                 asking.without is None,
                 frozenset(asking.fingerprint.items()),
             ),
@@ -253,22 +280,41 @@ class LinkStore:
             EventMismatch: the event was seen with another payload.
             MilestonePaused, UnknownMilestone, UnknownRegistrant: it is refused, nothing is written.
         """
-        asking = _Asking(event, fingerprint(event, self._fingerprint_key), purpose, without)
         while True:
-            row, own = await self._claims.submit(asking)
-            match row["course"]:
-                case "unknown-milestone":
-                    raise UnknownMilestone(event.milestone)
-                case "milestone-paused":
-                    raise MilestonePaused(event.milestone)
-                case "unknown-registrant":
-                    raise UnknownRegistrant(event.ref)
-            if row["id"] is None:
-                continue  # another request wrote or settled the row meanwhile: ask again
-            if row["fingerprint"] is not None and asking.fingerprint != row["fingerprint"]:
-                fields = differing(asking.fingerprint, row["fingerprint"])
-                raise EventMismatch(event.event_id, fields)
+            row, own = await self._ask(event, purpose, may_call=without is None, without=without)
+            if row["id"] is not None:
+                return _asked(row, event, own=own)
+            # Another request wrote or settled the row meanwhile: ask again.
+
+    async def decide(self, event: Event) -> Asked | None:
+        """Write the event down and decide it as `claim` does, if no call is needed for that.
+
+        None: nothing was written; whoever has the right to a call is to `claim` it.
+
+        Raises:
+            As `claim`.
+        """
+        row, own = await self._ask(event, Purpose.DIRECT, may_call=False, without=None)
+        if row["is_written"] or row["course"] == "seen":
             return _asked(row, event, own=own)
+        return None
+
+    async def _ask(
+        self, event: Event, purpose: Purpose, *, may_call: bool, without: str | None
+    ) -> tuple[Row, bool]:
+        """What `claim.sql` says of an event that it does not refuse, and whether to its asker."""
+        given = fingerprint(event, self._fingerprint_key)
+        row, own = await self._claims.submit(_Asking(event, given, purpose, may_call, without))
+        match row["course"]:
+            case "unknown-milestone":
+                raise UnknownMilestone(event.milestone)
+            case "milestone-paused":
+                raise MilestonePaused(event.milestone)
+            case "unknown-registrant":
+                raise UnknownRegistrant(event.ref)
+        if row["fingerprint"] is not None and given != row["fingerprint"]:
+            raise EventMismatch(event.event_id, differing(given, row["fingerprint"]))
+        return row, own
 
     async def settle(self, settlement: Settlement) -> Link | None:
         """Finish a claim; None when it is not its taker's any more, and nothing was changed.
@@ -300,6 +346,23 @@ class LinkStore:
             rows = await cursor.fetchall()
         rows.sort(key=lambda row: (row["is_later"], row["created_at"]))
         return [Due(_event(row), row["alone"]) for row in rows]
+
+    async def claim_late_data(self) -> LateData | None:
+        """Claim the ready link whose data have been due for the longest; None: none are due."""
+        given = {"lease": LEASE_SECONDS, "tries": PARKED_AFTER}
+        async with self._connections.path() as connection:
+            cursor = await connection.execute(_LATE_DATA_CLAIM, given, prepare=True)
+            row = await cursor.fetchone()
+        if row is None:
+            return None
+        return msgspec.convert({**row, "details": details_of(row)}, LateData)
+
+    @begun_again
+    async def settle_late_data(self, telling: Telling) -> None:
+        """Write down what became of a link's data, unless they are somebody else's by now."""
+        given = msgspec.structs.asdict(telling)
+        async with self._connections.path() as connection:
+            await connection.execute(_LATE_DATA_SETTLE, given, prepare=True)
 
     async def look(self, token: str) -> Opened:
         """What stands behind a short URL, without touching it.
@@ -426,6 +489,7 @@ class LinkStore:
                 "asked_by": event.asked_by,
                 "brings_details": event.details is not None,
                 "purpose": asking.purpose,
+                "may_call": asking.may_call,
                 "without": asking.without,
                 "token": token,
             }
@@ -535,6 +599,7 @@ def _record(row: Row) -> LinkRecord:
         finished_at=row["finished_at"],
         clicked_at=row["clicked_at"],
         revoked_at=row["revoked_at"],
+        data_due_at=row["data_due_at"],
         other_url=(row["url"] or row["reused_url"]) if short else None,
     )
 

@@ -215,6 +215,7 @@ links = Table(
     Column("lost", Integer, nullable=False, server_default=text("0")),
     Column("clicked_at", Moment),
     Column("revoked_at", Moment),
+    Column("data_due_at", Moment),
     UniqueConstraint("event_id", name="links_event_id"),
     Index(
         "links_one_url",
@@ -257,6 +258,7 @@ links = Table(
         "milestone",
         postgresql_where=text("state = 'waiting' AND rule = 'no-slot'"),
     ),
+    Index("links_data_due", "data_due_at", postgresql_where=text("data_due_at IS NOT NULL")),
 )
 
 memberships = Table(

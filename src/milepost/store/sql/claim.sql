@@ -1,8 +1,9 @@
 -- Decide the events of a batch whose registrants are locked, and write one row for each.
 --
 -- %(events)s  JSON array of {link_id, event_id, milestone, ref, occurred_at, data, fingerprint,
---             sample_point, asked_by, brings_details, purpose, without, token}, no event_id and no
---             registrant twice
+--             sample_point, asked_by, brings_details, purpose, may_call, without, token}, no event_id
+--             and no registrant twice. Where none `may_call`, `without` says why; if it does not, an
+--             event that would need a call is not decided: its asker tries to get one first
 -- %(lease)s   seconds for which a claim is its taker's alone
 -- %(tries)s   claims that may end with their taker's death before the event is parked
 -- %(short)s   what a token is put behind to make a short URL
@@ -38,9 +39,17 @@ WITH candidate AS MATERIALIZED (
                 AND seen.first_look_at <= e.at - make_interval(secs => milepost_look_seconds()),
             false) AS looked_enough,
         r.id AS registrant_id,
-        r.contact_key, r.dedup_key, r.opted_out_at, r.erased_at,
+        r.contact_key, r.dedup_key, r.opted_out_at, r.erased_at, r.removed_at,
         m.survey_id, m.route, m.lanes, m.repeat, m.cooldown_days, m.sample_percent, m.when_full,
         m.link_days, m.quiet_links, m.quiet_days,
+        m.stopped_at IS NOT NULL AS is_stopped,
+        -- Whether a membership that is known beforehand makes a link, and whether also where a call
+        -- could be made. What an account has been proved not to accept it is not given.
+        m.membership = 'ahead' AND 'ready' = ANY (m.lanes) AND NOT EXISTS (
+            SELECT FROM capabilities AS f WHERE f.fact = 'late_link' AND NOT f.holds)
+            AS may_be_ready,
+        coalesce(array_position(m.lanes, 'ready') < array_position(m.lanes, 'direct'), true)
+            AS is_ready_first,
         CASE
             WHEN seen.id IS NOT NULL AND (
                 seen.fingerprint <> e.fingerprint
@@ -63,20 +72,23 @@ WITH candidate AS MATERIALIZED (
         FROM jsonb_to_recordset(%(events)s::jsonb) AS e (
             link_id uuid, event_id text, milestone text, ref text, occurred_at timestamptz,
             data jsonb, fingerprint jsonb, sample_point double precision, asked_by text,
-            brings_details boolean, purpose text, without text, token text)
+            brings_details boolean, purpose text, may_call boolean, without text, token text)
         OFFSET 0) AS e
     LEFT JOIN LATERAL (
         SELECT l.* FROM links AS l WHERE l.event_id = e.event_id LIMIT 1) AS seen ON true
     LEFT JOIN LATERAL (
         SELECT m.* FROM milestones AS m WHERE m.key = e.milestone LIMIT 1) AS m ON true
+    -- Who was removed is as if unknown; but what a call in doubt has made for them is asked about.
     LEFT JOIN LATERAL (
-        SELECT r.* FROM registrants AS r WHERE e.is_locked AND r.ref = e.ref LIMIT 1) AS r ON true
+        SELECT r.* FROM registrants AS r WHERE e.is_locked AND r.ref = e.ref LIMIT 1
+    ) AS r ON r.removed_at IS NULL OR seen.state IN ('claimed', 'unknown')
 ),
 
 -- The places that take links, read once for the whole batch.
 open_place AS MATERIALIZED (
     SELECT
-        s.milestone, s.survey_id, s.number, s.id AS slot_id, d.id AS distribution_id, d.generation
+        s.milestone, s.survey_id, s.number, s.id AS slot_id, s.rests_until,
+        d.id AS distribution_id, d.generation, d.template, d.expires_at
     FROM (SELECT DISTINCT c.milestone FROM candidate AS c) AS c
     CROSS JOIN LATERAL (
         SELECT s.* FROM slots AS s WHERE s.milestone = c.milestone OFFSET 0) AS s
@@ -94,6 +106,9 @@ judged AS (
         CASE WHEN c.in_doubt THEN held.distribution_id ELSE free.distribution_id END
             AS distribution_id,
         coalesce(held.survey_id, free.survey_id) AS place_survey_id,
+        ready.lookup_id,
+        ready.url,
+        free.expires_at,
         earlier.id AS earlier_id,
         earlier.survey_id AS earlier_survey_id,
         earlier.created_at AS earlier_created_at,
@@ -144,14 +159,20 @@ judged AS (
         SELECT
             array_agg(l.slot_id) FILTER (
                 WHERE l.state IN ('claimed', 'waiting', 'unknown')
-                    OR (l.finished_at IS NULL AND l.expires_at > c.at)) AS slots,
+                    OR (l.finished_at IS NULL AND l.expires_at > c.at)
+                    -- Its data may be on their way, and would be written over the next link's.
+                    OR l.data_due_at IS NOT NULL) AS slots,
             array_agg(l.distribution_id) AS distributions
         FROM (
-            SELECT l.id, l.slot_id, l.distribution_id, l.state, l.finished_at, l.expires_at
+            SELECT
+                l.id, l.slot_id, l.distribution_id, l.state, l.finished_at, l.expires_at,
+                l.data_due_at
             FROM links AS l
             WHERE l.registrant_id = c.registrant_id AND l.slot_id IS NOT NULL
             UNION ALL
-            SELECT l.id, l.slot_id, l.distribution_id, l.state, l.finished_at, l.expires_at
+            SELECT
+                l.id, l.slot_id, l.distribution_id, l.state, l.finished_at, l.expires_at,
+                l.data_due_at
             FROM links AS l
             WHERE l.contact_key = c.contact_key) AS l
         WHERE l.id IS DISTINCT FROM c.seen_id
@@ -160,7 +181,8 @@ judged AS (
     -- The first slot whose list holds no live link of theirs, with a distribution that never had
     -- one. An event that waited prefers the slot that it had.
     LEFT JOIN LATERAL (
-        SELECT p.slot_id, p.distribution_id, p.survey_id
+        SELECT
+            p.slot_id, p.distribution_id, p.survey_id, p.rests_until, p.template, p.expires_at
         FROM open_place AS p
         WHERE NOT c.in_doubt
             AND p.milestone = c.milestone
@@ -169,7 +191,22 @@ judged AS (
             AND NOT coalesce(p.distribution_id = ANY (taken.distributions), false)
         ORDER BY p.slot_id IS DISTINCT FROM c.held_slot_id, p.number, p.generation DESC
         LIMIT 1
-    ) AS free ON c.registrant_id IS NOT NULL
+    ) AS free ON c.registrant_id IS NOT NULL AND NOT c.is_stopped
+
+    -- The link that can be had without a call: their membership in the list of that place is known,
+    -- and is good for one. Once it has served, the list holds an event's data, which the next link's
+    -- survey would show until its own have followed. Nor is a list relied on that was missed before,
+    -- until somebody has found it.
+    LEFT JOIN LATERAL (
+        SELECT m.lookup_id, milepost_link(free.template, m.lookup_id) AS url
+        FROM memberships AS m
+        WHERE m.registrant_id = c.registrant_id
+            AND m.slot_id = free.slot_id
+            AND m.contact_key = c.dedup_key
+            AND free.rests_until IS NULL
+            AND NOT EXISTS (SELECT FROM links AS l WHERE l.lookup_id = m.lookup_id)
+        LIMIT 1
+    ) AS ready ON c.may_be_ready AND free.slot_id IS NOT NULL
 
     -- One in doubt keeps its place, for its call may have been accepted there.
     LEFT JOIN LATERAL (
@@ -180,21 +217,21 @@ judged AS (
             AND d.id = c.held_distribution_id
             AND d.state IN ('ready', 'draining')
         LIMIT 1
-    ) AS held ON true
+    ) AS held ON NOT c.is_stopped
 
     -- State and rule, the first that holds. `policy.EXPLANATIONS` has a sentence for each. Without a
-    -- verdict the row stays as it is: a link in doubt that cannot be looked for now. One whose
-    -- distribution has been stopped goes on being in doubt, and is looked at ever less often. Sample,
-    -- cooldown and quiet are decided once, when the event comes: what waits may have been promised
-    -- since.
+    -- verdict the row stays as it is: a link in doubt that cannot be looked for now, or an event whose
+    -- asker has to get a call first. One in doubt whose distribution or milestone has been stopped
+    -- goes on being so, and is looked at ever less often. Sample, cooldown and quiet are decided once,
+    -- when the event comes: what waits may have been promised since.
     CROSS JOIN LATERAL (
         SELECT CASE
             WHEN c.erased_at IS NOT NULL THEN 'suppressed/erased'
             WHEN c.opted_out_at IS NOT NULL THEN 'suppressed/opted-out'
             WHEN c.lost >= %(tries)s THEN 'failed/parked'
             WHEN c.waiting_until <= c.at THEN 'failed/waited-too-long'
-            WHEN c.in_doubt AND held.slot_id IS NOT NULL AND c.without IS NULL THEN 'claimed'
-            WHEN c.in_doubt AND (c.purpose = 'direct' OR c.without IS NOT NULL) THEN NULL
+            WHEN c.in_doubt AND held.slot_id IS NOT NULL AND c.may_call THEN 'claimed'
+            WHEN c.in_doubt AND (c.purpose = 'direct' OR NOT c.may_call) THEN NULL
             WHEN c.in_doubt THEN 'unknown/outcome-unknown'
             WHEN c.revoked_at IS NOT NULL THEN 'suppressed/revoked'
             WHEN c.seen_id IS NULL AND c.sample_point >= c.sample_percent THEN 'suppressed/sample'
@@ -205,7 +242,7 @@ judged AS (
             WHEN c.registrant_id IS NULL THEN 'waiting/registrant-unknown'
             WHEN c.contact_key IS NULL THEN 'suppressed/contact-incomplete'
             WHEN c.dedup_key IS NULL THEN 'suppressed/contact-shared'
-            WHEN c.held_slot_id IS NOT NULL AND free.slot_id IS NOT NULL AND c.without IS NULL
+            WHEN c.held_slot_id IS NOT NULL AND free.slot_id IS NOT NULL AND c.may_call
                 THEN 'claimed'
             WHEN c.held_slot_id IS NOT NULL AND free.slot_id IS NOT NULL THEN 'waiting/' || c.without
             WHEN c.repeat = 'once' AND earlier.state IN ('claimed', 'waiting', 'unknown')
@@ -213,9 +250,11 @@ judged AS (
             WHEN c.repeat = 'once' AND earlier.finished_at IS NOT NULL AND c.held_published IS NULL
                 THEN 'suppressed/once'
             WHEN c.repeat = 'once' AND earlier.expires_at > c.at THEN 'issued/once'
+            WHEN c.is_stopped THEN 'waiting/route-stopped'
+            WHEN ready.url IS NOT NULL AND (c.is_ready_first OR NOT c.may_call) THEN 'issued'
             WHEN free.slot_id IS NOT NULL AND c.purpose = 'direct' AND 'direct' <> ALL (c.lanes)
                 THEN 'waiting/no-lane'
-            WHEN free.slot_id IS NOT NULL AND c.without IS NULL THEN 'claimed'
+            WHEN free.slot_id IS NOT NULL AND c.may_call THEN 'claimed'
             WHEN free.slot_id IS NOT NULL THEN 'waiting/' || c.without
             WHEN NOT EXISTS (
                 SELECT FROM open_place AS p
@@ -243,14 +282,14 @@ decided AS (
         (j.verdict LIKE 'waiting/%%' OR j.verdict LIKE 'unknown/%%')
             AND j.verdict <> 'waiting/once'
             AND 'deferred' <> ALL (j.lanes) AS is_queued,
-        j.verdict = 'claimed' OR (j.verdict LIKE 'waiting/%%' AND j.verdict <> 'waiting/once')
-            AS takes_place,
+        j.verdict IN ('claimed', 'issued')
+            OR (j.verdict LIKE 'waiting/%%' AND j.verdict <> 'waiting/once') AS takes_place,
         CASE
             WHEN j.verdict = 'claimed' THEN j.at + make_interval(secs => %(lease)s)
             WHEN j.verdict NOT LIKE 'waiting/%%' AND j.verdict NOT LIKE 'unknown/%%' THEN NULL
             WHEN j.purpose = 'direct' AND j.verdict = 'waiting/' || j.held_rule THEN j.held_due_at
-            WHEN j.verdict IN ('waiting/registrant-unknown', 'waiting/pool-empty', 'waiting/no-slot',
-                'waiting/once', 'unknown/outcome-unknown')
+            WHEN j.verdict IN ('waiting/registrant-unknown', 'waiting/route-stopped',
+                'waiting/pool-empty', 'waiting/no-slot', 'waiting/once', 'unknown/outcome-unknown')
                 -- Only somebody else can end these waits: looked at ever less often.
                 THEN j.at + least(
                     greatest((j.at - j.created_at) / 4, interval '2 seconds'), interval '10 minutes')
@@ -267,8 +306,8 @@ written AS (
     INSERT INTO links AS l (
         id, event_id, milestone, survey_id, ref, registrant_id, occurred_at, data, fingerprint,
         state, rule, rule_until, route, lane, published, token, short_url, attempt, lease_until,
-        waiting_until, due_at, lost, slot_id, distribution_id, contact_key, reuses, expires_at,
-        created_at, asked_by)
+        waiting_until, due_at, lost, slot_id, distribution_id, contact_key, lookup_id, url, reuses,
+        expires_at, created_at, issued_at, data_due_at, asked_by)
     SELECT
         d.link_id, d.event_id, d.milestone,
         CASE d.verdict WHEN 'issued/once' THEN d.earlier_survey_id
@@ -280,8 +319,9 @@ written AS (
                 THEN d.earlier_created_at + make_interval(days => d.cooldown_days)
             WHEN 'suppressed/quiet' THEN d.quiet_until
         END,
-        CASE WHEN d.is_deferred OR d.is_queued THEN d.route END,
-        CASE WHEN d.is_deferred THEN 'deferred' WHEN d.is_queued THEN 'queued' END,
+        CASE WHEN d.is_deferred OR d.is_queued OR d.verdict = 'issued' THEN d.route END,
+        CASE WHEN d.is_deferred THEN 'deferred' WHEN d.is_queued THEN 'queued'
+            WHEN d.verdict = 'issued' THEN 'ready' END,
         CASE WHEN d.is_deferred THEN 'short' WHEN d.state = 'issued' THEN 'personal' END,
         CASE WHEN d.is_deferred THEN d.token END,
         CASE WHEN d.is_deferred THEN %(short)s || d.token END,
@@ -292,13 +332,19 @@ written AS (
         d.lost,
         -- What ends in doubt keeps its place: its call may have been accepted there.
         CASE WHEN d.takes_place THEN d.slot_id WHEN d.in_doubt THEN d.held_slot_id END,
-        CASE WHEN d.state = 'claimed' THEN d.distribution_id
+        CASE WHEN d.verdict IN ('claimed', 'issued') THEN d.distribution_id
             WHEN d.in_doubt THEN d.held_distribution_id END,
         CASE WHEN d.in_doubt THEN d.held_contact_key
             WHEN d.takes_place AND d.slot_id IS NOT NULL THEN d.contact_key END,
+        CASE d.verdict WHEN 'issued' THEN d.lookup_id END,
+        CASE d.verdict WHEN 'issued' THEN d.url END,
         CASE d.verdict WHEN 'issued/once' THEN d.earlier_id END,
-        CASE d.verdict WHEN 'issued/once' THEN d.earlier_expires_at END,
-        d.at, d.asked_by
+        CASE d.verdict WHEN 'issued/once' THEN d.earlier_expires_at
+            WHEN 'issued' THEN d.expires_at END,
+        d.at,
+        CASE d.verdict WHEN 'issued' THEN d.at END,
+        CASE d.verdict WHEN 'issued' THEN d.at END,
+        d.asked_by
     FROM decided AS d
     ORDER BY d.event_id
     ON CONFLICT (event_id) DO UPDATE SET
@@ -321,8 +367,12 @@ written AS (
         slot_id = excluded.slot_id,
         distribution_id = excluded.distribution_id,
         contact_key = excluded.contact_key,
+        lookup_id = excluded.lookup_id,
+        url = excluded.url,
         reuses = excluded.reuses,
-        expires_at = excluded.expires_at
+        expires_at = excluded.expires_at,
+        issued_at = excluded.issued_at,
+        data_due_at = excluded.data_due_at
     WHERE l.fingerprint = excluded.fingerprint
         AND l.state IN ('claimed', 'waiting', 'unknown')
         AND coalesce(l.lease_until <= milepost_now(), true)
@@ -352,6 +402,7 @@ SELECT
     o.expires_at, o.reuses, o.rule, o.rule_until, o.rule_detail, o.upstream_calls, o.created_at,
     o.data_at, o.lease_until, o.revoked_at,
     o.id IN (SELECT c.link_id FROM candidate AS c) AS is_first,
+    o.is_written,
     original.url AS reused_url,
     claim.making
 FROM outcome AS o
@@ -364,7 +415,8 @@ LEFT JOIN LATERAL (
         'attempt', o.attempt,
         'route', c.route,
         'in_doubt', c.in_doubt,
-        'may_add', c.dedup_key IS NOT NULL AND c.dedup_key = o.contact_key AND c.revoked_at IS NULL,
+        'may_add', c.dedup_key IS NOT NULL AND c.dedup_key = o.contact_key
+            AND c.revoked_at IS NULL AND c.removed_at IS NULL,
         'looked_enough', c.looked_enough,
         'place', json_build_object(
             'slot_id', s.id, 'list_id', s.list_id, 'distribution_id', d.id,
@@ -380,7 +432,11 @@ LEFT JOIN LATERAL (
             WHERE l.registrant_id = o.registrant_id
                 AND l.slot_id = o.slot_id
                 AND l.id <> o.id
-                AND l.lookup_id IS NOT NULL) ELSE '{}' END,
+                AND l.lookup_id IS NOT NULL
+            UNION ALL
+            SELECT m.lookup_id
+            FROM memberships AS m
+            WHERE m.registrant_id = o.registrant_id AND m.slot_id = o.slot_id) ELSE '{}' END,
         'data', o.data,
         'fields', m.fields)::text AS making
     FROM candidate AS c
