@@ -64,3 +64,11 @@ FROM generate_series(0, {} - 1) AS n
 """)
 """Registrants `r0000000` and so on, with contacts of their own. The ids of these are made up: no
 row leads to a call that names one."""
+
+MEMBERSHIPS = sql.SQL("""
+INSERT INTO memberships (registrant_id, slot_id, contact_key, contact_id, lookup_id)
+SELECT r.id, s.id, r.dedup_key, r.contact_id, 'CGC_' || lpad(r.id::text, 15, '0')
+FROM registrants AS r, slots AS s
+WHERE s.milestone = {} AND s.number = 1
+""")
+"""All of them in the first list of a milestone, under ids that are made up as well."""

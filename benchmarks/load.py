@@ -92,11 +92,12 @@ class Caller:
 
     def __init__(self, order: Order) -> None:
         self._order = order
+        self._first = order.first
 
     @property
     def asked(self) -> int:
         """Events asked for so far; all of them were answered as expected."""
-        return self._order.first
+        return self._order.first - self._first
 
     def ask(self, seconds: float) -> Yield:
         """Ask for so long. Raises as `run`."""

@@ -1,6 +1,6 @@
-"""Links a second, one event per request, lane `deferred`, against an endpoint that does nothing.
+"""Links a second, one event per request, lanes `ready` and `deferred`, against an empty endpoint.
 
-Both are one process of the same server, asked in turn by the same caller over as many connections,
+All are one process of the same server, asked in turn by the same caller over as many connections,
 with the same bytes. What is answered is then looked for in the database.
 """
 
@@ -17,16 +17,39 @@ import msgspec
 from benchmarks import load
 from benchmarks.figure import Figure
 from benchmarks.load import Caller, Order
-from benchmarks.stage import DEFERRED, MILESTONE, WARM_UP_SECONDS, Size, await_answer, staged
+from benchmarks.stage import (
+    DEFERRED,
+    MILESTONE,
+    READY,
+    WARM_UP_SECONDS,
+    Size,
+    await_answer,
+    staged,
+)
 from milepost.local import free_port
 
 CONNECTIONS = 64
 
+AHEAD = "boarded"
+"""The milestone whose registrants are in its list ahead of events."""
+
+FIRST_READY = 5_000_000_000
+"""Its events have numbers of their own."""
+
+MOST_PER_SECOND = 8_000
+"""Links of lane `ready`, one for each person: so many people must there be."""
+
 
 async def measure(database_url: str, size: Size) -> list[Figure]:
     """Measure in alternating rounds."""
-    async with staged(database_url, size) as stage:
+    warm_up = min(WARM_UP_SECONDS, size.seconds)
+    enough = round(MOST_PER_SECOND * (warm_up + size.rounds * size.seconds))
+    async with staged(
+        database_url, msgspec.structs.replace(size, people=max(size.people, enough))
+    ) as stage:
         await stage.define(lanes=DEFERRED, slots=10)
+        await stage.define(AHEAD, membership="ahead", lanes=READY)
+        stage.join(AHEAD)
         with stage.service("--no-worker") as service, _empty_endpoint() as port:
             order = Order(
                 port=service.port,
@@ -34,28 +57,36 @@ async def measure(database_url: str, size: Size) -> list[Figure]:
                 key=stage.key,
                 connections=CONNECTIONS,
                 milestone=MILESTONE,
-                registrants=size.people,
+                registrants=stage.people,
             )
-            caller = Caller(order)
+            deferred = Caller(order)
+            ready = Caller(
+                msgspec.structs.replace(
+                    order, milestone=AHEAD, first=FIRST_READY, expected='"lane":"ready"'
+                )
+            )
             nothing = Caller(msgspec.structs.replace(order, port=port))
-            for warm_up in (caller, nothing):
-                warm_up.ask(min(WARM_UP_SECONDS, size.seconds))
+            callers = (ready, deferred, nothing)
+            for caller in callers:
+                caller.ask(warm_up)
             rounds = [
-                (caller.ask(size.seconds).per_second, nothing.ask(size.seconds).per_second)
+                [caller.ask(size.seconds).per_second for caller in callers]
                 for _ in range(size.rounds)
             ]
-        stage.see_that_all_wait(caller.asked)
-    ours, against = zip(*rounds, strict=True)
+        stage.see_that_all_wait(deferred.asked)
+        stage.see_that_all_are_ready(AHEAD, ready.asked)
+    *ours, against = map(statistics.median, zip(*rounds, strict=True))
     return [
         Figure(
-            name="links a second, one event per request, deferred",
+            name=f"links a second, one event per request, {lane}",
             unit="/s",
-            ours=statistics.median(ours),
-            against=statistics.median(against),
+            ours=per_second,
+            against=against,
             measure="empty endpoint",
             must=0.40,
             aim=0.60,
         )
+        for lane, per_second in zip(("ready", "deferred"), ours, strict=True)
     ]
 
 

@@ -19,7 +19,7 @@ import psycopg
 from msgspec import Struct
 from psycopg import sql
 
-from benchmarks.filling import PEOPLE
+from benchmarks.filling import MEMBERSHIPS, PEOPLE
 from milepost import app
 from milepost.local import free_port, process
 from milepost.local import simulator as simulator_process
@@ -34,6 +34,7 @@ START_SECONDS = 30
 WARM_UP_SECONDS = 2.0
 """Before rounds are counted: connections are opened, statements prepared."""
 
+READY = (Lane.READY, Lane.DIRECT, Lane.DEFERRED)
 DEFERRED = (Lane.DEFERRED,)
 DIRECT = (Lane.DIRECT, Lane.DEFERRED)
 
@@ -158,6 +159,12 @@ class Stage(Struct, frozen=True, kw_only=True):
         if report.ready < wanted.slots:
             raise RuntimeError(f"the pool is not full: {report}")
 
+    def join(self, key: str) -> None:
+        """Have everybody in a milestone's first list ahead of events, as far as Milepost knows."""
+        with psycopg.connect(self.database_url, autocommit=True) as connection:
+            connection.execute(MEMBERSHIPS.format(key))
+            connection.execute("VACUUM ANALYZE memberships")
+
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[app.Milepost]:
         """Milepost itself, in this process."""
@@ -176,6 +183,19 @@ class Stage(Struct, frozen=True, kw_only=True):
         )
         if found != events:
             raise RuntimeError(f"{events} events were answered, and {found} links wait")
+
+    def see_that_all_are_ready(self, milestone: str, events: int) -> None:
+        """See that a milestone has so many links that were given out without a call.
+
+        Raises:
+            RuntimeError: it has not.
+        """
+        found = self.one(
+            "SELECT count(*) FROM links WHERE state = 'issued' AND lane = 'ready' "
+            f"AND url LIKE '%' || lookup_id || '%' AND milestone = '{milestone}'"
+        )
+        if found != events:
+            raise RuntimeError(f"{events} events were answered, and {found} links are ready")
 
     def one(self, statement: str) -> int:
         """The one number that a statement gives."""
