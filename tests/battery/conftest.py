@@ -13,6 +13,8 @@ import uvloop
 from tests.battery.load import PUBLIC_URL, SECRET, Installation, Platform, Replica, found, variables
 from tests.battery.verdicts import Watch, watching
 
+from milepost.failpoints import VARIABLE
+
 
 @pytest.fixture
 def install(
@@ -64,6 +66,22 @@ def install(
             return made
 
         yield begin
+
+
+@pytest.fixture
+def arm(tmp_path: Path) -> Iterator[Callable[..., Replica]]:
+    """Starts a further replica that has triggers at failpoints: `arm(on, "claimed=kill@5", …)`."""
+    with ExitStack() as stack:
+
+        def start(on: Installation, triggers: str, *options: str) -> Replica:
+            log_file = tmp_path / f"armed{len(on.replicas)}.log"
+            replica = Replica(log_file, on.environment | {VARIABLE: triggers}, *options)
+            stack.callback(replica.stop)
+            replica.start()
+            on.replicas.append(replica)
+            return replica
+
+        yield start
 
 
 @pytest.fixture

@@ -8,10 +8,8 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable
 from datetime import datetime
-from pathlib import Path
 from typing import Final, NamedTuple, get_args
 from uuid import UUID
 
@@ -22,7 +20,7 @@ from msgspec import Struct
 from tests.battery.load import LONG, Answer, Installation, Replica, events, pour, ref_of
 from tests.battery.verdicts import Journal, Row, Watch, ledger, verify
 
-from milepost.failpoints import VARIABLE, Failpoint
+from milepost.failpoints import Failpoint
 from milepost.issuing import BEGIN_SECONDS
 from milepost.store.links import PARKED_AFTER
 
@@ -38,22 +36,6 @@ HASTY_MS: Final = 100
 """The platform's latency, and a deadline that ends before its answer is there."""
 
 Arm = Callable[..., Replica]
-
-
-@pytest.fixture
-def arm(tmp_path: Path) -> Iterator[Arm]:
-    """Starts a further replica that has triggers at failpoints."""
-    with ExitStack() as stack:
-
-        def start(on: Installation, triggers: str, *options: str) -> Replica:
-            log_file = tmp_path / f"armed{len(on.replicas)}.log"
-            replica = Replica(log_file, on.environment | {VARIABLE: triggers}, *options)
-            stack.callback(replica.stop)
-            replica.start()
-            on.replicas.append(replica)
-            return replica
-
-        yield start
 
 
 class Claim(NamedTuple):

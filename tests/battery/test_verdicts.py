@@ -26,6 +26,13 @@ LIES: dict[str, Callable[[Answer], Answer]] = {
 """What a caller could have seen, by what the verdict then says."""
 
 
+MISTAKES = {
+    "lane = 'ready'": "1 of 20 added, although they were there before",
+    "data_at = NULL": "1 of 20 with data that the ledger does not know to be there",
+}
+"""What the ledger could hold of a link, by what the verdict then says."""
+
+
 def test_what_is_wrong_is_found(install: Callable[..., Installation], watch: Watch) -> None:
     """In the answers, at the platform, in a log and in Postgres; and nothing where all is well."""
     on = install(people=20, slots=1)
@@ -36,6 +43,13 @@ def test_what_is_wrong_is_found(install: Callable[..., Installation], watch: Wat
     for expected, lie in LIES.items():
         with pytest.raises(AssertionError, match=expected):
             verify(on, [*answers[1:], lie(answers[0])], watch=watch)
+
+    with psycopg.connect(on.database_url, autocommit=True) as ledger:
+        for change, expected in MISTAKES.items():
+            ledger.execute(f"UPDATE links SET {change} WHERE event_id = 'e0'".encode())
+            with pytest.raises(AssertionError, match=expected):
+                verify(on, answers, watch=watch)
+        ledger.execute("UPDATE links SET lane = 'direct' WHERE event_id = 'e0'")
 
     with psycopg.connect(on.database_url) as left:
         left.execute("SELECT 1")

@@ -8,7 +8,7 @@ ledger is then held against it.
 
 * every acknowledged event has exactly one link;
 * the platform holds for each issued link exactly the one contact that its URL names, with that
-  link's data, and nothing besides;
+  link's data, and nothing besides; for one that was given out before it knew of them, by an update;
 * every answer for an event has the same URL, and it is the one that the ledger says was published;
 * calls never exceed the limit in any 60 s;
 * no link stays claimed or in doubt for more than two minutes while the platform answers;
@@ -150,6 +150,7 @@ class Row(Struct, frozen=True):
     ref: str
     state: str
     rule: str | None
+    lane: str | None
     published: str | None
     url: str | None
     short_url: str | None
@@ -160,6 +161,7 @@ class Row(Struct, frozen=True):
     upstream_calls: float
     created_at: datetime
     issued_at: datetime | None
+    data_at: datetime | None
     list_id: str | None
     distribution_id: str | None
 
@@ -179,9 +181,9 @@ def ledger(database_url: str) -> list[Row]:
 
 
 _LEDGER: Final = """
-    SELECT l.id, l.event_id, l.ref, l.state, l.rule, l.published,
+    SELECT l.id, l.event_id, l.ref, l.state, l.rule, l.lane, l.published,
         coalesce(l.url, original.url) AS url, l.short_url, l.lookup_id, l.reuses,
-        l.attempt, l.looks, l.upstream_calls, l.created_at, l.issued_at,
+        l.attempt, l.looks, l.upstream_calls, l.created_at, l.issued_at, l.data_at,
         s.list_id, d.distribution_id
     FROM links l
     LEFT JOIN links original ON original.id = l.reuses
@@ -190,7 +192,9 @@ _LEDGER: Final = """
     ORDER BY l.id"""
 
 _UNSETTLED: Final = """
-    SELECT id, state, rule FROM links WHERE due_at IS NOT NULL"""
+    SELECT id, state, rule FROM links WHERE due_at IS NOT NULL
+    UNION ALL
+    SELECT id, state, 'data' FROM links WHERE data_due_at IS NOT NULL"""
 
 _IN_TRANSACTION: Final = """
     SELECT extract(epoch FROM now() - state_change)::float8 FROM pg_stat_activity
@@ -201,7 +205,8 @@ class Watch:
     """Looks at the ledger all the time, from a thread of its own.
 
     Attributes:
-        unsettled: How many links had no outcome at the last look, by state and rule.
+        unsettled: How many links had no outcome at the last look, by state and rule; and how many
+            have one, while their data are still to follow.
         longest_doubt: The longest that a link stayed claimed or unknown, in seconds.
     """
 
@@ -486,6 +491,10 @@ def _untruths(row: Row, writes: Sequence[Write], holder: Mapping[str, UUID]) -> 
     last = writes[-1]
     if len({write.lookup for write in writes}) > 1:
         yield "made twice at the platform"
+    if row.lane == "ready" and row.data_at is None:
+        yield "with data that the ledger does not know to be there"
+    if row.lane == "ready" and {write.operation for write in writes} != {"list_contact.update"}:
+        yield "added, although they were there before"
     if (last.lookup, last.mailing_list) != (row.lookup_id, row.list_id):
         yield "at another place at the platform"
     if holder[last.lookup] != row.id:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
+from tests.path.conftest import SECRET
 
 from milepost.app import Milepost
 from milepost.model import Fact, Purpose
+from milepost.payload import REFERENCE_FIELD, unseal
 from milepost.routes import contact_fields
 
 Landed = Callable[..., Awaitable[None]]
@@ -17,6 +20,7 @@ Elapse = Callable[[float], Awaitable[None]]
 Execute = Callable[..., Awaitable[list[tuple[Any, ...]]]]
 Join = Callable[..., Awaitable[None]]
 
+FIELDS = ("flight", "gate")
 AHEAD = {"membership": "ahead", "late_data": True}
 
 JOINED = """
@@ -61,10 +65,17 @@ async def record(client: httpx.AsyncClient, link: dict[str, Any]) -> dict[str, A
 
 
 async def recorded(milepost: Milepost, platform: Any, link: dict[str, Any]) -> dict[str, str]:
-    """Answer the survey behind a link; returns what the response holds of the milestone's data."""
+    """Answer the survey behind a link; returns what the response holds of the milestone's data.
+
+    Where it holds some, it names the link.
+    """
     response_id = await platform.answer(link["url"])
     response = await milepost.upstream.response(platform.ready.survey_id, response_id)
-    return {name: str(text) for name, text in response.values.items() if name in {"flight", "gate"}}
+    data = {name: str(response.values[name]) for name in FIELDS if name in response.values}
+    reference = str(response.values.get(REFERENCE_FIELD, ""))
+    named = unseal(reference, SECRET.encode())
+    assert named == (UUID(link["id"]) if data else None)
+    return data
 
 
 async def test_a_link_is_out_before_any_call_and_its_data_follow(
