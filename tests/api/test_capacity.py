@@ -50,13 +50,15 @@ async def test_an_idle_account_has_its_limits(client: httpx.AsyncClient) -> None
     ]
     # Who can wait gets a forty-eighth in a second.
     assert [495, 495, 11, 11, 11] == [one["free"] for one in lists["purposes"]]
-    assert [("list", "direct", 495), ("list", "deferred", None), ("list", "queued", None)] == [
-        (one["route"], one["lane"], one["links_per_minute"]) for one in told["lanes"]
+    assert [("ready", None), ("direct", 495), ("deferred", None), ("queued", None)] == [
+        (one["lane"], one["links_per_minute"]) for one in told["lanes"]
     ]
-    assert ([], 470, 0.0) == (
+    assert {"list"} == {one["route"] for one in told["lanes"]}
+    assert ([], 470, 0.0, 0) == (
         told["backlog"],
         told["drained_per_minute"],
         told["minutes_to_drain"],
+        told["late_data"],
     )
 
 
@@ -66,7 +68,7 @@ async def test_what_is_used_is_not_free(client: httpx.AsyncClient, budget: Budge
     told = await look(client)
     assert (400, 400) == tuple(told["call_classes"][name]["used"] for name in (LISTS, "brand"))
     assert 95 == told["call_classes"][LISTS]["purposes"][0]["free"]
-    assert (495, 99) == (told["lanes"][0]["links_per_minute"], told["drained_per_minute"])
+    assert (495, 99) == (told["lanes"][1]["links_per_minute"], told["drained_per_minute"])
 
 
 async def test_what_the_platform_has_taught_is_told(

@@ -104,6 +104,7 @@ async def test_a_link_is_out_before_any_call_and_its_data_follow(
     assert calls == await platform.calls()
     standings = {each.call_class: each for each in await milepost.budget.standings()}
     assert 0 == standings["list_contacts"].room(Purpose.DIRECT).wanted
+    assert 2 == (await client.get("/v1/capacity")).json()["late_data"]
     assert {} == await recorded(milepost, platform, early)
     await platform.forget()
 

@@ -83,6 +83,9 @@ class Capacity(Struct, frozen=True, kw_only=True):
     minutes_to_drain: float
     """Until none waits for a call, if none is added. What waits for a person, for a place or for a
     registrant is counted as well."""
+    late_data: int
+    """Links of lane `ready` whose data the platform is still to be told, with the share of clicks.
+    """
 
 
 def router(store: Store, budget: Budget) -> Router:
@@ -97,6 +100,7 @@ def router(store: Store, budget: Budget) -> Router:
         return Capacity(
             call_classes=[_call_class(standing, standings) for standing in standings.values()],
             lanes=[
+                LaneCapacity(route=Route.LIST, lane=Lane.READY, links_per_minute=None),
                 LaneCapacity(
                     route=Route.LIST,
                     lane=Lane.DIRECT,
@@ -108,6 +112,7 @@ def router(store: Store, budget: Budget) -> Router:
             backlog=backlog,
             drained_per_minute=drained,
             minutes_to_drain=round(sum(entry.links for entry in backlog) / max(drained, 1), 1),
+            late_data=await store.links.late_data(),
         )
 
     return Router("/v1/capacity", route_handlers=[capacity], tags=["capacity"])

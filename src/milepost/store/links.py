@@ -262,7 +262,9 @@ class LinkStore:
         self._hand_overs = GroupCommit(
             self._write_hand_overs, apart=lambda link: (link,), same=lambda link: link
         )
-        self._backlog = Remembered(self._count_backlog)  # counting millions takes a second
+        # Counting millions takes a second.
+        self._backlog = Remembered(self._count_backlog)
+        self._late_data = Remembered(self._count_late_data)
 
     async def claim(
         self, event: Event, *, purpose: Purpose = Purpose.DIRECT, without: str | None = None
@@ -416,6 +418,15 @@ class LinkStore:
         async with self._connections.readers() as connection:
             cursor = await connection.execute(_BACKLOG, prepare=True)
             return [msgspec.convert(row, Backlog) for row in await cursor.fetchall()]
+
+    async def late_data(self) -> int:
+        """How many links' data the platform is still to be told; remembered for some seconds."""
+        return await self._late_data.get("due")
+
+    async def _count_late_data(self, _: str) -> int:
+        due = select(func.count()).where(tables.links.c.data_due_at.is_not(None))
+        async with self._connections.transaction() as connection:
+            return await connection.scalar(due) or 0
 
     async def find(
         self,
