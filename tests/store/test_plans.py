@@ -11,10 +11,11 @@ import pytest
 from psycopg import sql
 from tests.store.conftest import Register, Sql, event, issued
 
-from milepost.model import LinkState, Purpose
+from milepost.model import Lane, LinkState, Purpose
 from milepost.store import Store
 from milepost.store.budget import BRAND, Ask, Terms, Unspent
 from milepost.store.connections import Row, statement
+from milepost.store.links import Telling
 
 Node = dict[str, Any]
 """A node of a plan, as Postgres explains it in JSON."""
@@ -23,12 +24,13 @@ REGISTRANTS = 100_000
 LINKS = 1_000_000
 SLOTS = 8
 
-BIG = {"links", "registrants"}
+BIG = {"links", "registrants", "memberships"}
 """The tables that grow with every event and with every customer."""
 
 PATH = {
     *("claim_lock", "claim", "hand_over", "find_many", "settle", "registrants_contacts"),
     *("find", "due", "look", "click", "budget_lock", "budget_grant", "budget_give_back"),
+    *("late_data_claim", "late_data_settle"),
 }
 """The statements of the path, by their files: none may be missing from what is explained."""
 
@@ -116,6 +118,17 @@ them; one that was completed behind its short URL; for one out of five a short U
 completed; the others suppressed."""
 
 
+JOIN = """
+UPDATE distributions SET template = 'https://survey.test/SE?Q_DL=' || id || '_CGC_{}';
+INSERT INTO memberships (registrant_id, slot_id, contact_key, contact_id, lookup_id)
+SELECT r.id, s.id, r.dedup_key, r.contact_id, 'CGC_' || lpad(r.id::text, 15, '0')
+FROM registrants AS r, slots AS s
+WHERE s.milestone = 'boarded' AND s.number = 1;
+ANALYZE memberships, slots, distributions
+"""
+"""Everybody is in the first list of a milestone ahead of events."""
+
+
 @pytest.fixture
 async def _filled(register: Register, database_url: str) -> AsyncIterator[None]:
     """A million links of a hundred thousand registrants.
@@ -140,6 +153,9 @@ async def _filled(register: Register, database_url: str) -> AsyncIterator[None]:
         for _, create in reversed(rebuilt):
             connection.execute(create)
         connection.execute("ANALYZE links, registrants, milestones, slots, distributions")
+    await register("boarded", membership="ahead", lanes=["ready", "direct", "deferred"])
+    with psycopg.connect(database_url) as connection:
+        connection.execute(JOIN)
     yield
     with psycopg.connect(database_url) as connection:
         connection.execute("TRUNCATE registrants, links, memberships")
@@ -203,6 +219,12 @@ async def walk_the_path(store: Store) -> None:
                 if one.claim is not None
             )
         )
+        boarded = [event(f"{name}-b{n}", f"r{many + n}", "boarded") for n in range(many)]
+        ready = await gather(*map(links.decide, boarded))
+        assert {Lane.READY} == {one and one.link.lane for one in ready}
+        late = await links.claim_late_data()
+        assert late is not None
+        await links.settle_late_data(Telling(id=late.link_id, attempt=1, rule="x", leaves=True))
         ask = Ask(call_class="list_contacts", purpose=Purpose.DIRECT, n=many, wanted=many)
         (grant,) = await store.budget.exchange(TERMS, [ask])
         unspent = Unspent(
