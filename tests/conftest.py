@@ -8,10 +8,12 @@ once, into a template that every test's database is copied from (about 10 ms in 
 from __future__ import annotations
 
 import fcntl
+import functools
 import itertools
 import os
 import secrets
 import shutil
+import ssl
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
@@ -87,6 +89,17 @@ def _drop_databases_of_the_run(url: str) -> None:
             "SELECT datname FROM pg_database WHERE starts_with(datname, %s)", [os.environ[_RUN]]
         ).fetchall():
             server.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _certificates() -> Iterator[None]:
+    """Trusted certificates are read once: an HTTP client takes 20 ms for them, a test has several.
+
+    No test speaks TLS.
+    """
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(ssl, "create_default_context", functools.cache(ssl.create_default_context))
+        yield
 
 
 @pytest.fixture(scope="session")
