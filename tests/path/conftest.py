@@ -68,6 +68,12 @@ class Platform:
         return str((await self.entries())[-1]["ids"]["response"])
 
 
+@pytest.fixture(autouse=True)
+def _budget(request: pytest.FixtureRequest) -> None:
+    """The budget has its own tests."""
+    request.getfixturevalue("grants_at_once")
+
+
 @pytest.fixture
 def simulator_config() -> Config:
     """How the simulator starts: without limits, with deduplication by e-mail."""
