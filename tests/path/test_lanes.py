@@ -246,15 +246,9 @@ async def test_a_token_that_is_not_accepted_makes_no_storm(
 
 
 async def test_links_that_cannot_be_made_do_not_keep_the_breaker_open(
-    *,
-    client: httpx.AsyncClient,
-    landed: Landed,
-    milepost: Milepost,
-    elapse: Elapse,
-    monkeypatch: pytest.MonkeyPatch,
+    client: httpx.AsyncClient, landed: Landed, milepost: Milepost, elapse: Elapse
 ) -> None:
     """The right to the probe goes on to somebody who has a call to make."""
-    monkeypatch.setattr("milepost.upstream.breaker.PROBE_SECONDS", 0.3)
     await landed(lanes=DEFERRED, unknown_registrant="defer")
     for number in range(10):
         await ask(client, f"u{number}", registrant=f"nobody-{number}")
