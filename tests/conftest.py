@@ -102,6 +102,16 @@ def _certificates() -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def grants_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call waits for its own grant alone: for a test whose subject is not the budget.
+
+    A process asks Postgres ten times a second at the most, so that calls that are made one after
+    the other would wait for a tenth of a second each.
+    """
+    monkeypatch.setattr("milepost.budget.STATEMENTS", 1_000)
+
+
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
     """The run's Postgres server, as the URL of a database to which one may connect."""
@@ -156,13 +166,3 @@ def database_url(
     server.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(database, template))
     yield _in_database(postgres_url, name)
     _used.append(database)
-
-
-@pytest.fixture
-def grants_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A call waits for its own grant alone: for a test whose subject is not the budget.
-
-    A process asks Postgres ten times a second at the most, so that calls that are made one after
-    the other would wait for a tenth of a second each.
-    """
-    monkeypatch.setattr("milepost.budget.STATEMENTS", 1_000)
