@@ -8,13 +8,16 @@ once, into a template that every test's database is copied from (about 10 ms in 
 from __future__ import annotations
 
 import fcntl
+import functools
 import itertools
 import os
 import secrets
 import shutil
+import ssl
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -89,6 +92,27 @@ def _drop_databases_of_the_run(url: str) -> None:
             server.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _certificates() -> Iterator[None]:
+    """Trusted certificates are read once: an HTTP client takes 20 ms for them, a test has several.
+
+    No test speaks TLS.
+    """
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(ssl, "create_default_context", functools.cache(ssl.create_default_context))
+        yield
+
+
+@pytest.fixture
+def grants_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call waits for its own grant alone: for a test whose subject is not the budget.
+
+    A process asks Postgres ten times a second at the most, so that calls that are made one after
+    the other would wait for a tenth of a second each.
+    """
+    monkeypatch.setattr("milepost.budget.STATEMENTS", 1_000)
+
+
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
     """The run's Postgres server, as the URL of a database to which one may connect."""
@@ -143,3 +167,21 @@ def database_url(
     server.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(database, template))
     yield _in_database(postgres_url, name)
     _used.append(database)
+
+
+def set_clock_ahead(database_url: str, by: timedelta) -> None:
+    """Let `milepost_now()` be ahead of the real clock, for whoever is connected already as well.
+
+    Replaced, the function is planned anew by every connection. One that sets `milepost.now` keeps
+    its own time.
+    """
+    clock = """
+        CREATE OR REPLACE FUNCTION milepost_now() RETURNS timestamptz
+        LANGUAGE sql STABLE PARALLEL SAFE AS $$
+            SELECT coalesce(
+                nullif(current_setting('milepost.now', true), '')::timestamptz,
+                statement_timestamp() + {}::interval)
+        $$
+    """
+    with psycopg.connect(database_url, autocommit=True) as database:
+        database.execute(sql.SQL(clock).format(sql.Literal(f"{by / timedelta(seconds=1):f} s")))

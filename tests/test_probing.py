@@ -45,6 +45,8 @@ from milepost.upstream import (
     Upstream,
 )
 
+pytestmark = pytest.mark.usefixtures("grants_at_once")
+
 SECRET = "a secret of at least sixteen bytes"
 DECLARED = ("milepost_ref", "gate")
 

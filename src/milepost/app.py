@@ -39,7 +39,7 @@ from milepost.settings import Settings
 from milepost.store import LOCAL_URL, Store, migrate
 from milepost.store.runs import RunRecord
 from milepost.upstream import ClientCredentials, Credentials, Token, Upstream
-from milepost.worker import Endless, Worker
+from milepost.worker import Endless, Worker, told_to_stop
 
 KEEP_ALIVE_SECONDS = 65
 """Longer than callers keep their pooled connections (60 s is usual): it is they who close first,
@@ -480,18 +480,3 @@ class _Server(uvicorn.Server):
             return
         with told_to_stop(lambda number: self.handle_exit(number, None)):
             yield
-
-
-@contextmanager
-def told_to_stop(stop: Callable[[int], None]) -> Iterator[None]:
-    """Call `stop` for each signal that asks the process to end, instead of ending it."""
-    loop = asyncio.get_running_loop()
-    wanted = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-    signals = [s for s in wanted if signal.getsignal(s) is not signal.SIG_IGN]  # as under nohup
-    for number in signals:
-        loop.add_signal_handler(number, stop, number)
-    try:
-        yield
-    finally:
-        for number in signals:
-            loop.remove_signal_handler(number)

@@ -26,10 +26,10 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import urlsplit
 
-from milepost.app import told_to_stop
 from milepost.errors import ConfigurationError, MilepostError
 from milepost.payload import REFERENCE_FIELD
 from milepost.settings import SIMULATOR_PORT, SIMULATOR_TOKEN, SIMULATOR_URL
+from milepost.worker import told_to_stop
 
 log = logging.getLogger(__name__)
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 import traceback
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Final
 
 import msgspec
@@ -129,6 +130,21 @@ def _tell(job: str, counts: Struct | None) -> None:
     }
     if done:
         log.info("%s: %s", job, ", ".join(f"{count} {name}" for name, count in done.items()))
+
+
+@contextmanager
+def told_to_stop(stop: Callable[[int], None]) -> Iterator[None]:
+    """Call `stop` for each signal that asks the process to end, instead of ending it."""
+    loop = asyncio.get_running_loop()
+    wanted = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    signals = [s for s in wanted if signal.getsignal(s) is not signal.SIG_IGN]  # as under nohup
+    for number in signals:
+        loop.add_signal_handler(number, stop, number)
+    try:
+        yield
+    finally:
+        for number in signals:
+            loop.remove_signal_handler(number)
 
 
 def _where(error: BaseException) -> str:

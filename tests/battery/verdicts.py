@@ -48,8 +48,10 @@ SCHEDULING_SECONDS: Final = 0.1
 DOUBT_SECONDS: Final = 120.0
 """So long a link may stay claimed or unknown while the platform answers."""
 
-LOOK_SECONDS: Final = 0.5
-"""How often the ledger is looked at while a scenario runs."""
+LOOK_SECONDS: Final = 0.1
+LOOK_SHARE: Final = 0.05
+"""How long the ledger is left alone between two looks while a scenario runs; the second bounds what
+part of the time a look at many links takes."""
 
 EXAMPLES: Final = 3
 """How many examples a finding shows."""
@@ -267,8 +269,11 @@ class Watch:
             while not self._ended.is_set():
                 try:
                     with psycopg.connect(self._database_url, autocommit=True) as connection:
-                        while not self._ended.wait(LOOK_SECONDS):
+                        pause = LOOK_SECONDS
+                        while not self._ended.wait(pause):
+                            begun = time.monotonic()
                             self.look(connection)
+                            pause = max(LOOK_SECONDS, (time.monotonic() - begun) / LOOK_SHARE)
                 except psycopg.OperationalError:
                     self._ended.wait(LOOK_SECONDS)
         except BaseException as error:  # noqa: BLE001 - raised where it is waited for

@@ -184,9 +184,14 @@ async def test_a_link_that_expires_too_early_is_not_trusted(
 
 
 async def test_a_run_ends_while_the_platform_is_away(
-    client: httpx.AsyncClient, milepost: Milepost, platform: Any, elapse: Elapse
+    client: httpx.AsyncClient,
+    milepost: Milepost,
+    platform: Any,
+    elapse: Elapse,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Each slot is tried once, what failed is told, and a later run makes all."""
+    monkeypatch.setattr("milepost.upstream.breaker.PROBE_SECONDS", 0.2)
     await define(client, platform, slots=10)
     await platform.fault("status", status=503, times=None)
     counts = await milepost.replenish.run_once()
@@ -260,12 +265,12 @@ async def test_drain_makes_what_waits_and_a_slow_call_holds_up_no_other(
     client: httpx.AsyncClient, landed: Landed, milepost: Milepost, platform: Any, execute: Execute
 ) -> None:
     """All but one of more links than calls may be out are made while that one is out."""
-    people = {f"r{n}": RegistrantDetails(email=f"r{n}@example.com") for n in range(3 * AT_ONCE)}
+    people = {f"r{n}": RegistrantDetails(email=f"r{n}@example.com") for n in range(AT_ONCE + 8)}
     await milepost.store.registrants.put(people)
     await landed(lanes=["deferred"], fields=[])
     for ref in people:
         await issue(client, f"of-{ref}", ref)
-    await platform.fault("slow", seconds=3, call_class="list_contacts")
+    await platform.fault("slow", seconds=2, call_class="list_contacts")
     run = asyncio.create_task(milepost.drain.run_once())
     query = "SELECT count(*) FROM links WHERE state = 'issued'"
     while await execute(query) != [(len(people) - 1,)]:  # noqa: ASYNC110  (Postgres has no event)

@@ -13,7 +13,7 @@ import pytest
 from milepost.app import Milepost
 from milepost.budget import Permit
 from milepost.model import Event, LinkState, Purpose
-from milepost.simulator import Config
+from milepost.store.links import HOLD_SECONDS
 from milepost.upstream import Unavailable
 
 Landed = Callable[..., Awaitable[None]]
@@ -74,12 +74,12 @@ async def test_a_deferred_link_is_made_later(
     assert 200 == (await platform.web.get(record["other_url"])).status_code
 
 
-@pytest.mark.parametrize("simulator_config", [Config(limits="none", latency_ms=700)], ids=["slow"])
 async def test_a_slow_call_is_not_waited_for(
     client: httpx.AsyncClient, landed: Landed, milepost: Milepost, platform: Any
 ) -> None:
     """Before the deadline the caller has a short URL, and the call settles behind the answer."""
     await landed()
+    await platform.switch(latency_ms=700)
     begun = time.monotonic()
     status, link = await ask(client, deadline_ms=500)
     assert (201, "deferred") == (status, link["lane"])
@@ -261,19 +261,21 @@ async def test_links_that_cannot_be_made_do_not_keep_the_breaker_open(
     async with asyncio.timeout(20):
         while (await ask(client, "e1"))[1]["state"] != "issued":
             await milepost.drain.run_once()
+            await elapse(HOLD_SECONDS)  # what was taken and not tried is free again
 
 
 async def test_lanes_that_change_give_a_queued_link_its_short_url(
-    client: httpx.AsyncClient, landed: Landed
+    client: httpx.AsyncClient, landed: Landed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was queued is handed over when the milestone's lanes name `deferred` by then."""
+    monkeypatch.setattr("milepost.store.remembering.REMEMBERED_SECONDS", 0.3)
     await landed(lanes=["queued"])
     status, link = await ask(client)
     assert (202, "queued", None) == (status, link["lane"], link["url"])
     await landed(lanes=DEFERRED)
     async with asyncio.timeout(10):
-        while (link := (await ask(client))[1])["url"] is None:  # noqa: ASYNC110  (a definition is remembered for 5 s)
-            await asyncio.sleep(0.2)
+        while (link := (await ask(client))[1])["url"] is None:  # noqa: ASYNC110  (a definition is remembered for a while)
+            await asyncio.sleep(0.05)
     assert "deferred" == link["lane"]
 
 

@@ -119,12 +119,18 @@ async def test_a_slow_platform_gets_a_page_that_waits(
 
 
 async def test_after_half_a_minute_the_page_asks_to_come_back(
-    client: httpx.AsyncClient, customer: httpx.AsyncClient, landed: Landed, platform: Any
+    *,
+    client: httpx.AsyncClient,
+    customer: httpx.AsyncClient,
+    landed: Landed,
+    platform: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The tenth try does not go on by itself: it has a button, and the link stays good."""
+    monkeypatch.setattr("milepost.api.short_links.WAIT_SECONDS", 0.3)
     await landed(lanes=["deferred"])
     link = await ask(client)
-    await platform.switch(latency_ms=3_000)
+    await platform.switch(latency_ms=600)
     page = await customer.get(f"{path(link)}?try=10")
     assert 200 == page.status_code
     assert 'data-state="later"' in page.text

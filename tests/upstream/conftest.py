@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from milepost.upstream import Upstream
+from milepost.upstream import Upstream, call
 
 Answer = bytes | Callable[[asyncio.StreamWriter], Awaitable[None]]
 
@@ -121,6 +121,12 @@ async def trickle(writer: asyncio.StreamWriter) -> None:
         writer.write(bytes([byte]))
         await writer.drain()
         await asyncio.sleep(0.005)
+
+
+@pytest.fixture(autouse=True)
+def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reads are tried again at once; how long the pauses are is a function with its own test."""
+    monkeypatch.setattr(call, "longest_pause", lambda _: 0.0)
 
 
 @pytest.fixture

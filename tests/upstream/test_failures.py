@@ -35,7 +35,6 @@ from milepost.upstream import (
     client,
     counting,
 )
-from milepost.upstream import call as calling
 from milepost.upstream.call import Caller, Request, longest_pause, retry_after
 from milepost.upstream.wire import Bare
 
@@ -149,10 +148,9 @@ async def test_a_read_gives_up_after_three_tries(origin: Origin) -> None:
 
 
 async def test_an_outage_brings_a_tenth_more_reads_not_three_times_as_many(
-    origin: Origin, monkeypatch: pytest.MonkeyPatch
+    origin: Origin,
 ) -> None:
     """A reserve of ten tries again is spent first, and earned back by reads that come."""
-    monkeypatch.setattr(calling, "longest_pause", lambda _: 0.0)
     origin.answers = [origin.raw(502, b"")]
     async with Upstream(origin.url, "t", deadline=10) as upstream:
         for _ in range(100):
@@ -171,10 +169,9 @@ async def test_an_outage_brings_a_tenth_more_reads_not_three_times_as_many(
 
 
 async def test_a_long_calm_saves_up_no_more_than_the_reserve(
-    origin: Origin, monkeypatch: pytest.MonkeyPatch
+    origin: Origin,
 ) -> None:
     """The first minute of an outage would bring all of it back at once."""
-    monkeypatch.setattr(calling, "longest_pause", lambda _: 0.0)
     origin.answers = [origin.ok(ACCOUNT)]
     async with Upstream(origin.url, "t", deadline=10) as upstream:
         for _ in range(150):

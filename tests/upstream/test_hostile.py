@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 import pytest
 
-from milepost.upstream import CallFailed, ContactFields, TransactionFields, Upstream, call
+from milepost.upstream import CallFailed, ContactFields, TransactionFields, Upstream
 
 if TYPE_CHECKING:
     from conftest import Origin
@@ -308,11 +308,8 @@ def check(value: object) -> None:
 
 
 @pytest.fixture
-async def hostile(
-    origin: Origin, monkeypatch: pytest.MonkeyPatch
-) -> Callable[[Upstream, int], Awaitable[str]]:
+async def hostile(origin: Origin) -> Callable[[Upstream, int], Awaitable[str]]:
     """Live through one case; says what came of it."""
-    monkeypatch.setattr(call, "longest_pause", lambda _: 0.0)
     verbs = list(GOOD)
 
     async def live(upstream: Upstream, number: int) -> str:

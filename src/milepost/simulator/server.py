@@ -30,6 +30,10 @@ logger = logging.getLogger(__name__)
 GRACE_SECONDS = 5
 """How long calls in flight may take to end, once the simulator was asked to stop."""
 
+LEAVE_SECONDS = 0.005
+"""Until connections on which nothing is in flight have closed. Uvicorn itself waits for 0.1 s,
+which a test would wait for as well that starts a simulator of its own: most do."""
+
 BACKLOG = 2048
 
 _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - compared with, not bound to
@@ -67,6 +71,15 @@ class _Server(uvicorn.Server):
     async def main_loop(self) -> None:
         await self.on_tick(0)
         await self._end.wait()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for server in self.servers:
+            server.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        await asyncio.sleep(LEAVE_SECONDS)
+        if self.server_state.connections or self.server_state.tasks:
+            await super().shutdown(sockets)
 
     def stop(self) -> None:
         """Take no more calls, finish those in flight, return."""
