@@ -39,7 +39,8 @@ class Run:
         stopping: Once it is set, nothing further is begun: the run is left as it was committed
             last, and somebody goes on from there.
         position: Where an earlier attempt stood, in the job's own words; None at the beginning.
-        counts: What earlier attempts counted.
+        counts: What was counted so far, in all attempts.
+        failures: How often in a row it broke off where it stands now.
     """
 
     def __init__(
@@ -54,25 +55,21 @@ class Run:
         self.stopping = stopping
         self.position: Any = record.position
         self.counts: Mapping[str, Any] = record.counts
+        self.failures = record.failures
         self._runs = runs
         self._progress = progress
         self._at = Progress(record.stage, record.done, record.total)
         self._found = int(record.counts.get("found", 0))
 
     @property
-    def is_idle(self) -> bool:
-        """It has not committed anything."""
-        return self._at.stage is None
+    def progress(self) -> Progress:
+        """How far it is."""
+        return self._at
 
     def advance(self, done: int) -> None:
         """Show that so much more is done, without writing it down."""
         self._at = Progress(self._at.stage, self._at.done + done, self._at.total)
         self._progress(self._at)
-
-    @property
-    def progress(self) -> Progress:
-        """How far it is."""
-        return self._at
 
     async def commit(
         self,
@@ -101,7 +98,8 @@ class Run:
         known = self._at.total if stage == self._at.stage else None
         at = Progress(stage, done, known if isinstance(total, UnsetType) else total)
         listed = findings[: max(0, MOST_FINDINGS - self._found)]
-        told = {**msgspec.to_builtins(counts), "found": self._found + len(findings)}
+        found = self._found + len(findings)
+        told = _told(counts, found)
         await self._runs.commit(
             self.record,
             position=position,
@@ -112,9 +110,17 @@ class Run:
             findings=listed,
             first_finding=self._found,
         )
-        self._found += len(findings)
-        self.position, self.counts, self._at = position, told, at
+        self.position, self.counts, self.failures = position, told, 0
+        self._found, self._at = found, at
         self._progress(at)
+
+    def in_all(self, counts: Struct) -> dict[str, Any]:
+        """What it did, as it is written down: with how much it found to list one by one."""
+        return _told(counts, self._found)
+
+
+def _told(counts: Struct, found: int) -> dict[str, Any]:
+    return {**msgspec.to_builtins(counts), **({"found": found} if found else {})}
 
 
 class Job(Protocol):
