@@ -232,7 +232,7 @@ def router(store: Store, scheduler: Scheduler) -> Router:
             name = f"run-{run_id}-findings.csv"
             return Stream(
                 _as_csv(store, run_id),
-                media_type=f"{CSV}; charset=utf-8",
+                media_type=CSV,
                 headers={"Content-Disposition": f'attachment; filename="{name}"'},
             )
         after = -1 if cursor is None else cursor

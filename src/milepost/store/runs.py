@@ -53,6 +53,9 @@ KEPT_DAYS: Final = 90
 FORGOTTEN_AT_ONCE: Final = 100
 """How many of a job's oldest runs are looked at, when one ends, for any that are older."""
 
+LONGEST_TEXT: Final = 1_000
+"""Characters of a finding's texts that are kept."""
+
 _LOOK: Final = statement("run_look")
 _TURN: Final = statement("run_turn")
 _TAKE: Final = statement("run_take")
@@ -283,7 +286,7 @@ class RunStore:
                 await connection.execute(
                     postgresql.insert(tables.findings),
                     [
-                        {"run_id": run.id, "number": number, **msgspec.structs.asdict(finding)}
+                        {"run_id": run.id, "number": number, **_storable(finding)}
                         for number, finding in enumerate(findings, first_finding)
                     ],
                 )
@@ -432,6 +435,16 @@ async def _move(connection: AsyncConnection, run: RunRecord, **values: object) -
     changed = await connection.execute(_of(run).values(**values))
     if changed.rowcount == 0:
         raise TakenAway(f"{run.job}: somebody else goes on with run {run.id}")
+
+
+def _storable(finding: Finding) -> dict[str, object]:
+    """A finding's members; its texts come out of files, with whatever is in them."""
+    return {
+        name: value[:LONGEST_TEXT].replace("\x00", "\ufffd").encode(errors="replace").decode()
+        if isinstance(value, str)
+        else value
+        for name, value in msgspec.structs.asdict(finding).items()
+    }
 
 
 def _of(run: RunRecord) -> Update:
