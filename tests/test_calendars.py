@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from milepost.calendars import MOST_COUNTED, At, Calendar, Due, Every
+from milepost.calendars import MOST_COUNTED, Always, At, Calendar, Due, Every
 
 SECOND = timedelta(seconds=1)
 ZONES = (
@@ -174,9 +174,16 @@ def test_a_long_absence_is_made_up_for_at_once() -> None:
     assert None is yearly.between(datetime(2026, 1, 1, tzinfo=UTC), now)
 
 
+def test_what_never_ends_has_no_run_that_is_due() -> None:
+    """It is due all the time, so that it is late as soon as nobody is at it."""
+    now = datetime(2026, 11, 26, tzinfo=UTC)
+    assert (None, now) == (Always().between(now, now + SECOND), Always().following(now))
+
+
 @pytest.mark.parametrize(
     ("calendar", "words"),
     [
+        (Always(), "always"),
         (Every(30), "every 30 s"),
         (At("30 2 * * *", "Europe/Berlin"), "every day at 02:30 (Europe/Berlin)"),
         (At("7 * * * *", "UTC"), "every hour at :07"),

@@ -14,7 +14,7 @@ from msgspec import Struct
 from tests.clock import Clock
 
 from milepost import scheduler as scheduling
-from milepost.calendars import At, Calendar, Every
+from milepost.calendars import Always, At, Calendar, Every
 from milepost.errors import ConfigurationError, DatabaseBusy, MilepostError, UpstreamError
 from milepost.jobs.run import MOST_FINDINGS, NeedsAPerson, Progress, Run
 from milepost.scheduler import (
@@ -262,7 +262,7 @@ async def test_a_run_goes_on_at_the_page_that_was_committed_last(
     run = await second.run_due("sync", asyncio.Event())
     assert run is not None
     assert ([(run.id, 0), (run.id, 1)], [(run.id, 2)]) == (one.log, two.log)
-    assert ("done", 2, {"pages": PAGES}) == (run.state, run.attempt, run.counts)
+    assert ("done", 2, {"pages": PAGES, "found": 0}) == (run.state, run.attempt, run.counts)
 
 
 async def test_a_process_that_ends_leaves_its_run_to_another_at_once(
@@ -458,7 +458,7 @@ async def test_a_run_that_fails_again_and_again_is_given_up(
         again = await one.run_due("sync", asyncio.Event())
         assert again is not None
         run = again
-    assert ("failed", TRIES, {"pages": 1}) == (run.state, run.attempt, run.counts)
+    assert ("failed", TRIES, {"pages": 1, "found": 0}) == (run.state, run.attempt, run.counts)
     assert str(run.error).startswith(said)
     assert "ann" not in f"{run.error}{caplog.text}"
     clock.go(seconds=REST_SECONDS - 30)
@@ -501,7 +501,12 @@ async def test_what_only_a_person_can_mend_ends_the_run(
 ) -> None:
     """At once, and with the sentence; what was done until then stays told."""
     run = await due(made(stores[0], Paged(failing(error))), clock)
-    assert (state, str(error), {"pages": 1}, 1) == (run.state, run.error, run.counts, run.attempt)
+    assert (state, str(error), {"pages": 1, "found": 0}, 1) == (
+        run.state,
+        run.error,
+        run.counts,
+        run.attempt,
+    )
 
 
 async def test_the_end_is_written_down_also_past_an_outage(
@@ -662,7 +667,7 @@ def test_an_installation_has_times_of_its_own() -> None:
     when = timetable({"sync": "0 1 * * 1-5"}, "America/New_York")
     assert At("0 1 * * 1-5", "America/New_York") == when["sync"]
     assert At("30 4 * * *", "America/New_York") == when["canary"]
-    assert (Every(30), None) == (when["replenish"], when["drain"])
+    assert (Every(30), Always()) == (when["replenish"], when["drain"])
 
 
 @pytest.mark.parametrize(

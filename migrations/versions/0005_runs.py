@@ -44,7 +44,7 @@ CREATE TABLE runs (
     stage        text,
     done         bigint NOT NULL DEFAULT 0,
     total        bigint,
-    counts       jsonb NOT NULL DEFAULT '{}',
+    counts       json NOT NULL DEFAULT '{}',  -- which stay in their order
     idle         boolean NOT NULL DEFAULT false,
     error        text,
     created_at   timestamptz NOT NULL,

@@ -21,7 +21,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from milepost import api
 from milepost.budget import Budget
 from milepost.embedded import EmbeddedPostgres
-from milepost.errors import ConfigurationError, DatabaseError
+from milepost.errors import ConfigurationError, DatabaseError, UnknownJob
 from milepost.issuing import Issuing
 from milepost.jobs.directory import bind
 from milepost.jobs.drain import Drain
@@ -110,7 +110,13 @@ class Milepost(Struct, frozen=True, kw_only=True):
 
         Returns:
             The run, as it ended, or as it was left.
+
+        Raises:
+            UnknownJob: there is no such job.
+            DatabaseError: Postgres is away; the run stays asked for.
         """
+        if job not in self.scheduler.jobs:
+            raise UnknownJob(job, self.scheduler.jobs)
         runs, stopping = self.store.runs, stopping or asyncio.Event()
         asked = await runs.ask(job, asked_by=asked_by, options=options)
         while asked.ended_at is None and not stopping.is_set():

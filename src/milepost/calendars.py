@@ -42,6 +42,20 @@ class Calendar(Protocol):
         ...
 
 
+class Always(Struct, frozen=True):
+    """Due at every moment: what never ends, and of which no single run is due."""
+
+    def between(self, since: datetime, now: datetime) -> None:
+        """See `Calendar`."""
+
+    def following(self, moment: datetime) -> datetime:
+        """See `Calendar`."""
+        return moment
+
+    def __str__(self) -> str:
+        return "always"
+
+
 class Every(Struct, frozen=True):
     """Due every so many seconds, counted from 1970 on, so that all processes mean the same."""
 

@@ -25,7 +25,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 from msgspec import Struct
 
-from milepost.calendars import At, Calendar, Due, Every
+from milepost.calendars import Always, At, Calendar, Due, Every
 from milepost.errors import (
     ConfigurationError,
     DatabaseBusy,
@@ -74,10 +74,10 @@ class Cadence(Struct, frozen=True, kw_only=True):
 
     does: str
     """In a sentence."""
-    due: str | int | None
-    """A crontab line, in the time zone of the installation, which may give another one; or seconds;
-    None: it is never due. It never ends, but in the worker of every process."""
-    grace: timedelta
+    due: str | Calendar | None
+    """A crontab line, in the time zone of the installation, which may give another one; or another
+    calendar; None: only when somebody asks."""
+    grace: timedelta = timedelta()
     """So long after it was due it is to be done at the latest, or something is wrong."""
     options: tuple[str, ...] = ()
     """What a person may allow a run that they ask for."""
@@ -86,7 +86,7 @@ class Cadence(Struct, frozen=True, kw_only=True):
 CADENCES: Final[Mapping[str, Cadence]] = {
     "replenish": Cadence(
         does="makes the distributions that milestones lack, so that events find a place",
-        due=30,
+        due=Every(30),
         grace=timedelta(minutes=5),
     ),
     "rotate": Cadence(
@@ -105,17 +105,17 @@ CADENCES: Final[Mapping[str, Cadence]] = {
         due="30 4 * * *",
         grace=timedelta(hours=3),
     ),
-    "drain": Cadence(does="makes the links that wait", due=None, grace=timedelta(minutes=1)),
+    "drain": Cadence(does="makes the links that wait", due=Always(), grace=timedelta(minutes=1)),
     "sweep": Cadence(
         does="finishes links whose process died or whose call's outcome is unknown",
-        due=None,
+        due=Always(),
         grace=timedelta(minutes=1),
     ),
 }
-"""The jobs."""
+"""The jobs. The worker of every process is always at those that never end."""
 
 Timetable = Mapping[str, Calendar | None]
-"""When each job is due; None: never by itself."""
+"""When each job is due; None: only when somebody asks."""
 
 
 def timetable(schedule: Mapping[str, str], zone: str) -> Timetable:
@@ -144,10 +144,7 @@ def timetable(schedule: Mapping[str, str], zone: str) -> Timetable:
     for name, cadence in CADENCES.items():
         due = schedule.get(name, cadence.due)
         try:
-            if isinstance(due, str):
-                when[name] = At.parse(due, zone)
-            else:
-                when[name] = None if due is None else Every(due)
+            when[name] = At.parse(due, zone) if isinstance(due, str) else due
         except ValueError as error:
             raise ConfigurationError(
                 f"MILEPOST_SCHEDULE: {name}: {due!r} is not a crontab line: {error}; "
@@ -164,7 +161,7 @@ class Standing(Struct, frozen=True, kw_only=True):
     calendar: str
     """When it is due, in words."""
     next_due_at: datetime | None
-    """None: it never ends, or is never due again."""
+    """None: it never ends, or comes only when somebody asks."""
     late: timedelta
     """How long ago the first due time was that is not done; of a job that never ends, when somebody
     was last at it."""
@@ -187,14 +184,15 @@ async def standings(
         if (record := records.get(name)) is None:
             continue
         calendar, cadence, now = when[name], CADENCES[name], record.now
-        missed = calendar.following(record.done_until) if calendar else record.done_until
-        late = max(now - missed, timedelta()) if missed else timedelta()
+        missed = (calendar.following(record.done_until) if calendar else None) or now
+        upcoming = calendar.following(now) if calendar else None
+        late = max(now - missed, timedelta())
         found.append(
             Standing(
                 name=name,
                 does=cadence.does,
-                calendar=str(calendar or "always"),
-                next_due_at=calendar.following(now) if calendar else None,
+                calendar=str(calendar or "when somebody asks"),
+                next_due_at=upcoming if upcoming != now else None,
                 late=late,
                 is_fresh=late <= cadence.grace,
                 error=record.error,

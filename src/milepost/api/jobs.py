@@ -83,7 +83,7 @@ class JobView(Struct, frozen=True, kw_only=True):
     due: str
     """When, in words."""
     next_due_at: datetime | None
-    """Null: it never ends."""
+    """Null: it never ends, or comes only when somebody asks."""
     fresh: bool
     """What was due is done, or is not later than it may be."""
     late_seconds: int
@@ -154,7 +154,7 @@ def router(store: Store, scheduler: Scheduler) -> Router:
     async def every() -> Jobs:
         """Look at all jobs: what each does, when it is due, and how it stands."""
         found = await scheduler.standings(scheduler.jobs)
-        return Jobs([JobView(**_shown(standing)) for standing in found])
+        return Jobs([job_view(standing) for standing in found])
 
     @get("/jobs/{name:str}", opt=needs(Scope.READ), responses=documented(404))
     async def read(
@@ -168,7 +168,7 @@ def router(store: Store, scheduler: Scheduler) -> Router:
         (standing,) = await scheduler.standings([name])
         runs = await store.runs.page(name, before=cursor, limit=limit)
         return JobHistory(
-            **_shown(standing),
+            **msgspec.structs.asdict(job_view(standing)),
             runs=[view(run) for run in runs],
             next_cursor=runs[-1].id if len(runs) == limit else None,
         )
@@ -253,6 +253,23 @@ def view(run: RunRecord) -> RunView:
     return RunView(**{name: of_run[name] for name in RunView.__struct_fields__})
 
 
+def job_view(standing: Standing) -> JobView:
+    """A job as the API shows it."""
+    run = standing.run
+    return JobView(
+        name=standing.name,
+        does=standing.does,
+        due=standing.calendar,
+        next_due_at=standing.next_due_at,
+        fresh=standing.is_fresh,
+        late_seconds=int(standing.late.total_seconds()),
+        running=run is not None and run.state == "running",
+        error=standing.error,
+        error_at=standing.error_at,
+        last_run=view(run) if run else None,
+    )
+
+
 async def _as_csv(store: Store, run_id: int) -> AsyncIterator[str]:
     yield _row("number", "source", "line", "ref", "reason")
     after = -1
@@ -269,22 +286,6 @@ def _row(*values: str | int | None) -> str:
         for value in values
     )
     return line.getvalue()
-
-
-def _shown(standing: Standing) -> dict[str, Any]:
-    run = standing.run
-    return {
-        "name": standing.name,
-        "does": standing.does,
-        "due": standing.calendar,
-        "next_due_at": standing.next_due_at,
-        "fresh": standing.is_fresh,
-        "late_seconds": int(standing.late.total_seconds()),
-        "running": run is not None and run.state == "running",
-        "error": standing.error,
-        "error_at": standing.error_at,
-        "last_run": run and view(run),
-    }
 
 
 def _check(name: str, scheduler: Scheduler) -> None:

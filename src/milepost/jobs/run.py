@@ -87,7 +87,8 @@ class Run:
             position: where to go on, as JSON types.
             stage: what it is at, in a word or two.
             done: how much of it.
-            counts: what was done so far, in all stages.
+            counts: what was done so far. What they do not name stays as it was counted: parts of a
+                job count different things.
             total: how much there is of it; the one that was said last, unless it is given.
             findings: what is to be listed one by one, further to what was; numbered as they come.
 
@@ -99,7 +100,7 @@ class Run:
         at = Progress(stage, done, known if isinstance(total, UnsetType) else total)
         listed = findings[: max(0, MOST_FINDINGS - self._found)]
         found = self._found + len(findings)
-        told = _told(counts, found)
+        told = {**self.counts, **msgspec.to_builtins(counts), "found": found}
         await self._runs.commit(
             self.record,
             position=position,
@@ -115,12 +116,8 @@ class Run:
         self._progress(at)
 
     def in_all(self, counts: Struct) -> dict[str, Any]:
-        """What it did, as it is written down: with how much it found to list one by one."""
-        return _told(counts, self._found)
-
-
-def _told(counts: Struct, found: int) -> dict[str, Any]:
-    return {**msgspec.to_builtins(counts), **({"found": found} if found else {})}
+        """What was done in all, of which a job that ends tells the last."""
+        return {**self.counts, **msgspec.to_builtins(counts)}
 
 
 class Job(Protocol):

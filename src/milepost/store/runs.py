@@ -408,6 +408,12 @@ class RunStore:
             rows = (await connection.execute(query)).mappings().all()
         return {row["name"]: _job(plain(row)) for row in rows}
 
+    async def now(self) -> datetime:
+        """The database's time."""
+        async with self._connections.transaction() as connection:
+            now: datetime = (await connection.execute(select(func.milepost_now()))).scalar_one()
+        return now
+
     async def findings(
         self, run_id: int, *, after: int = -1, limit: int = 1_000
     ) -> list[NumberedFinding]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from sqlalchemy import (
     ARRAY,
+    JSON,
     BigInteger,
     Boolean,
     Column,
@@ -328,7 +329,7 @@ runs = Table(
     Column("stage", Text),
     Column("done", BigInteger, nullable=False, server_default=text("0")),
     Column("total", BigInteger),
-    Column("counts", JSONB, nullable=False, server_default=text("'{}'")),
+    Column("counts", JSON, nullable=False, server_default=text("'{}'")),
     Column("idle", Boolean, nullable=False, server_default=text("false")),
     Column("error", Text),
     Column("created_at", Moment, nullable=False),
