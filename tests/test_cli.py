@@ -8,21 +8,28 @@ import signal
 import socket
 import subprocess
 import sys
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from click.testing import CliRunner, Result
 
-from milepost import personal_link
+from milepost import cli, personal_link
 from milepost.cli import main
 from milepost.local import process, simulator
+from milepost.store.runs import NumberedFinding, RunRecord
 
 LINKS = Path(__file__).parents[2] / "shared" / "upstream" / "personal_links.tsv"
 LINK = (
     "https://brand.example.com/jfe/form/SV_00000000000000A?Q_CHL=gl"
     "&Q_DL=EMD_00000000000000B_00000000000000A_CGC_00000000000000C&_g_=g"
 )
+KNOWN = "INSERT INTO jobs (name, accounted_until, done_until) VALUES ('sync', now(), now())"
+"""A scheduler has looked at job `sync`, now."""
+
 COMMANDS = (
     (),
     ("demo",),
@@ -34,6 +41,7 @@ COMMANDS = (
     ("milestones", "apply"),
     ("registrants", "import"),
     ("run",),
+    ("jobs",),
     ("events", "replay"),
     ("link", "explain"),
     ("doctor",),
@@ -173,10 +181,161 @@ def test_milestones_and_registrants_are_taken(settings: dict[str, str], tmp_path
     assert ["not-probed"] == [caution["code"] for caution in told["cautions"]["landed"]]
     assert [(1, 0), (1, 0), (0, 1)] == [(i["created"], i["unchanged"]) for i in imports]
     assert [{"line": 3, "reason": "1 values under 2 columns"}] == imports[0]["bad_rows"]
-    assert 1 == the_object(synced)["made"]
-    assert [0, 0] == [counts["issued"] for counts in taken_up]
+    assert ("done", 1) == ((ran := the_object(synced))["state"], ran["counts"]["made"])
+    assert [0, 0] == [ran["counts"]["issued"] for ran in taken_up]
     assert "2 rows: 0 created, 0 changed, 1 unchanged, 1 bad\n" == report.stdout
     assert "  line 3: 1 values under 2 columns\n" == report.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("clean",), "there is no job 'clean'; there are: replenish, rotate, sync, canary, drain"),
+        (("replenish", "--accept-removals"), "--accept-removals is not for replenish"),
+    ],
+    ids=("job", "option"),
+)
+def test_a_run_that_there_is_not_is_named(
+    arguments: tuple[str, ...], said: str, settings: dict[str, str]
+) -> None:
+    """A job by those that there are; an option would do nothing where it is not known."""
+    result = milepost("run", *arguments, settings=settings)
+    assert (2, "") == (result.exit_code, result.stdout)
+    assert said in result.stderr
+
+
+def test_what_is_under_way_comes_before_what_is_asked_for(
+    settings: dict[str, str], database_url: str
+) -> None:
+    """It is followed, and gone on with when its process is gone; then comes the run itself."""
+    with psycopg.connect(database_url) as database:
+        database.execute(KNOWN)
+        database.execute(
+            "INSERT INTO runs (job, due_at, state, attempt, stage, done, total, created_at,"
+            " started_at, lease_until) VALUES ('sync', now(), 'running', 1, 'contacts', 45, 100,"
+            " now(), now(), now() + interval '1 hour')"
+        )
+    with simulator(0) as ready:
+        settings |= {"MILEPOST_UPSTREAM_URL": ready()["url"]}
+        arguments = ("run", "sync", "--accept-losses", "--json")
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        with process("run", "sync", environment=os.environ | settings, **pipes) as running:
+            assert running.stderr is not None
+            said = running.stderr.readline().decode()
+            with psycopg.connect(database_url) as database:
+                database.execute("UPDATE runs SET lease_until = now() WHERE state = 'running'")
+            assert 0 == running.wait(60)
+            assert running.stdout is not None
+            told = running.stdout.read(), running.stderr.read()
+        again = the_object(milepost(*arguments, settings=settings))
+        jobs = milepost("jobs", settings=settings)
+        listed = the_object(milepost("jobs", "--json", settings=settings))
+    assert said.startswith("sync is under way in another process since 2")
+    assert said.endswith(", at 45 %\n")
+    assert (b"0 made, 0 failed\n", b"") == told
+    with psycopg.connect(database_url) as database:
+        runs = database.execute("SELECT state, asked_by, attempt, options FROM runs ORDER BY id")
+        assert [
+            ("done", None, 2, {}),
+            ("done", "command line", 1, {}),
+            ("done", "command line", 1, {"accept_losses": True}),
+        ] == runs.fetchall()
+    assert ("done", [], {"accept_losses": True}) == tuple(
+        again[name] for name in ("state", "findings", "options")
+    )
+    assert 0 == jobs.exit_code
+    assert "ok    sync: every day at 02:30 (UTC), next 2" in jobs.stdout
+    assert "done at 2" in jobs.stdout
+    assert [again["id"]] == [job["last_run"]["id"] for job in listed["jobs"]]
+
+
+def test_a_job_that_is_late_fails(settings: dict[str, str], database_url: str) -> None:
+    """It is told why its last run did not do all."""
+    with psycopg.connect(database_url) as database:
+        database.execute(KNOWN.replace("now()", "now() - interval '3 days'"))
+        database.execute(
+            "INSERT INTO runs (job, due_at, state, counts, error, created_at, started_at, ended_at)"
+            " VALUES ('sync', now(), 'stopped', '{\"made\": 2, \"found\": 30}',"
+            " 'a person must look', now(), now(), now())"
+        )
+    jobs = milepost("jobs", settings=settings)
+    assert 1 == jobs.exit_code
+    assert jobs.stdout.startswith("fail  sync: every day at 02:30 (UTC), next 2")
+    assert jobs.stdout.endswith(": 2 made, 30 found: a person must look\n")
+
+
+def test_a_run_that_is_interrupted_is_left(settings: dict[str, str], database_url: str) -> None:
+    """Where it stands, for somebody else; the exit code says that it was ended."""
+    with simulator(0, "--latency-ms", "300") as ready:
+        on = ready()
+        settings |= {"MILEPOST_UPSTREAM_URL": on["url"]}
+        with psycopg.connect(database_url) as database:
+            database.execute(
+                "INSERT INTO milestones SELECT 'landed', %s, 'n', 'list', 'event', '{deferred}',"
+                " 'every_event', NULL, 100, 25, 25, 'deferred', 60, 14, '[]', NULL, NULL, 'reject',"
+                " false, 1500, 'active', now(), now()",
+                [on["survey_id"]],
+            )
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        with process("run", "replenish", environment=os.environ | settings, **pipes) as running:
+            with psycopg.connect(database_url, autocommit=True) as database:
+                is_begun = "SELECT EXISTS (SELECT FROM distributions WHERE attempt > 0)"
+                while database.execute(is_begun).fetchone() != (True,):
+                    assert None is running.poll()
+                    time.sleep(0.05)
+            running.send_signal(signal.SIGINT)
+            assert 128 + signal.SIGINT == running.wait(60)
+            assert running.stdout is not None
+            assert running.stderr is not None
+            told, said = running.stdout.read(), running.stderr.read()
+            with psycopg.connect(database_url) as database:
+                runs = database.execute("SELECT state, failures FROM runs").fetchall()
+    assert b"nothing was done\n" == told
+    assert said.startswith(b"milepost: replenish is left where it stands: `milepost serve` or ")
+    assert [("waiting", 0)] == runs
+
+
+def test_what_a_run_lists_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    """The first of it with its place, and where to have all of it."""
+    moment = datetime(2026, 11, 26, tzinfo=UTC)
+    ran = RunRecord(
+        id=7,
+        job="sync",
+        due_at=moment,
+        coalesced=0,
+        asked_by=None,
+        options={},
+        state="done",
+        attempt=1,
+        failures=0,
+        paused_until=None,
+        position=None,
+        stage=None,
+        done=0,
+        total=None,
+        counts={"bad_rows": 30, "errors": ["one refused"], "found": 30},
+        error=None,
+        created_at=moment,
+        started_at=moment,
+        ended_at=moment,
+    )
+    cli._tell_run(  # noqa: SLF001  (a job that lists something takes long to set up)
+        ran,
+        [
+            NumberedFinding(number=0, reason="no ref", source="a.csv", line=3),
+            NumberedFinding(number=1, reason="no contact", ref="ann"),
+            NumberedFinding(number=2, reason="odd"),
+        ],
+    )
+    told = capsys.readouterr()
+    assert "30 bad rows, 30 found\n" == told.out
+    assert [
+        "  one refused",
+        "  a.csv line 3: no ref",
+        "  ann: no contact",
+        "  odd",
+        "  and 27 more: GET /v1/runs/7/findings?format=csv has them all",
+    ] == told.err.splitlines()
 
 
 def test_what_is_away_is_named(settings: dict[str, str], tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import httpx
 import psycopg
 import pytest
+from tests.conftest import set_clock_ahead
 
 from milepost import app, settings
 from milepost.app import Milepost
@@ -84,7 +86,7 @@ async def test_an_installation_that_is_well(environment: dict[str, str]) -> None
         (fsync,) = database.execute("SHOW fsync").fetchone() or ("on",)
     ok = (
         *("settings", "database", "connections", "token", "data centre", "clock", "directory"),
-        *("budget", "backlog"),
+        *("budget", "backlog", "jobs"),
     )
     expected = dict.fromkeys(ok, "ok") | {
         "durability": "ok" if fsync == "on" else "fail",
@@ -95,6 +97,29 @@ async def test_an_installation_that_is_well(environment: dict[str, str]) -> None
     assert "email" in findings["directory"].found
     assert findings["database"].found.startswith("Postgres ")
     assert ("fsync" in findings["durability"].found) == (fsync == "off")
+
+
+async def test_a_job_that_is_late_fails(environment: dict[str, str], milepost: Milepost) -> None:
+    """With by how much, and why where that is known; a schedule that is none is a setting's."""
+    runs = milepost.store.runs
+    await runs.look(["sync", "drain"])
+    asked = await runs.ask("sync", asked_by="ops")
+    run = await runs.take("sync")
+    assert run is not None
+    assert "none is late: sync, drain" == (await found(environment))["jobs"].found
+    await runs.end(run, "stopped", counts={}, error="15 % are missing")
+    set_clock_ahead(environment["MILEPOST_DATABASE_URL"], timedelta(days=3))
+    findings = await found(environment)
+    assert "jobs" not in findings
+    sync, drain = findings["job sync"], findings["job drain"]
+    assert ("fail", "fail") == (sync.verdict, drain.verdict)
+    assert 48 <= int(sync.found.removeprefix("late by ").split(" h ")[0]) <= 72
+    said = f"every day at 02:30 (UTC)); its last run, {asked.id}, is stopped: 15 % are missing"
+    assert sync.found.endswith(said)
+    assert sync.fix == "Mend that, and run: milepost run sync"
+    assert drain.found.startswith("late by 72 h 0 min (always)")
+    findings = await found(environment | {"MILEPOST_SCHEDULE": '{"sync": "daily"}'})
+    assert findings["settings"].found.startswith("MILEPOST_SCHEDULE: sync: 'daily' is not a")
 
 
 async def test_looking_changes_nothing_at_the_platform(

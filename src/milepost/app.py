@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
-from functools import partial
 from types import FrameType
 
 import uvicorn
@@ -22,7 +21,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from milepost import api
 from milepost.budget import Budget
 from milepost.embedded import EmbeddedPostgres
-from milepost.errors import ConfigurationError, DatabaseError
+from milepost.errors import ConfigurationError, DatabaseError, UnknownJob
 from milepost.issuing import Issuing
 from milepost.jobs.directory import bind
 from milepost.jobs.drain import Drain
@@ -34,7 +33,7 @@ from milepost.jobs.sweep import Sweep
 from milepost.jobs.sync import Sync
 from milepost.model import Deployment, Route
 from milepost.routes import MailingListMaker
-from milepost.scheduler import TICK_SECONDS, Scheduler, scheduled
+from milepost.scheduler import TICK_SECONDS, Scheduler, timetable
 from milepost.settings import Settings
 from milepost.store import LOCAL_URL, Store, migrate
 from milepost.store.runs import RunRecord
@@ -97,34 +96,42 @@ class Milepost(Struct, frozen=True, kw_only=True):
         asked_by: str,
         options: Mapping[str, object] | None = None,
         progress: Callable[[Progress], None] = lambda _: None,
+        following: Callable[[RunRecord], None] = lambda _: None,
+        stopping: asyncio.Event | None = None,
     ) -> RunRecord:
-        """Run a job now, in this process, or follow the run of it that is under way.
+        """Ask for a run of a job, and wait for its end.
+
+        It is run in this process, or by another one that takes it first. What is under way, or was
+        begun and left, comes before it.
 
         Args:
             job: its name.
             asked_by: who wants it.
             options: of the run.
-            progress: is told how far it is.
+            progress: is told how far the run in this process is.
+            following: is told, each second, how far the one in another process is.
+            stopping: once it is set, the run is left, and somebody else goes on with it.
 
         Returns:
-            The run, as it ended.
-        """
-        asked = await self.store.runs.ask(job, asked_by=asked_by, options=options)
-        while asked.ended_at is None:
-            ran = await self.scheduler.run_due(
-                job, asyncio.Event(), run_id=asked.id, progress=progress
-            )
-            asked = ran or await self._followed(asked, progress)
-        return asked
+            The run, as it ended, or as it was left.
 
-    async def _followed(self, asked: RunRecord, progress: Callable[[Progress], None]) -> RunRecord:
-        """A run that another process is at, or that waits for one, a moment later."""
-        await asyncio.sleep(TICK_SECONDS)
-        latest = await self.store.runs.latest()
-        seen = await self.store.runs.get(asked.id) or asked
-        at = latest.get(asked.job, seen) if seen.state == "waiting" else seen
-        progress(Progress(at.stage, at.done, at.total))
-        return seen
+        Raises:
+            UnknownJob: there is no such job.
+            DatabaseError: Postgres is away; the run stays asked for.
+        """
+        if job not in self.scheduler.jobs:
+            raise UnknownJob(job, self.scheduler.jobs)
+        runs, stopping = self.store.runs, stopping or asyncio.Event()
+        asked = await runs.ask(job, asked_by=asked_by, options=options)
+        while asked.ended_at is None and not stopping.is_set():
+            ran = await self.scheduler.run_due(job, stopping, run_id=asked.id, progress=progress)
+            if ran is None:
+                if (record := (await runs.records([job]))[job].run) and record.ended_at is None:
+                    following(record)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(stopping.wait(), TICK_SECONDS)
+            asked = await runs.get(asked.id) or asked
+        return asked
 
 
 @contextmanager
@@ -161,10 +168,11 @@ async def opened(settings: Settings, database_url: str) -> AsyncIterator[Milepos
     starts while the platform is down.
 
     Raises:
-        ConfigurationError: the directory is not there.
+        ConfigurationError: the directory is not there, or a job is due at no time that there is.
         DatabaseError: Postgres cannot be reached.
         UpstreamError: the platform cannot be asked for the directory, the first time.
     """
+    when = timetable(settings.schedule, settings.time_zone)
     async with (
         await Store.open(database_url, settings.public_url or LOCAL_URL) as store,
         Budget(
@@ -194,7 +202,7 @@ async def opened(settings: Settings, database_url: str) -> AsyncIterator[Milepos
             "drain": Whole(lambda stopping, _: drain.run_once(stopping)),
             "sweep": Whole(lambda stopping, _: sweep.run_once(stopping)),
         }
-        scheduler = Scheduler(store.runs, scheduled(jobs, settings.schedule, settings.time_zone))
+        scheduler = Scheduler(store.runs, jobs, when)
         note = store.runs.note_round
         try:
             yield Milepost(
@@ -212,13 +220,11 @@ async def opened(settings: Settings, database_url: str) -> AsyncIterator[Milepos
                     Endless(job="drain", run=drain.make, every=LOOK_SECONDS, note=note),
                     Endless(job="drain", run=drain.tell, every=LATE_DATA_LOOK_SECONDS),
                     Endless(job="sweep", run=sweep.run_once, every=LOOK_SECONDS, note=note),
-                    *(
-                        Endless(job=name, run=partial(scheduler.tick, name), every=TICK_SECONDS)
-                        for name in jobs
-                    ),
+                    Endless(job="scheduler", run=scheduler.tick, every=TICK_SECONDS),
                 ),
             )
         finally:
+            await scheduler.finish()
             await issuing.finish()
 
 
@@ -299,7 +305,13 @@ async def serve(
     stopping = asyncio.Event()
     async with opened(settings, database_url) as milepost:
         config = uvicorn.Config(
-            api.create(milepost.store, milepost.issuing, milepost.budget, stopping=stopping.is_set),
+            api.create(
+                milepost.store,
+                milepost.issuing,
+                milepost.budget,
+                milepost.scheduler,
+                stopping=stopping.is_set,
+            ),
             loop="uvloop",
             http=Connection,
             timeout_keep_alive=KEEP_ALIVE_SECONDS,

@@ -11,8 +11,9 @@ import re
 import signal
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from io import SEEK_END
 from pathlib import Path
 from shutil import get_terminal_size
@@ -28,15 +29,18 @@ from milepost.model import Caution, Key, MilestoneDefinition, Scope
 from milepost.settings import Settings
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
+    from rich.progress import Progress, TaskID
     from rich.status import Status
 
     from milepost import doctor, simulator
     from milepost.app import Milepost
+    from milepost.jobs import run as runs
     from milepost.jobs.registrants_file import Report
     from milepost.local import Crew
     from milepost.replay import Tally
+    from milepost.scheduler import Standing
     from milepost.store import Store
+    from milepost.store.runs import NumberedFinding, RunRecord
 
 log = logging.getLogger(__name__)
 
@@ -613,39 +617,148 @@ def import_registrants(*, file: Path, dry_run: bool, as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("job", type=click.Choice(["drain", "replenish", "sweep", "sync"]))
+@click.argument("job")
+@click.option(
+    "--accept-removals", is_flag=True, help="sync: remove however many a source lists no more."
+)
+@click.option(
+    "--accept-losses",
+    is_flag=True,
+    help="sync: go on however many contacts are not there any more.",
+)
 @as_json
-def run(*, job: str, as_json: bool) -> None:
-    """Run a job once, now.
+def run(*, job: str, as_json: bool, **accepted: bool) -> None:
+    """Run a job now, and wait for its end; `milepost jobs` lists them.
 
-    sync makes a contact for each registrant, replenish the distributions that milestones lack,
-    drain the links that wait; sweep finishes what a process left behind when it died.
+    A run of it that is under way comes first. After Ctrl-C the run is left where it stands, and
+    whoever runs the jobs goes on with it. The exit code is 1 if it did not do all.
     """
+    from milepost.scheduler import CADENCES
+
+    if job not in CADENCES:
+        raise click.UsageError(f"there is no job {job!r}; there are: {', '.join(CADENCES)}")
+    options = {name: True for name, is_accepted in accepted.items() if is_accepted}
+    if wrong := [name for name in options if name not in CADENCES[job].options]:
+        raise click.UsageError(f"--{wrong[0].replace('_', '-')} is not for {job}")
     if job in {"drain", "sweep"}:
         settings.demand_public_url(settings.load())
 
-    async def work(milepost: Milepost) -> Any:
-        with _bar(job, None, quiet=as_json) as advance:
-            match job:
-                case "sync":
-                    return await milepost.sync.run_once(advance.by)
-                case "replenish":
-                    return await milepost.replenish.run_once(progress=advance.by)
-                case "drain":
-                    return await milepost.drain.run_once()
-                case _:
-                    return await milepost.sweep.run_once()
+    async def work(milepost: Milepost) -> tuple[RunRecord, list[NumberedFinding]]:
+        ran = await _run(milepost, job, options, quiet=as_json)
+        return ran, await milepost.store.runs.findings(ran.id, limit=MOST_LISTED)
 
-    counts = msgspec.to_builtins(_with_milepost(work))
+    ran, findings = _with_milepost(work)
     if as_json:
-        _print(counts)
+        from milepost.api.jobs import view
+
+        _print({**msgspec.to_builtins(view(ran)), "findings": msgspec.to_builtins(findings)})
     else:
-        told = {name: count for name, count in counts.items() if name != "errors"}
-        click.echo(", ".join(f"{count} {name.replace('_', ' ')}" for name, count in told.items()))
-        for error in counts.get("errors", ()):
-            click.echo(f"  {error}", err=True)
-    if any(counts.get(name) for name in ("failed", "errors", "unfinished", "broken_off")):
+        _tell_run(ran, findings)
+    if ran.ended_at is None:
+        _complain(
+            f"{job} is left where it stands: `milepost serve` or `milepost work` goes on with it, "
+            f"or milepost run {job}"
+        )
+        raise SystemExit(INTERRUPTED)
+    if ran.error:
+        _fail(f"{job} {ran.state}: {ran.error}")
+    if any(ran.counts.get(name) for name in ("failed", "errors", "unfinished", "broken_off")):
         raise SystemExit(1)
+
+
+async def _run(milepost: Milepost, job: str, options: dict[str, bool], *, quiet: bool) -> RunRecord:
+    """Run a job, until its end or until this process is told to end; then it is left."""
+    from milepost.worker import told_to_stop
+
+    stopping, task = asyncio.Event(), asyncio.current_task()
+
+    def stop(_: int) -> None:
+        """Leave the run at the end of a page; told again, at once."""
+        if stopping.is_set() and task is not None:
+            task.cancel()
+        stopping.set()
+
+    with _stages(job, quiet=quiet) as stages, told_to_stop(stop):
+        try:
+            return await milepost.run(
+                job,
+                asked_by="command line",
+                options=options,
+                progress=stages.show,
+                following=stages.follow,
+                stopping=stopping,
+            )
+        except asyncio.CancelledError:
+            raise KeyboardInterrupt from None
+
+
+def _tell_run(ran: RunRecord, findings: Sequence[NumberedFinding]) -> None:
+    click.echo(_counted(ran.counts) or "nothing was done")
+    for error in ran.counts.get("errors", ()):
+        click.echo(f"  {error}", err=True)
+    for finding in findings:
+        line = f"line {finding.line}" if finding.line is not None else None
+        place = " ".join(part for part in (finding.source, line, finding.ref) if part)
+        click.echo(f"  {place}: {finding.reason}" if place else f"  {finding.reason}", err=True)
+    if (more := ran.counts.get("found", 0) - len(findings)) > 0:
+        click.echo(
+            f"  and {more} more: GET /v1/runs/{ran.id}/findings?format=csv has them all", err=True
+        )
+
+
+def _counted(counts: Mapping[str, Any]) -> str:
+    return ", ".join(
+        f"{count} {name.replace('_', ' ')}"
+        for name, count in counts.items()
+        if isinstance(count, int)
+    )
+
+
+@main.command("jobs")
+@as_json
+def jobs_(*, as_json: bool) -> None:
+    """See when each job is due, and what became of its last run.
+
+    The exit code is 1 when one is later than it may be.
+    """
+    from milepost import scheduler
+
+    given = settings.load()
+    when = scheduler.timetable(given.schedule, given.time_zone)
+    found = _with_store(lambda store: scheduler.standings(store.runs, when))
+    if as_json:
+        from milepost.api.jobs import job_view
+
+        _print({"jobs": [msgspec.to_builtins(job_view(standing)) for standing in found]})
+    else:
+        for standing in found:
+            upcoming = f", next {_local(standing.next_due_at)}" if standing.next_due_at else ""
+            _tell(
+                "ok" if standing.is_fresh else "fail",
+                f"{standing.name}: {standing.calendar}{upcoming}",
+                _last(standing),
+            )
+        if not found:
+            click.echo("no process has looked at the jobs yet: start `milepost serve`")
+    if not all(standing.is_fresh for standing in found):
+        raise SystemExit(1)
+
+
+def _last(standing: Standing) -> str | None:
+    """What became of a job lately."""
+    run = standing.run
+    if standing.error and standing.error_at:
+        return f"met at {_local(standing.error_at)}: {standing.error}"
+    if run is None or run.started_at is None:
+        return None
+    moment = run.ended_at or run.started_at
+    since = "since" if run.ended_at is None else "at"
+    told = ": ".join(part for part in (_counted(run.counts), run.error) if part)
+    return f"{run.state} {since} {_local(moment)}" + (f": {told}" if told else "")
+
+
+def _local(moment: datetime) -> str:
+    return f"{moment.astimezone():%Y-%m-%d %H:%M:%S}"
 
 
 @main.group()
@@ -997,22 +1110,63 @@ def _with_milepost(verb: Callable[[Milepost], Awaitable[T]]) -> T:
 class _Advance:
     """How far a progress bar is."""
 
-    def __init__(self, progress: Progress, total: int | None) -> None:
+    def __init__(self, progress: Progress, what: str, total: int | None) -> None:
         self._progress = progress
-        self._task = progress.add_task("", total=total)
+        self._task = progress.add_task(what, total=total)
 
     def to(self, done: int) -> None:
         """So much is done."""
         self._progress.update(self._task, completed=done)
 
-    def by(self, more: int) -> None:
-        """So much more is done."""
-        self._progress.advance(self._task, more)
+
+class _Stages:
+    """How far a run is, and which one it is where another process has it."""
+
+    def __init__(self, progress: Progress, job: str, *, quiet: bool) -> None:
+        self._progress = progress
+        self._job = job
+        self._quiet = quiet
+        self._bars: dict[str, TaskID] = {}
+        self._followed: int | None = None
+
+    def show(self, at: runs.Progress) -> None:
+        """So far is the run in this process."""
+        self._progress.update(self._of(at.stage), completed=at.done, total=at.total)
+
+    def follow(self, run: RunRecord) -> None:
+        """So far is the one in another process, which is said once."""
+        if self._followed != run.id and not self._quiet and run.started_at is not None:
+            share = f", at {100 * run.done // run.total} %" if run.total else ""
+            click.echo(
+                f"{run.job} is under way in another process since {_local(run.started_at)}{share}",
+                err=True,
+            )
+            self._followed = run.id
+        self._progress.update(self._of(run.stage), completed=run.done, total=run.total)
+
+    def _of(self, stage: str | None) -> TaskID:
+        name = stage or self._job
+        if name not in self._bars:
+            self._bars[name] = self._progress.add_task(name, total=None)
+        return self._bars[name]
 
 
 @contextmanager
 def _bar(what: str, total: int | None, *, quiet: bool) -> Iterator[_Advance]:
     """A progress bar on stderr, where that is a terminal."""
+    with _bars(quiet=quiet) as progress:
+        yield _Advance(progress, what, total)
+
+
+@contextmanager
+def _stages(job: str, *, quiet: bool) -> Iterator[_Stages]:
+    """A progress bar for each stage of a run, likewise."""
+    with _bars(quiet=quiet) as progress:
+        yield _Stages(progress, job, quiet=quiet)
+
+
+@contextmanager
+def _bars(*, quiet: bool) -> Iterator[Progress]:
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -1023,10 +1177,11 @@ def _bar(what: str, total: int | None, *, quiet: bool) -> Iterator[_Advance]:
     )
 
     console = Console(stderr=True)
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    text = TextColumn("{task.description}", markup=False)
+    columns = (text, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     disable = quiet or not console.is_terminal
     with Progress(*columns, console=console, transient=True, disable=disable) as progress:
-        yield _Advance(progress, total)
+        yield progress
 
 
 def _print(value: object) -> None:

@@ -13,6 +13,8 @@
     │   ├── UnknownMilestone
     │   ├── UnknownRegistrant
     │   ├── UnknownLink
+    │   ├── UnknownJob
+    │   ├── UnknownRun
     │   ├── MilestonePaused       by a person; seen events are answered as ever
     │   └── EventMismatch         the same `event_id` with another payload; names the `fields`
     └── UpstreamError             the survey platform (its branches stand in `upstream/errors.py`)
@@ -20,7 +22,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import traceback
+from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
 
@@ -119,6 +122,26 @@ class UnknownLink(Refusal):
         super().__init__("There is no link with this id.", field="id")
 
 
+class UnknownJob(Refusal):
+    """No job has this name."""
+
+    code = "unknown-job"
+
+    def __init__(self, name: str, known: Iterable[str]) -> None:
+        super().__init__(
+            f"There is no job {name!r}.", fix=f"Use one of: {', '.join(known)}.", field="name"
+        )
+
+
+class UnknownRun(Refusal):
+    """No run has this id, or it was so long ago that it is forgotten."""
+
+    code = "unknown-run"
+
+    def __init__(self) -> None:
+        super().__init__("There is no run with this id.", field="id")
+
+
 class MilestonePaused(Refusal):
     """A person paused the milestone: an event that was not seen before is refused."""
 
@@ -144,3 +167,13 @@ class EventMismatch(Refusal):
             field="event_id",
         )
         self.fields = tuple(fields)
+
+
+def whereabouts(error: BaseException) -> str:
+    """Of which type an error is and where it came about, for a log, without what it says.
+
+    Drivers put values into their errors, and values may be people's data.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    places = " ".join(f"{frame.filename}:{frame.lineno}" for frame in frames)
+    return f"{type(error).__name__} at {places}"

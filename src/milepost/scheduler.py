@@ -1,221 +1,213 @@
 """When jobs are due, and who runs them.
 
-Every process has a scheduler, on any number of hosts, and none is a leader: a due time is taken in
-Postgres, by whoever comes first, and nobody else. What is due is told by a calendar (`Every`,
-`At`) and the database's clock. A job's due times are those of the calendar after the last one that
-is accounted for, so that none is missed while nobody is there: they are made up for by one run.
+Every process that has a worker has a scheduler, on any number of hosts, and none is a leader: a due
+time is taken in Postgres, by whoever comes first, and nobody else. When a job is due is told by a
+calendar (`Every`, `At`) and the database's clock; no process asks its own. Due times that pass
+while nobody is there are not missed: one run stands for them all.
 
-A run is taken over when its worker is gone, and goes on where it was committed last. One that met
-something that passes is taken up again after a pause, `TRIES` times at the same place.
+A run whose worker is gone is taken over, and goes on where it was committed last. One that met
+something that passes is taken up again after a pause, at the same place, until it has failed there
+`TRIES` times.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, suppress
-from datetime import UTC, datetime, timedelta
-from itertools import islice
-from typing import TYPE_CHECKING, Final, Protocol
+import traceback
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from datetime import datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Final, Literal
 from zoneinfo import ZoneInfo
 
 import msgspec
-from apscheduler.triggers.cron import CronTrigger
 from msgspec import Struct
 
-from milepost.errors import ConfigurationError, DatabaseError, MilepostError, UpstreamError
+from milepost.calendars import Always, At, Calendar, Due, Every
+from milepost.errors import (
+    ConfigurationError,
+    DatabaseBusy,
+    DatabaseError,
+    MilepostError,
+    UpstreamError,
+    whereabouts,
+)
 from milepost.jobs.run import Job, NeedsAPerson, Progress, Run
-from milepost.store.runs import LEASE_SECONDS, RunRecord, RunStore, TakenAway
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+from milepost.store.runs import LEASE_SECONDS, Outlook, RunRecord, RunStore, TakenAway
 
 log = logging.getLogger(__name__)
 
+_PACKAGE: Final = Path(__file__).parent
+
 TICK_SECONDS: Final = 1.0
-"""Between looks for a run that is due; a look is one cheap statement."""
+"""Between looks at what is due: one cheap statement, for all jobs together."""
 
 RENEW_SECONDS: Final = LEASE_SECONDS / 4
 """Three renewals may fail before a lease ends."""
 
+LEAVE_SECONDS: Final = 10.0
+"""How long a job may take to come to the end of a page when its process is to end: as long as the
+longest call to the platform. Then it is broken off."""
+
 FIRST_PAUSE_SECONDS: Final = 15.0
 LONGEST_PAUSE_SECONDS: Final = 900.0
 TRIES: Final = 10
-"""A run that breaks off at the same place is taken up again after pauses that double: ten tries
-take an hour and three quarters. An outage that lasts longer is for the next due time."""
+"""A run that breaks off is taken up again after pauses that double; ten tries at the same place
+take an hour. An outage that lasts longer is for the next due time."""
 
-LONGEST_GAP: Final = timedelta(days=400)
-"""Due times further back are not counted any more."""
+REST_SECONDS: Final = 900.0
+"""After a run that failed the next due time waits so long: what is due every few seconds must not
+fail, and say so, every few seconds."""
 
-
-class Calendar(Protocol):
-    """Tells when a job is due."""
-
-    def between(self, since: datetime, now: datetime) -> tuple[datetime | None, int]:
-        """The latest due time after `since` and up to `now`, and how many come before it."""
-        ...
-
-    def following(self, moment: datetime) -> datetime | None:
-        """The first due time after a moment."""
-        ...
+WRITE_AGAIN_SECONDS: Final = 0.5
+"""Between tries to write down how a run ended while Postgres is away. It can be tried for as long
+as the lease lasts, and a restart takes less."""
 
 
-class Every(Struct, frozen=True):
-    """Due every so many seconds, counted from 1970 on, so that all processes mean the same."""
-
-    seconds: int
-
-    def between(self, since: datetime, now: datetime) -> tuple[datetime | None, int]:
-        """See `Calendar`."""
-        latest = int(now.timestamp()) // self.seconds
-        passed = latest - int(max(since, now - LONGEST_GAP).timestamp()) // self.seconds
-        if passed < 1:
-            return None, 0
-        return datetime.fromtimestamp(latest * self.seconds, UTC), passed - 1
-
-    def following(self, moment: datetime) -> datetime:
-        """See `Calendar`."""
-        number = int(moment.timestamp()) // self.seconds + 1
-        return datetime.fromtimestamp(number * self.seconds, UTC)
-
-    def __str__(self) -> str:
-        return f"every {self.seconds} s"
+# --- the jobs -------------------------------------------------------------------------------------
 
 
-class At(Struct, frozen=True):
-    """Due when the clock on the wall says so: a crontab line, in a time zone.
+class Cadence(Struct, frozen=True, kw_only=True):
+    """What a job does, and how often."""
 
-    What is due at 02:30 is due once a day, also on the two days a year on which the clock is set:
-    where there is no 02:30, at the moment at which it would be (03:30); where there are two, at the
-    first. APScheduler reads the line, but on a wall without a zone: with one, it fires twice in the
-    night in which the clock is set back (3.11.3, measured).
-    """
-
-    crontab: str
-    zone: str
-
-    @classmethod
-    def parse(cls, crontab: str, zone: str) -> At:
-        """A crontab line of five fields.
-
-        Raises:
-            ConfigurationError: it is none, or there is no such zone.
-        """
-        try:
-            ZoneInfo(zone)
-        except (ValueError, OSError, LookupError) as error:
-            raise ConfigurationError(
-                f"MILEPOST_TIME_ZONE: there is no time zone {zone!r}; for example: Europe/Berlin"
-            ) from error
-        try:
-            made = cls(crontab, zone)
-            made._wall()
-        except ValueError as error:
-            raise ConfigurationError(
-                f"MILEPOST_SCHEDULE: {crontab!r} is not a crontab line: {error}; "
-                "for example: 30 2 * * *"
-            ) from error
-        return made
-
-    def between(self, since: datetime, now: datetime) -> tuple[datetime | None, int]:
-        """See `Calendar`."""
-        latest, passed = None, 0
-        for due in self._after(max(since, now - LONGEST_GAP)):
-            if due > now:
-                break
-            latest, passed = due, passed + 1
-        return latest, max(0, passed - 1)
-
-    def following(self, moment: datetime) -> datetime | None:
-        """See `Calendar`."""
-        return next(self._after(moment), None)
-
-    def _after(self, moment: datetime) -> Iterator[datetime]:
-        """The due times after a moment, each once."""
-        zone, trigger = ZoneInfo(self.zone), self._wall()
-        # From a while before: an hour may be there twice, and what is there twice is its first.
-        wall = moment.astimezone(zone).replace(tzinfo=UTC) - timedelta(hours=3)
-        last = moment
-        while (wall := trigger.get_next_fire_time(None, wall)) is not None:
-            due = wall.replace(tzinfo=zone, fold=0).astimezone(UTC)
-            if due > last:
-                last = due
-                yield due
-            wall += timedelta(seconds=1)
-
-    def _wall(self) -> CronTrigger:
-        trigger: CronTrigger = CronTrigger.from_crontab(self.crontab, timezone=UTC)
-        return trigger
-
-    def __str__(self) -> str:
-        return f"{self.crontab} ({self.zone})"
-
-
-class Cadence(Struct, frozen=True):
-    """How often a job is to be done."""
-
-    due: str | int | None
-    """A crontab line, in the time zone of the installation, which may give another one; or seconds;
-    None: it is never due. It never ends, or runs only when somebody asks."""
-    fresh: timedelta
-    """So long ago it may have been done to the end at the most, or something is wrong."""
+    does: str
+    """In a sentence."""
+    due: str | Calendar | None
+    """A crontab line, in the time zone of the installation, which may give another one; or another
+    calendar; None: only when somebody asks."""
+    grace: timedelta = timedelta()
+    """So long after it was due it is to be done at the latest, or something is wrong."""
+    options: tuple[str, ...] = ()
+    """What a person may allow a run that they ask for."""
 
 
 CADENCES: Final[Mapping[str, Cadence]] = {
-    "replenish": Cadence(30, timedelta(minutes=5)),
-    "rotate": Cadence("7 * * * *", timedelta(hours=3)),
-    "sync": Cadence("30 2 * * *", timedelta(hours=26)),
-    "canary": Cadence("30 4 * * *", timedelta(hours=26)),
-    "drain": Cadence(None, timedelta(minutes=1)),
-    "sweep": Cadence(None, timedelta(minutes=1)),
+    "replenish": Cadence(
+        does="makes the distributions that milestones lack, so that events find a place",
+        due=Every(30),
+        grace=timedelta(minutes=5),
+    ),
+    "rotate": Cadence(
+        does="makes the successors of distributions before they stop taking links",
+        due="7 * * * *",
+        grace=timedelta(hours=2),
+    ),
+    "sync": Cadence(
+        does="brings registrants in, and makes a contact for each",
+        due="30 2 * * *",
+        grace=timedelta(hours=6),
+        options=("accept_removals", "accept_losses"),
+    ),
+    "canary": Cadence(
+        does="holds the links that the platform tells of against those that were built",
+        due="30 4 * * *",
+        grace=timedelta(hours=3),
+    ),
+    "drain": Cadence(does="makes the links that wait", due=Always(), grace=timedelta(minutes=1)),
+    "sweep": Cadence(
+        does="finishes links whose process died or whose call's outcome is unknown",
+        due=Always(),
+        grace=timedelta(minutes=1),
+    ),
 }
-"""The jobs. The two that never end are looked after by the worker of every process."""
+"""The jobs. The worker of every process is always at those that never end."""
+
+Timetable = Mapping[str, Calendar | None]
+"""When each job is due; None: only when somebody asks."""
 
 
-class Scheduled(Struct, frozen=True, kw_only=True):
-    """A job, and when it is due."""
-
-    job: Job
-    calendar: Calendar | None
-    """None: never by itself; it runs when somebody asks, or never ends (`drain`)."""
-    fresh: timedelta
-    """So long ago it may have been done at the most, or it is not fresh any more."""
-
-
-def scheduled(
-    jobs: Mapping[str, Job], schedule: Mapping[str, str], zone: str
-) -> dict[str, Scheduled]:
-    """The jobs with their calendars.
+def timetable(schedule: Mapping[str, str], zone: str) -> Timetable:
+    """When the jobs are due in an installation.
 
     Args:
-        jobs: by name.
-        schedule: crontab lines of an installation's own, by name.
+        schedule: crontab lines of its own, by name.
         zone: in which these and the usual ones are meant.
 
     Raises:
         ConfigurationError: one of them is no crontab line, or of no such job.
     """
-    by_line = [name for name in jobs if isinstance(CADENCES[name].due, str)]
+    try:
+        ZoneInfo(zone)
+    except (ValueError, OSError, LookupError) as error:
+        raise ConfigurationError(
+            f"MILEPOST_TIME_ZONE: there is no time zone {zone!r}; for example: Europe/Berlin"
+        ) from error
+    by_line = [name for name, cadence in CADENCES.items() if isinstance(cadence.due, str)]
     if unknown := sorted(schedule.keys() - set(by_line)):
         raise ConfigurationError(
             f"MILEPOST_SCHEDULE: {unknown[0]!r} is no job with a time of its own; "
             f"these have one: {', '.join(by_line)}"
         )
-    return {
-        name: Scheduled(
-            job=job,
-            calendar=_calendar(schedule.get(name, CADENCES[name].due), zone),
-            fresh=CADENCES[name].fresh,
+    when: dict[str, Calendar | None] = {}
+    for name, cadence in CADENCES.items():
+        due = schedule.get(name, cadence.due)
+        try:
+            when[name] = At.parse(due, zone) if isinstance(due, str) else due
+        except ValueError as error:
+            raise ConfigurationError(
+                f"MILEPOST_SCHEDULE: {name}: {due!r} is not a crontab line: {error}; "
+                "for example: 30 2 * * *"
+            ) from error
+    return when
+
+
+class Standing(Struct, frozen=True, kw_only=True):
+    """How a job stands."""
+
+    name: str
+    does: str
+    calendar: str
+    """When it is due, in words."""
+    next_due_at: datetime | None
+    """None: it never ends, or comes only when somebody asks."""
+    late: timedelta
+    """How long ago the first due time was that is not done; of a job that never ends, when somebody
+    was last at it."""
+    is_fresh: bool
+    """It is not later than it may be."""
+    error: str | None
+    """What a job that never ends met last."""
+    error_at: datetime | None
+    run: RunRecord | None
+    """The one that was begun last."""
+
+
+async def standings(
+    runs: RunStore, when: Timetable, jobs: Collection[str] = CADENCES
+) -> list[Standing]:
+    """How jobs stand; one that no worker has looked at yet is not there."""
+    records = await runs.records(jobs)
+    found = []
+    for name in jobs:
+        if (record := records.get(name)) is None:
+            continue
+        calendar, cadence, now = when[name], CADENCES[name], record.now
+        missed = (calendar.following(record.done_until) if calendar else None) or now
+        upcoming = calendar.following(now) if calendar else None
+        late = max(now - missed, timedelta())
+        found.append(
+            Standing(
+                name=name,
+                does=cadence.does,
+                calendar=str(calendar or "when somebody asks"),
+                next_due_at=upcoming if upcoming != now else None,
+                late=late,
+                is_fresh=late <= cadence.grace,
+                error=record.error,
+                error_at=record.error_at,
+                run=record.run,
+            )
         )
-        for name, job in jobs.items()
-    }
+    return found
 
 
-def _calendar(due: str | int | None, zone: str) -> Calendar | None:
-    if due is None:
-        return None
-    return Every(due) if isinstance(due, int) else At.parse(due, zone)
+# --- running them ---------------------------------------------------------------------------------
+
+
+class _OutOfTime(Exception):
+    """The process ends, and the job has not come to the end of a page."""
 
 
 class Scheduler:
@@ -224,17 +216,56 @@ class Scheduler:
     Args:
         runs: where runs are taken.
         jobs: by name.
+        when: they are due.
     """
 
-    def __init__(self, runs: RunStore, jobs: Mapping[str, Scheduled]) -> None:
+    def __init__(self, runs: RunStore, jobs: Mapping[str, Job], when: Timetable) -> None:
         self.jobs = jobs
+        self.when = when
         self._runs = runs
+        self._under_way: dict[str, asyncio.Task[None]] = {}
 
-    async def tick(self, name: str, stopping: asyncio.Event) -> None:
-        """Run a job if something is to be done; for the worker, which ticks again and again."""
-        run = await self.run_due(name, stopping)
-        if run is not None and (done := {k: v for k, v in run.counts.items() if v}):
-            log.info("%s is %s: %s", name, run.state, msgspec.json.encode(done).decode())
+    async def standings(self, jobs: Collection[str]) -> list[Standing]:
+        """How these jobs stand; one that was never looked at is known from now on."""
+        await self._runs.look(jobs)
+        return await standings(self._runs, self.when, jobs)
+
+    async def tick(self, stopping: asyncio.Event) -> None:
+        """Begin what is due, was asked for, or lost its worker; for the worker of a process.
+
+        It does not wait until that has ended: `finish` does.
+
+        Args:
+            stopping: once it is set, runs are left where they were committed last.
+
+        Raises:
+            DatabaseError: Postgres is away.
+        """
+        for outlook in await self._runs.look(self.jobs.keys() - self._under_way.keys()):
+            due = self._due(outlook)
+            if outlook.is_wanted or due is not None:
+                task = asyncio.create_task(self._look_after(outlook, due, stopping))
+                self._under_way[outlook.job] = task
+                task.add_done_callback(partial(self._forget, outlook.job))
+
+    def _forget(self, job: str, _: asyncio.Task[None]) -> None:
+        del self._under_way[job]
+
+    async def finish(self) -> None:
+        """Wait until what was begun has ended, or is left."""
+        if self._under_way:
+            await asyncio.wait(self._under_way.values())
+
+    async def _look_after(self, outlook: Outlook, due: Due | None, stopping: asyncio.Event) -> None:
+        try:
+            run = await self._run_next(outlook, due, stopping)
+        except MilepostError as error:
+            log.warning("%s: %s", outlook.job, error)
+        except Exception as error:  # noqa: BLE001  (a mistake of ours must not end the other jobs)
+            log.error("%s: %s", outlook.job, whereabouts(error))  # noqa: TRY400  (see there)
+        else:
+            if run is not None and (done := {k: v for k, v in run.counts.items() if v}):
+                log.info("%s is %s: %s", run.job, run.state, msgspec.json.encode(done).decode())
 
     async def run_due(
         self,
@@ -249,117 +280,163 @@ class Scheduler:
         Args:
             name: of the job.
             stopping: once it is set, the run is left where it was committed last.
-            run_id: only this run.
+            run_id: one that was asked for. No due time is looked at then, only what comes before it
+                and this run itself.
             progress: is told how far it is.
 
         Returns:
-            The run as it ended or was left; None: there was nothing to do.
+            The run as it ended or was left; None: there was nothing to do, or somebody is at it.
+
+        Raises:
+            DatabaseError: Postgres is away.
         """
-        record = await self._take(name, run_id)
+        (outlook,) = await self._runs.look([name])
+        due = self._due(outlook) if run_id is None else None
+        return await self._run_next(outlook, due, stopping, run_id=run_id, progress=progress)
+
+    def _due(self, outlook: Outlook) -> Due | None:
+        calendar, failed_at = self.when[outlook.job], outlook.failed_at
+        if calendar is None or outlook.is_held:
+            return None
+        if failed_at is not None and outlook.now < failed_at + timedelta(seconds=REST_SECONDS):
+            return None
+        return calendar.between(outlook.accounted_until, outlook.now)
+
+    async def _run_next(
+        self,
+        outlook: Outlook,
+        due: Due | None,
+        stopping: asyncio.Event,
+        *,
+        run_id: int | None = None,
+        progress: Callable[[Progress], None] = lambda _: None,
+    ) -> RunRecord | None:
+        if due is None and not outlook.is_wanted:
+            return None
+        record = await self._runs.take(
+            outlook.job,
+            since=outlook.accounted_until,
+            due_at=due.at if due else None,
+            coalesced=due.coalesced if due else 0,
+            run_id=run_id,
+        )
         if record is None:
             return None
         run = Run(self._runs, record, stopping, progress)
         try:
-            async with self._renewed(record):
-                await self._run(self.jobs[name].job, run)
+            await self._run(run)
         except TakenAway as error:
             log.warning("%s", error)
         return await self._runs.get(record.id) or record
 
-    async def _take(self, name: str, run_id: int | None) -> RunRecord | None:
-        if run_id is not None:
-            return await self._runs.take(name, run_id=run_id)
-        accounted = await self._runs.accounted(name)
-        if accounted.is_running:
-            return None
-        calendar = self.jobs[name].calendar
-        due_at, coalesced = (
-            calendar.between(accounted.since, accounted.now) if calendar else (None, 0)
-        )
-        if due_at is None and not accounted.is_asked_for:
-            return None
-        return await self._runs.take(
-            name, since=accounted.since, due_at=due_at, coalesced=coalesced
-        )
+    async def _run(self, run: Run) -> None:
+        """Do the job, and write down how it went.
 
-    async def _run(self, job: Job, run: Run) -> None:
-        name = run.record.job
+        Raises:
+            TakenAway: somebody else has the run by now.
+        """
+        job = run.record.job
+        if run.failures >= TRIES:
+            await self._end(run, "failed", "its workers died of it, again and again")
+            return
         try:
-            counts = await job.run_once(run)
+            counts = await self._attempt(run)
         except TakenAway:
             raise
+        except _OutOfTime:
+            await _written(lambda: self._runs.leave(run.record))
         except NeedsAPerson as error:
-            log.error("%s stops: %s", name, error)  # noqa: TRY400  (a decision, not a crash)
-            await self._runs.end(run.record, "stopped", counts=run.counts, error=str(error))
+            await self._end(run, "stopped", str(error))
         except (UpstreamError, DatabaseError) as error:
             await self._set_back(run, str(error))
         except MilepostError as error:
-            log.error("%s failed: %s", name, error)  # noqa: TRY400  (as above)
-            await self._runs.end(run.record, "failed", counts=run.counts, error=str(error))
+            await self._end(run, "failed", str(error))
+        except Exception as error:  # noqa: BLE001  (a mistake in a job must not end its worker)
+            log.error("%s: %s", job, whereabouts(error))  # noqa: TRY400  (see there)
+            await self._set_back(run, _place(error))
         else:
-            if run.stopping.is_set() and not run.is_idle:
-                # Somebody else goes on at once; whether all was done is theirs to see.
-                await self._runs.set_back(run.record, error="the process was told to end", pause=0)
+            if run.stopping.is_set():
+                # Whether all was done, somebody else sees, who goes on at once.
+                await _written(lambda: self._runs.leave(run.record))
                 return
-            told = msgspec.to_builtins(counts)
-            await self._runs.end(
-                run.record,
-                "done",
-                counts={**told, **({"found": run.counts["found"]} if run.counts else {})},
-                is_idle=run.is_idle and not any(told.values()),
-            )
+            told = run.in_all(counts)
+            idle = run.record.asked_by is None and not any(told.values())
+            await _written(lambda: self._runs.end(run.record, "done", counts=told, idle=idle))
+
+    async def _attempt(self, run: Run) -> Struct:
+        """Do the job while its lease is kept; broken off when that is lost, or out of time."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                watches = [
+                    group.create_task(self._keep(run.record)),
+                    group.create_task(_run_out(run.stopping)),
+                ]
+                counts = await self.jobs[run.record.job].run_once(run)
+                for watch in watches:
+                    watch.cancel()
+        except BaseExceptionGroup as several:
+            raise several.exceptions[0] from None
+        return counts
+
+    async def _keep(self, record: RunRecord) -> None:
+        """Renew the lease, for as long as it can be had.
+
+        Raises:
+            TakenAway: somebody else has the run, or may have: it could not be renewed in time.
+        """
+        clock = asyncio.get_running_loop().time
+        kept_until = clock() + LEASE_SECONDS
+        while True:
+            await asyncio.sleep(RENEW_SECONDS)
+            renewed_at = clock()
+            try:
+                await self._runs.renew(record)
+            except DatabaseError as error:
+                if clock() > kept_until:
+                    raise TakenAway(
+                        f"{record.job}: the lease of run {record.id} ran out: {error}"
+                    ) from None
+            else:
+                kept_until = renewed_at + LEASE_SECONDS
 
     async def _set_back(self, run: Run, error: str) -> None:
-        # A commit since it was taken has set the count back to nothing.
-        record = await self._runs.get(run.record.id) or run.record
-        if record.failures + 1 >= TRIES:
-            log.error("%s failed: %s", record.job, error)
-            await self._runs.end(run.record, "failed", counts=run.counts, error=error)
+        if run.failures + 1 >= TRIES:
+            await self._end(run, "failed", error)
             return
-        pause = min(FIRST_PAUSE_SECONDS * 2**record.failures, LONGEST_PAUSE_SECONDS)
-        log.warning("%s goes on in %.0f s: %s", record.job, pause, error)
-        await self._runs.set_back(run.record, error=error, pause=pause)
+        pause = min(FIRST_PAUSE_SECONDS * 2**run.failures, LONGEST_PAUSE_SECONDS)
+        log.warning("%s goes on in %.0f s: %s", run.record.job, pause, error)
+        await _written(lambda: self._runs.set_back(run.record, error=error, pause=pause))
 
-    @asynccontextmanager
-    async def _renewed(self, record: RunRecord) -> AsyncIterator[None]:
-        """Keep the lease while the block runs; the block is broken off when it is lost."""
-        owner = asyncio.current_task()
-        lost: list[TakenAway] = []
+    async def _end(self, run: Run, state: Literal["failed", "stopped"], error: str) -> None:
+        log.error("%s %s: %s", run.record.job, state, error)
+        await _written(lambda: self._runs.end(run.record, state, counts=run.counts, error=error))
 
-        async def renew() -> None:
-            while True:
-                await asyncio.sleep(RENEW_SECONDS)
-                try:
-                    await self._runs.renew(record)
-                except TakenAway as error:
-                    lost.append(error)
-                    if owner is not None:
-                        owner.cancel()
-                    return
-                except DatabaseError:
-                    continue  # the next one may come in time
 
-        renewing = asyncio.create_task(renew())
+async def _run_out(stopping: asyncio.Event) -> None:
+    """Wait until a process that is told to end cannot wait any longer."""
+    await stopping.wait()
+    await asyncio.sleep(LEAVE_SECONDS)
+    raise _OutOfTime
+
+
+async def _written(write: Callable[[], Awaitable[None]]) -> None:
+    """Write down what became of a run, also past a restart of Postgres."""
+    clock = asyncio.get_running_loop().time
+    give_up = clock() + LEASE_SECONDS
+    while True:
         try:
-            yield
-        except asyncio.CancelledError:
-            if not lost:
+            await write()
+        except DatabaseBusy:
+            if clock() > give_up:
                 raise
-            if owner is not None:
-                owner.uncancel()
-            raise lost[0] from None
-        finally:
-            renewing.cancel()
-            with suppress(asyncio.CancelledError):
-                await renewing
+        else:
+            return
+        await asyncio.sleep(WRITE_AGAIN_SECONDS)
 
 
-def upcoming(calendar: Calendar, moment: datetime, count: int) -> list[datetime]:
-    """The next due times after a moment."""
-
-    def following() -> Iterator[datetime]:
-        at: datetime | None = moment
-        while at is not None and (at := calendar.following(at)) is not None:
-            yield at
-
-    return [*islice(following(), count)]
+def _place(error: Exception) -> str:
+    """Of which type a mistake is, and where in a job it came about: see `whereabouts`."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename != __file__]
+    ours = [frame for frame in frames if Path(frame.filename).is_relative_to(_PACKAGE)] or frames
+    place = f" at {Path(ours[-1].filename).name}:{ours[-1].lineno}" if ours else ""
+    return f"{type(error).__name__}{place}"

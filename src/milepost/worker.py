@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-import traceback
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
@@ -18,7 +17,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from milepost.errors import DatabaseError, MilepostError
+from milepost.errors import DatabaseError, MilepostError, whereabouts
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +75,7 @@ async def _repeat_or_end(each: Endless, stopping: asyncio.Event) -> None:
         await _repeat(each, stopping)
     except BaseException as error:
         if not stopping.is_set():
-            log.critical("%s has ended: %s at %s", each.job, type(error).__name__, _where(error))
+            log.critical("%s has ended: %s", each.job, whereabouts(error))
             stopping.set()
         raise
 
@@ -99,7 +98,7 @@ async def _repeat(each: Endless, stopping: asyncio.Event) -> None:
             log.warning("%s: %s", each.job, error)
             await _note(each, str(error))
         except Exception as error:  # noqa: BLE001  (a mistake in one run must not end the others)
-            log.error("%s: %s at %s", each.job, type(error).__name__, _where(error))  # noqa: TRY400  (a trace shows what drivers say, which may be people's data)
+            log.error("%s: %s", each.job, whereabouts(error))  # noqa: TRY400  (see there)
             await _note(each, f"{type(error).__name__}; the log says where")
         else:
             _tell(each.job, counts)
@@ -145,8 +144,3 @@ def told_to_stop(stop: Callable[[int], None]) -> Iterator[None]:
     finally:
         for number in signals:
             loop.remove_signal_handler(number)
-
-
-def _where(error: BaseException) -> str:
-    frames = traceback.extract_tb(error.__traceback__)
-    return " ".join(f"{frame.filename}:{frame.lineno}" for frame in frames)

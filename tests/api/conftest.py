@@ -7,12 +7,15 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 from litestar import Litestar
+from msgspec import Struct
 
 from milepost import api
 from milepost.budget import Budget
 from milepost.issuing import Issuing
+from milepost.jobs.run import Run
 from milepost.model import MilestoneDefinition, RegistrantDetails, Route, Scope
 from milepost.routes import MailingListMaker
+from milepost.scheduler import CADENCES, Scheduler, timetable
 from milepost.store import Store
 from milepost.upstream import Upstream
 
@@ -56,10 +59,30 @@ async def issuing(store: Store, budget: Budget) -> AsyncIterator[Issuing]:
         await issuing.finish()
 
 
+class Nothing(Struct):
+    """What the jobs here did."""
+
+    rows: int = 0
+
+
+class Job:
+    """A job that does nothing."""
+
+    async def run_once(self, run: Run) -> Nothing:  # noqa: ARG002  (as every job)
+        """Be done."""
+        return Nothing()
+
+
 @pytest.fixture
-def application(store: Store, issuing: Issuing, budget: Budget) -> Litestar:
+def scheduler(store: Store) -> Scheduler:
+    """The jobs, none of which does anything."""
+    return Scheduler(store.runs, dict.fromkeys(CADENCES, Job()), timetable({}, "Europe/Berlin"))
+
+
+@pytest.fixture
+def application(store: Store, issuing: Issuing, budget: Budget, scheduler: Scheduler) -> Litestar:
     """The application."""
-    return api.create(store, issuing, budget)
+    return api.create(store, issuing, budget, scheduler)
 
 
 @pytest.fixture

@@ -39,6 +39,11 @@ OPEN_TO = {
     "GET /v1/milestones/{key:str}/pool": {Scope.READ},
     "GET /v1/capabilities": {Scope.READ},
     "GET /v1/capacity": {Scope.READ},
+    "GET /v1/jobs": {Scope.READ},
+    "GET /v1/jobs/{name:str}": {Scope.READ},
+    "POST /v1/jobs/{name:str}/run": set[Scope](),
+    "GET /v1/runs/{run_id:int}": {Scope.READ},
+    "GET /v1/runs/{run_id:int}/findings": {Scope.SYNC},
     "PUT /v1/registrants/{ref:path}": {Scope.SYNC},
     "GET /v1/registrants/{ref:path}": {Scope.SYNC, Scope.READ},
 }
@@ -63,6 +68,8 @@ async def test_every_operation_opens_to_its_scopes_alone(
         place = (
             path.replace("{link_id:uuid}", "00000000-0000-0000-0000-000000000000")
             .replace("{key:str}", "landed")
+            .replace("{name:str}", "sync")
+            .replace("{run_id:int}", "1")
             .replace("{ref:path}", "ann")
             .replace("{path:str}", "nothing")
             .replace("{token:path}", "nothing")

@@ -126,7 +126,8 @@ async def keys(milepost: Milepost) -> dict[Scope, str]:
 @pytest.fixture
 async def client(milepost: Milepost, keys: dict[Scope, str]) -> AsyncIterator[httpx.AsyncClient]:
     """A caller of the REST API with an admin's key."""
-    transport = httpx.ASGITransport(api.create(milepost.store, milepost.issuing, milepost.budget))
+    application = api.create(milepost.store, milepost.issuing, milepost.budget, milepost.scheduler)
+    transport = httpx.ASGITransport(application)
     async with httpx.AsyncClient(
         transport=transport,
         base_url="http://milepost.test",

@@ -15,6 +15,7 @@ from milepost.api import (
     capabilities,
     capacity,
     health,
+    jobs,
     links,
     milestones,
     problems,
@@ -27,6 +28,7 @@ from milepost.api.schema import Reader
 from milepost.budget import Budget
 from milepost.errors import DatabaseBusy, Refusal
 from milepost.issuing import Issuing
+from milepost.scheduler import Scheduler
 from milepost.store import Store
 
 __all__ = ["create"]
@@ -36,6 +38,7 @@ def create(
     store: Store,
     issuing: Issuing,
     budget: Budget,
+    scheduler: Scheduler,
     *,
     stopping: Callable[[], bool] = lambda: False,
 ) -> Litestar:
@@ -45,6 +48,7 @@ def create(
         store: what is asked.
         issuing: the path of an event.
         budget: what this process may call.
+        scheduler: knows the jobs, and when they are due.
         stopping: whether the process was told to end: it is not ready any more then.
     """
     application = Litestar(
@@ -55,6 +59,7 @@ def create(
             short_links.router(issuing),
             capabilities.router(store),
             capacity.router(store, budget),
+            jobs.router(store, scheduler),
             health.router(store, stopping),
         ],
         before_request=Doorkeeper(store.keys),

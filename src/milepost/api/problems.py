@@ -21,9 +21,11 @@ from milepost.errors import (
     InvalidMilestone,
     MilestonePaused,
     Refusal,
+    UnknownJob,
     UnknownLink,
     UnknownMilestone,
     UnknownRegistrant,
+    UnknownRun,
 )
 
 log = logging.getLogger(__name__)
@@ -35,6 +37,8 @@ _STATUS: Final[dict[type[Refusal], HTTPStatus]] = {
     MilestonePaused: HTTPStatus.CONFLICT,
     UnknownMilestone: HTTPStatus.NOT_FOUND,
     UnknownLink: HTTPStatus.NOT_FOUND,
+    UnknownJob: HTTPStatus.NOT_FOUND,
+    UnknownRun: HTTPStatus.NOT_FOUND,
     UnknownRegistrant: HTTPStatus.UNPROCESSABLE_ENTITY,
     InvalidData: HTTPStatus.UNPROCESSABLE_ENTITY,
     InvalidMilestone: HTTPStatus.UNPROCESSABLE_ENTITY,

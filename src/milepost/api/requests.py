@@ -100,7 +100,7 @@ class StrictRequest(Request[Any, Any, State]):
 
         Raises:
             HTTPException: 413 for one that is too large, 408 for one that stalls.
-            InvalidRequest: the caller hung up, or sent nothing.
+            InvalidRequest: the caller hung up, or sent nothing where something is needed.
         """
         if self._body is Empty:
             try:
@@ -111,7 +111,8 @@ class StrictRequest(Request[Any, Any, State]):
                     status_code=HTTPStatus.REQUEST_TIMEOUT,
                     detail=f"The body did not arrive within {BODY_SECONDS:g} s.",
                 ) from error
-            if not body:
+            field = self.route_handler.parsed_data_field
+            if not body and (field is None or field.default is Empty):
                 raise InvalidRequest("The body is empty.")
             self._body = self._connection_state.body = body
         return self._body

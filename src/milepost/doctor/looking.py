@@ -19,7 +19,7 @@ import httpx
 import msgspec
 from msgspec import Struct
 
-from milepost import app, policy, settings
+from milepost import app, policy, scheduler, settings
 from milepost.budget import Budget, Standing
 from milepost.errors import ConfigurationError, InvalidMilestone, MilepostError
 from milepost.model import Capabilities, Deployment, Fact, LinkState, Milestone, Purpose
@@ -73,6 +73,7 @@ class _Ledger(Struct, frozen=True, kw_only=True):
     backlog: Sequence[Backlog]
     stuck: Stuck
     standings: Sequence[Standing]
+    jobs: Sequence[scheduler.Standing]
 
 
 async def examine(
@@ -86,12 +87,13 @@ async def examine(
     """
     try:
         given = settings.load(environment)
+        when = scheduler.timetable(given.schedule, given.time_zone)
     except MilepostError as error:
         return [Finding(what="settings", verdict="fail", found=str(error))]
     where = "the simulator on this machine" if given.simulated else given.upstream_url
     findings = [Finding(what="settings", verdict="ok", found=f"the platform is {where}")]
     try:
-        findings += await _whole(given, probing=probing)
+        findings += await _whole(given, when, probing=probing)
     except MilepostError as error:
         findings += [_unusable_database(given, error), *await _platform(given)]
     return [*findings, await _public_address(given)]
@@ -100,7 +102,7 @@ async def examine(
 # --- the database ---------------------------------------------------------------------------------
 
 
-async def _whole(given: Settings, *, probing: bool) -> list[Finding]:
+async def _whole(given: Settings, when: scheduler.Timetable, *, probing: bool) -> list[Finding]:
     """Look at everything, if there is a database."""
     with app.database(given) as url:
         async with (
@@ -110,7 +112,7 @@ async def _whole(given: Settings, *, probing: bool) -> list[Finding]:
             ) as budget,
         ):
             server = await store.census.server()
-            ledger = await _ledger(store, budget)
+            ledger = await _ledger(store, budget, when)
             platform = await _platform(given, ledger, budget)
             failed = frozenset(finding.what for finding in platform if finding.verdict == "fail")
             return [
@@ -120,7 +122,7 @@ async def _whole(given: Settings, *, probing: bool) -> list[Finding]:
             ]
 
 
-async def _ledger(store: Store, budget: Budget) -> _Ledger:
+async def _ledger(store: Store, budget: Budget, when: scheduler.Timetable) -> _Ledger:
     return _Ledger(
         deployment=await store.deployment.load(),
         milestones=await store.milestones.all(),
@@ -130,6 +132,7 @@ async def _ledger(store: Store, budget: Budget) -> _Ledger:
         backlog=await store.links.backlog(),
         stuck=await store.census.stuck(),
         standings=await budget.standings(),
+        jobs=await scheduler.standings(store.runs, when),
     )
 
 
@@ -481,6 +484,7 @@ def _of_ledger(ledger: _Ledger, failed: AbstractSet[str], *, probing: bool) -> l
         *(finding for each in ledger.milestones for finding in _cautions(each, ledger)),
         _room(ledger.standings),
         _unsettled(ledger),
+        *_jobs(ledger.jobs),
     ]
 
 
@@ -644,6 +648,30 @@ def _unsettled(ledger: _Ledger) -> Finding:
         return Finding(what="backlog", verdict="ok", found="no link waits")
     named = ", ".join(f"{entry.links:,} of {entry.milestone}" for entry in waiting)
     return Finding(what="backlog", verdict="ok", found=f"links that wait for their calls: {named}")
+
+
+def _jobs(standings: Sequence[scheduler.Standing]) -> list[Finding]:
+    late = [standing for standing in standings if not standing.is_fresh]
+    if not standings:
+        found = "none has begun; `milepost serve` and `milepost work` run them"
+        return [Finding(what="jobs", verdict="ok", found=found)]
+    if not late:
+        names = ", ".join(standing.name for standing in standings)
+        return [Finding(what="jobs", verdict="ok", found=f"none is late: {names}")]
+    return [_late(standing) for standing in late]
+
+
+def _late(standing: scheduler.Standing) -> Finding:
+    run, minutes = standing.run, int(standing.late.total_seconds() // 60)
+    hours, minutes = divmod(minutes, 60)
+    found = f"late by {hours} h {minutes} min ({standing.calendar})"
+    fix = "See whether `milepost serve` or `milepost work` runs, and what it logs."
+    if standing.error:
+        found += f"; it met: {standing.error}"
+    if run is not None and run.error:
+        found += f"; its last run, {run.id}, is {run.state}: {run.error}"
+        fix = f"Mend that, and run: milepost run {standing.name}"
+    return Finding(what=f"job {standing.name}", verdict="fail", found=found, fix=fix)
 
 
 # --- the public address ---------------------------------------------------------------------------

@@ -39,7 +39,8 @@ class Run:
         stopping: Once it is set, nothing further is begun: the run is left as it was committed
             last, and somebody goes on from there.
         position: Where an earlier attempt stood, in the job's own words; None at the beginning.
-        counts: What earlier attempts counted.
+        counts: What was counted so far, in all attempts.
+        failures: How often in a row it broke off where it stands now.
     """
 
     def __init__(
@@ -54,25 +55,21 @@ class Run:
         self.stopping = stopping
         self.position: Any = record.position
         self.counts: Mapping[str, Any] = record.counts
+        self.failures = record.failures
         self._runs = runs
         self._progress = progress
         self._at = Progress(record.stage, record.done, record.total)
         self._found = int(record.counts.get("found", 0))
 
     @property
-    def is_idle(self) -> bool:
-        """It has not committed anything."""
-        return self._at.stage is None
+    def progress(self) -> Progress:
+        """How far it is."""
+        return self._at
 
     def advance(self, done: int) -> None:
         """Show that so much more is done, without writing it down."""
         self._at = Progress(self._at.stage, self._at.done + done, self._at.total)
         self._progress(self._at)
-
-    @property
-    def progress(self) -> Progress:
-        """How far it is."""
-        return self._at
 
     async def commit(
         self,
@@ -90,7 +87,8 @@ class Run:
             position: where to go on, as JSON types.
             stage: what it is at, in a word or two.
             done: how much of it.
-            counts: what was done so far, in all stages.
+            counts: what was done so far. What they do not name stays as it was counted: parts of a
+                job count different things.
             total: how much there is of it; the one that was said last, unless it is given.
             findings: what is to be listed one by one, further to what was; numbered as they come.
 
@@ -101,7 +99,8 @@ class Run:
         known = self._at.total if stage == self._at.stage else None
         at = Progress(stage, done, known if isinstance(total, UnsetType) else total)
         listed = findings[: max(0, MOST_FINDINGS - self._found)]
-        told = {**msgspec.to_builtins(counts), "found": self._found + len(findings)}
+        found = self._found + len(findings)
+        told = {**self.counts, **msgspec.to_builtins(counts), "found": found}
         await self._runs.commit(
             self.record,
             position=position,
@@ -112,9 +111,13 @@ class Run:
             findings=listed,
             first_finding=self._found,
         )
-        self._found += len(findings)
-        self.position, self.counts, self._at = position, told, at
+        self.position, self.counts, self.failures = position, told, 0
+        self._found, self._at = found, at
         self._progress(at)
+
+    def in_all(self, counts: Struct) -> dict[str, Any]:
+        """What was done in all, of which a job that ends tells the last."""
+        return {**self.counts, **msgspec.to_builtins(counts)}
 
 
 class Job(Protocol):

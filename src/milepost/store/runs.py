@@ -2,33 +2,38 @@
 
 A run moves through these states::
 
-    due ─────▶ running ──▶ done         all of it is done
-    asked for ─▶ waiting ──▶ running ──▶ failed    it cannot be done, and trying again does not help
-                   ▲                └──▶ stopped   a person must decide something first
-                   └ (pause) ┘
+    due ───────────────────▶ running ──▶ done      all of it is done
+                             ▲     │├──▶ failed    it cannot be done; to try again does not help
+    asked for ──▶ waiting ───┘     │└──▶ stopped   a person must decide something first
+                     ▲  (a pause)  │
+                     └─────────────┘
 
-One row stands for a job and a due time, and one run of a job is under way at a time. Whoever runs
-it holds a lease and renews it; a run whose worker died is taken over when the lease ends, with the
-next attempt number, and goes on from the `position` that was committed last. A run that met
-something that passes is left with a lease that ends after a pause: the same mechanism brings it
-back.
+One row stands for a job and a due time, or for somebody's asking. What was begun of a job is ended
+before its next run begins, and a run that was asked for begins after it was asked for: whoever asks
+knows that it sees what was there then.
 
-Due times are a calendar's, computed by `scheduler.py` from the last one that is accounted for. Of
+Whoever runs it holds a lease and renews it. A run whose worker died is taken over when the lease
+ends, with the next attempt number, and goes on from the `position` that was committed last; one
+that met something that passes waits for a pause first. Whatever moves a run on is fenced by the
+attempt: a worker that was frozen, and wakes up when somebody else is at the run, changes nothing.
+
+Due times are a calendar's, computed by `scheduler.py` from the job's `accounted_until` on. Of
 several that have passed (nobody was there), one run is made, for the latest; `coalesced` counts the
 others, so that the due times of a job are its runs and what they coalesced, none twice and none
-missing.
+missing. Whoever makes or takes a run holds the job's row in `jobs`, and locks it before the run's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import Update, delete, func, select, true, update
 from sqlalchemy.dialects import postgresql
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from milepost.errors import MilepostError
 from milepost.store import tables
@@ -38,9 +43,21 @@ LEASE_SECONDS: Final = 20
 """How long a run is its worker's without a word. It is renewed every few seconds, so that only who
 is gone or frozen loses it; a takeover comes within 30 s."""
 
+DEATH: Final = 2
+"""What the loss of a worker adds to a run's failures. It counts double: a run of which processes
+die takes everything along that these processes do."""
+
 KEPT_DAYS: Final = 90
 """How long runs are remembered."""
 
+FORGOTTEN_AT_ONCE: Final = 100
+"""How many of a job's oldest runs are looked at, when one ends, for any that are older."""
+
+LONGEST_TEXT: Final = 1_000
+"""Characters of a finding's texts that are kept."""
+
+_LOOK: Final = statement("run_look")
+_TURN: Final = statement("run_turn")
 _TAKE: Final = statement("run_take")
 
 RunState = Literal["waiting", "running", "done", "failed", "stopped"]
@@ -64,7 +81,9 @@ class RunRecord(Struct, frozen=True, kw_only=True):
     state: RunState
     attempt: int
     failures: int
-    """Tries in a row that broke off at the same place."""
+    """Tries in a row that broke off at the same place, each worker that was lost counted double."""
+    paused_until: datetime | None
+    """It was begun, and waits to be gone on with."""
     position: Any
     """Where it stands, in the job's own words."""
     stage: str | None
@@ -74,6 +93,7 @@ class RunRecord(Struct, frozen=True, kw_only=True):
     """Of this stage, in what it works on; None: that is not known."""
     counts: Mapping[str, Any]
     error: str | None
+    """Why it ended as it did, or what it met last."""
     created_at: datetime
     started_at: datetime | None
     ended_at: datetime | None
@@ -95,26 +115,35 @@ class NumberedFinding(Finding, frozen=True, kw_only=True):
     number: int
 
 
-class Round(Struct, frozen=True, kw_only=True):
-    """When a job that never ends was last at work."""
+class Outlook(Struct, frozen=True, kw_only=True):
+    """What there is to know of a job to say what comes next of it."""
 
     job: str
-    at: datetime
-    error: str | None
-    error_at: datetime | None
-
-
-class Accounted(Struct, frozen=True, kw_only=True):
-    """Up to when the due times of a job are accounted for."""
-
-    since: datetime
-    """Its last due time that has a run; where there is none, the beginning of the deployment."""
+    accounted_until: datetime
+    """Up to here every due time has its run."""
     now: datetime
     """By the database's clock."""
-    is_running: bool
-    """A worker is at it, and has not gone."""
-    is_asked_for: bool
-    """A run waits, or one has lost its worker."""
+    is_held: bool
+    """A run is under way, or pauses; none begins before it has ended."""
+    is_wanted: bool
+    """A run waits to be begun or to be gone on with, or has lost its worker."""
+    failed_at: datetime | None
+    """When the last run failed or stopped; None: it did neither."""
+
+
+class JobRecord(Struct, frozen=True, kw_only=True):
+    """How a job stands."""
+
+    name: str
+    now: datetime
+    """By the database's clock."""
+    done_until: datetime
+    """Up to here every due time is done; of a job that never ends, when somebody was last at it."""
+    error: str | None
+    """What a job that never ends met last."""
+    error_at: datetime | None
+    run: RunRecord | None
+    """The one that was begun last."""
 
 
 class RunStore:
@@ -126,25 +155,21 @@ class RunStore:
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
 
-    async def accounted(self, job: str) -> Accounted:
-        """Up to when a job's due times are accounted for, and whether a run of it is under way."""
-        runs, now = tables.runs, func.milepost_now()
-        of_job = runs.c.job == job
-        last = select(func.max(runs.c.due_at)).where(of_job, runs.c.asked_by.is_(None))
-        begun = select(func.min(tables.deployment.c.created_at))
-        running = select(runs.c.id).where(of_job, runs.c.state == "running")
-        waiting = select(runs.c.id).where(of_job, runs.c.state == "waiting")
-        query = select(
-            func.coalesce(last.scalar_subquery(), begun.scalar_subquery(), now).label("since"),
-            now.label("now"),
-            running.where(runs.c.lease_until > now).exists().label("is_running"),
-            (waiting.exists() | running.where(runs.c.lease_until <= now).exists()).label(
-                "is_asked_for"
-            ),
-        )
-        async with self._connections.transaction() as connection:
-            row = (await connection.execute(query)).mappings().one()
-        return msgspec.convert(plain(row), Accounted)
+    # --- taking ---------------------------------------------------------------------------------
+
+    async def look(self, jobs: Collection[str]) -> list[Outlook]:
+        """What comes next of these jobs. One that was never looked at is known from now on."""
+        found = await self._look(jobs)
+        if unknown := set(jobs) - {outlook.job for outlook in found}:
+            async with self._connections.transaction() as connection:
+                await _know(connection, sorted(unknown))
+            found = await self._look(jobs)
+        return found
+
+    async def _look(self, jobs: Collection[str]) -> list[Outlook]:
+        async with self._connections.path() as connection:
+            cursor = await connection.execute(_LOOK, {"jobs": list(jobs)})
+            return [msgspec.convert(row, Outlook) for row in await cursor.fetchall()]
 
     @begun_again
     async def take(
@@ -156,14 +181,14 @@ class RunStore:
         coalesced: int = 0,
         run_id: int | None = None,
     ) -> RunRecord | None:
-        """Take a run of a job, under a lease; None: there is nothing to do, or somebody is at it.
+        """Take a run of a job, under a lease; None: there is none, or somebody is at it.
 
         Args:
-            job: its name.
-            since: as `accounted` told.
-            due_at: its latest due time that has come, if one has since.
-            coalesced: due times between the two.
-            run_id: only this run.
+            job: its name; `look` knows of it.
+            since: up to where its due times are accounted for, as `look` told.
+            due_at: the latest that has come since, if there is one.
+            coalesced: how many lie between the two.
+            run_id: only up to this run of those that were asked for.
         """
         given = {
             "job": job,
@@ -172,47 +197,54 @@ class RunStore:
             "coalesced": coalesced,
             "run": run_id,
             "lease": LEASE_SECONDS,
+            "death": DEATH,
         }
         async with self._connections.path() as connection, connection.transaction():
-            await connection.execute(
-                b"SELECT pg_advisory_xact_lock(hashtextextended('milepost job ' || %(job)s, 0))",
-                {"job": job},
-            )
-            cursor = await connection.execute(_TAKE, given)
-            row = await cursor.fetchone()
+            if await (await connection.execute(_TURN, {"job": job})).fetchone() is None:
+                return None
+            row = await (await connection.execute(_TAKE, given)).fetchone()
         return _record(row) if row else None
 
     async def ask(
         self, job: str, *, asked_by: str, options: Mapping[str, Any] | None = None
     ) -> RunRecord:
-        """Ask for a run of a job, now; where one waits with the same options, it is that one."""
+        """Ask for a run of a job, now.
+
+        Where one waits that was asked for with the same options, and is not begun, it is that one.
+        A run that pauses is gone on with at once, since it comes before.
+        """
         runs, now = tables.runs, func.milepost_now()
-        wanted = dict(options or {})
+        asked = postgresql.insert(runs).values(
+            job=job,
+            due_at=now,
+            asked_by=asked_by,
+            options=dict(options or {}),
+            state="waiting",
+            counts={},
+            created_at=now,
+        )
         async with self._connections.transaction() as connection:
-            waiting = select(runs).where(
-                runs.c.job == job, runs.c.state == "waiting", runs.c.options == wanted
+            await _know(connection, [job])
+            await connection.execute(
+                update(runs)
+                .where(runs.c.job == job, runs.c.paused_until > now)
+                .values(paused_until=now)
             )
-            row = (await connection.execute(waiting.limit(1))).mappings().one_or_none()
-            while row is None:
-                asked = (
-                    postgresql.insert(runs)
-                    .values(
-                        job=job,
-                        due_at=func.clock_timestamp() - func.statement_timestamp() + now,
-                        asked_by=asked_by,
-                        options=wanted,
-                        state="waiting",
-                        created_at=now,
-                    )
-                    .on_conflict_do_nothing()
-                    .returning(runs)
-                )
-                row = (await connection.execute(asked)).mappings().one_or_none()
-            return _record(plain(row))
+            row = await connection.execute(
+                asked.on_conflict_do_update(
+                    index_elements=["job", "options"],
+                    index_where=runs.c.started_at.is_(None),
+                    set_={"asked_by": runs.c.asked_by},  # so that the row is returned
+                ).returning(runs)
+            )
+            return _record(plain(row.mappings().one()))
+
+    # --- running --------------------------------------------------------------------------------
 
     async def renew(self, run: RunRecord) -> None:
         """Keep the run for another while."""
-        await self._update(run, lease_until=_in(LEASE_SECONDS))
+        async with self._connections.transaction() as connection:
+            await _move(connection, run, lease_until=_in(LEASE_SECONDS))
 
     async def commit(
         self,
@@ -236,36 +268,43 @@ class RunStore:
             total: of the stage.
             counts: what was done so far.
             findings: further ones.
-            first_finding: the number of the first of these; one that is there stays.
+            first_finding: the number of the first of these.
         """
         async with self._connections.transaction() as connection:
+            await _move(
+                connection,
+                run,
+                position=position,
+                stage=stage,
+                done=done,
+                total=total,
+                counts=dict(counts),
+                failures=0,
+                error=None,
+                lease_until=_in(LEASE_SECONDS),
+            )
             if findings:
-                listed = postgresql.insert(tables.findings).on_conflict_do_nothing()
                 await connection.execute(
-                    listed,
+                    postgresql.insert(tables.findings),
                     [
-                        {
-                            "run_id": run.id,
-                            "number": number,
-                            **msgspec.structs.asdict(finding),
-                        }
+                        {"run_id": run.id, "number": number, **_storable(finding)}
                         for number, finding in enumerate(findings, first_finding)
                     ],
                 )
-            changed = await connection.execute(
-                self._of(run).values(
-                    position=position,
-                    stage=stage,
-                    done=done,
-                    total=total,
-                    counts=dict(counts),
-                    failures=0,
-                    error=None,
-                    lease_until=_in(LEASE_SECONDS),
-                )
-            )
-            if changed.rowcount == 0:
-                raise _taken_away(run)
+
+    async def set_back(self, run: RunRecord, *, error: str, pause: float) -> None:
+        """Leave a run that met something that passes; it is taken up after so many seconds."""
+        await self._leave(
+            run, error=error, failures=tables.runs.c.failures + 1, paused_until=_in(pause)
+        )
+
+    async def leave(self, run: RunRecord) -> None:
+        """Leave a run because its process ends; somebody else goes on at once."""
+        await self._leave(run, paused_until=func.milepost_now())
+
+    async def _leave(self, run: RunRecord, **values: object) -> None:
+        async with self._connections.transaction() as connection:
+            await _move(connection, run, state="waiting", lease_until=None, **values)
 
     async def end(
         self,
@@ -274,7 +313,7 @@ class RunStore:
         *,
         counts: Mapping[str, Any],
         error: str | None = None,
-        is_idle: bool = False,
+        idle: bool = False,
     ) -> None:
         """Finish the run.
 
@@ -283,42 +322,52 @@ class RunStore:
             state: how it ended.
             counts: what it did.
             error: why it did not do all.
-            is_idle: it found nothing to do. Of such runs of a job only the last is remembered, or
-                they would hide those that did something.
+            idle: it found nothing to do. Of such runs of a job only the last is remembered.
         """
-        runs = tables.runs
+        jobs, runs, now = tables.jobs, tables.runs, func.milepost_now()
+        oldest = (
+            select(runs.c.id)
+            .where(runs.c.job == run.job)
+            .order_by(runs.c.id)
+            .limit(FORGOTTEN_AT_ONCE)
+        )
         async with self._connections.transaction() as connection:
-            changed = await connection.execute(
-                self._of(run).values(
-                    state=state,
-                    counts=dict(counts),
-                    error=error,
-                    lease_until=None,
-                    position=None,
-                    ended_at=func.milepost_now(),
-                    stage=None if is_idle else runs.c.stage,
+            if state == "done":
+                await connection.execute(
+                    update(jobs)
+                    .where(jobs.c.name == run.job)
+                    .values(done_until=func.greatest(jobs.c.done_until, run.started_at))
                 )
-            )
-            if changed.rowcount == 0:
-                raise _taken_away(run)
-            old = runs.c.ended_at < func.milepost_now() - timedelta(days=KEPT_DAYS)
-            idle = (
-                (runs.c.state == "done")
-                & runs.c.stage.is_(None)
-                & runs.c.asked_by.is_(None)
-                & (runs.c.coalesced == 0)
+            if idle:
+                await connection.execute(delete(runs).where(runs.c.job == run.job, runs.c.idle))
+            await _move(
+                connection,
+                run,
+                state=state,
+                counts=dict(counts),
+                error=error,
+                idle=idle,
+                lease_until=None,
+                position=None,
+                ended_at=now,
             )
             await connection.execute(
                 delete(runs).where(
-                    runs.c.job == run.job, runs.c.id != run.id, old | (idle if is_idle else False)
+                    runs.c.id.in_(oldest), runs.c.ended_at < now - timedelta(days=KEPT_DAYS)
                 )
             )
 
-    async def set_back(self, run: RunRecord, *, error: str, pause: float) -> None:
-        """Leave a run that met something that passes; after the pause it is taken up again."""
-        await self._update(
-            run, error=error, failures=tables.runs.c.failures + 1, lease_until=_in(pause)
-        )
+    async def note_round(self, job: str, error: str | None = None) -> None:
+        """Somebody is at a job that never ends; `error` is what was met."""
+        now = func.milepost_now()
+        noted = {"done_until": now} | ({"error": error, "error_at": now} if error else {})
+        note = postgresql.insert(tables.jobs).values(name=job, accounted_until=now, **noted)
+        async with self._connections.transaction() as connection:
+            await connection.execute(
+                note.on_conflict_do_update(index_elements=["name"], set_=noted)
+            )
+
+    # --- looking --------------------------------------------------------------------------------
 
     async def get(self, run_id: int) -> RunRecord | None:
         """The run with this id."""
@@ -331,7 +380,7 @@ class RunStore:
     async def page(
         self, job: str, *, before: int | None = None, limit: int = 100
     ) -> list[RunRecord]:
-        """Runs of a job, the latest first."""
+        """Runs of a job, the newest first; those with ids below `before`."""
         runs = tables.runs
         query = select(runs).where(runs.c.job == job).order_by(runs.c.id.desc()).limit(limit)
         if before is not None:
@@ -339,24 +388,32 @@ class RunStore:
         async with self._connections.transaction() as connection:
             return [_record(plain(row)) for row in (await connection.execute(query)).mappings()]
 
-    async def latest(self) -> dict[str, RunRecord]:
-        """The latest run of each job."""
-        runs = tables.runs
-        query = select(runs).distinct(runs.c.job).order_by(runs.c.job, runs.c.id.desc())
-        async with self._connections.transaction() as connection:
-            rows = (await connection.execute(query)).mappings()
-            return {row["job"]: _record(plain(row)) for row in rows}
-
-    async def last_done(self) -> dict[str, datetime]:
-        """When each job was last done to the end."""
-        runs = tables.runs
+    async def records(self, jobs: Collection[str]) -> dict[str, JobRecord]:
+        """How these jobs stand; one that no scheduler has looked at is not there."""
+        job, runs = tables.jobs, tables.runs
+        latest = (
+            select(runs)
+            .where(runs.c.job == job.c.name, runs.c.started_at.is_not(None))
+            .order_by(runs.c.id.desc())
+            .limit(1)
+            .lateral()
+        )
         query = (
-            select(runs.c.job, func.max(runs.c.ended_at).label("at"))
-            .where(runs.c.state == "done")
-            .group_by(runs.c.job)
+            select(
+                job, func.milepost_now().label("now"), *(c.label(f"run_{c.name}") for c in latest.c)
+            )
+            .outerjoin(latest, true())
+            .where(job.c.name.in_(jobs))
         )
         async with self._connections.transaction() as connection:
-            return {row.job: row.at for row in await connection.execute(query)}
+            rows = (await connection.execute(query)).mappings().all()
+        return {row["name"]: _job(plain(row)) for row in rows}
+
+    async def now(self) -> datetime:
+        """The database's time."""
+        async with self._connections.transaction() as connection:
+            now: datetime = (await connection.execute(select(func.milepost_now()))).scalar_one()
+        return now
 
     async def findings(
         self, run_id: int, *, after: int = -1, limit: int = 1_000
@@ -373,49 +430,47 @@ class RunStore:
             rows = (await connection.execute(query)).mappings()
             return [msgspec.convert(plain(row), NumberedFinding) for row in rows]
 
-    async def note_round(self, job: str, error: str | None) -> None:
-        """A job that never ends was at work."""
-        rounds, now = tables.rounds, func.milepost_now()
-        values = {"at": now} | ({"error": error, "error_at": now} if error else {})
-        async with self._connections.transaction() as connection:
-            await connection.execute(
-                postgresql.insert(rounds)
-                .values(job=job, **values)
-                .on_conflict_do_update(index_elements=["job"], set_=values)
-            )
 
-    async def rounds(self) -> dict[str, Round]:
-        """When each job that never ends was last at work."""
-        async with self._connections.transaction() as connection:
-            rows = (await connection.execute(select(tables.rounds))).mappings()
-            return {row["job"]: msgspec.convert(plain(row), Round) for row in rows}
+async def _know(connection: AsyncConnection, jobs: Iterable[str]) -> None:
+    now = func.milepost_now()
+    first = postgresql.insert(tables.jobs).on_conflict_do_nothing()
+    for name in jobs:
+        await connection.execute(first.values(name=name, accounted_until=now, done_until=now))
 
-    async def now(self) -> datetime:
-        """The database's time."""
-        async with self._connections.transaction() as connection:
-            now: datetime = (await connection.execute(select(func.milepost_now()))).scalar_one()
-        return now
 
-    def _of(self, run: RunRecord) -> Any:
-        runs = tables.runs
-        return update(runs).where(
-            runs.c.id == run.id, runs.c.attempt == run.attempt, runs.c.state == "running"
-        )
+async def _move(connection: AsyncConnection, run: RunRecord, **values: object) -> None:
+    changed = await connection.execute(_of(run).values(**values))
+    if changed.rowcount == 0:
+        raise TakenAway(f"{run.job}: somebody else goes on with run {run.id}")
 
-    async def _update(self, run: RunRecord, **values: object) -> None:
-        async with self._connections.transaction() as connection:
-            changed = await connection.execute(self._of(run).values(**values))
-        if changed.rowcount == 0:
-            raise _taken_away(run)
+
+def _storable(finding: Finding) -> dict[str, object]:
+    """A finding's members; its texts come out of files, with whatever is in them."""
+    return {
+        name: value[:LONGEST_TEXT].replace("\x00", "\ufffd").encode(errors="replace").decode()
+        if isinstance(value, str)
+        else value
+        for name, value in msgspec.structs.asdict(finding).items()
+    }
+
+
+def _of(run: RunRecord) -> Update:
+    runs = tables.runs
+    return update(runs).where(
+        runs.c.id == run.id, runs.c.attempt == run.attempt, runs.c.state == "running"
+    )
 
 
 def _in(seconds: float) -> Any:
     return func.milepost_now() + timedelta(seconds=seconds)
 
 
-def _taken_away(run: RunRecord) -> TakenAway:
-    return TakenAway(f"{run.job}: somebody else goes on with run {run.id}")
-
-
 def _record(row: Mapping[str, Any]) -> RunRecord:
     return msgspec.convert(dict(row), RunRecord)
+
+
+def _job(row: Mapping[str, Any]) -> JobRecord:
+    run = {
+        name.removeprefix("run_"): value for name, value in row.items() if name.startswith("run_")
+    }
+    return msgspec.convert({**row, "run": run if run["id"] is not None else None}, JobRecord)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from sqlalchemy import (
     ARRAY,
+    JSON,
     BigInteger,
     Boolean,
     Column,
@@ -302,11 +303,21 @@ capabilities = Table(
     Column("probed_at", Moment, nullable=False),
 )
 
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("name", Word, primary_key=True),
+    Column("accounted_until", Moment, nullable=False),
+    Column("done_until", Moment, nullable=False),
+    Column("error", Text),
+    Column("error_at", Moment),
+)
+
 runs = Table(
     "runs",
     metadata,
     _row_id(),
-    Column("job", Word, nullable=False),
+    Column("job", Word, ForeignKey("jobs.name"), nullable=False),
     Column("due_at", Moment, nullable=False),
     Column("coalesced", Integer, nullable=False, server_default=text("0")),
     Column("asked_by", Text),
@@ -315,18 +326,33 @@ runs = Table(
     Column("attempt", Integer, nullable=False, server_default=text("0")),
     Column("failures", Integer, nullable=False, server_default=text("0")),
     Column("lease_until", Moment),
-    Column("position", JSONB),
+    Column("paused_until", Moment),
+    Column("position", JSONB(none_as_null=True)),
     Column("stage", Text),
     Column("done", BigInteger, nullable=False, server_default=text("0")),
     Column("total", BigInteger),
-    Column("counts", JSONB, nullable=False, server_default=text("'{}'")),
+    Column("counts", JSON, nullable=False),
+    Column("idle", Boolean, nullable=False, server_default=text("false")),
     Column("error", Text),
     Column("created_at", Moment, nullable=False),
     Column("started_at", Moment),
     Column("ended_at", Moment),
-    UniqueConstraint("job", "due_at", name="runs_due"),
-    Index("runs_one_at_a_time", "job", unique=True, postgresql_where=text("state = 'running'")),
-    Index("runs_asked_for", "job", "due_at", postgresql_where=text("state = 'waiting'")),
+    Index("runs_due", "job", "due_at", unique=True, postgresql_where=text("asked_by IS NULL")),
+    Index(
+        "runs_one_at_a_time",
+        "job",
+        unique=True,
+        postgresql_where=text("started_at IS NOT NULL AND ended_at IS NULL"),
+    ),
+    Index(
+        "runs_asked_for",
+        "job",
+        "options",
+        unique=True,
+        postgresql_where=text("started_at IS NULL"),
+    ),
+    Index("runs_idle", "job", unique=True, postgresql_where=text("idle")),
+    Index("runs_history", "job", "id"),
 )
 
 findings = Table(
@@ -338,13 +364,4 @@ findings = Table(
     Column("line", BigInteger),
     Column("ref", Text),
     Column("reason", Text, nullable=False),
-)
-
-rounds = Table(
-    "rounds",
-    metadata,
-    Column("job", Word, primary_key=True),
-    Column("at", Moment, nullable=False),
-    Column("error", Text),
-    Column("error_at", Moment),
 )

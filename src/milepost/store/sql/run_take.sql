@@ -1,27 +1,31 @@
--- Take a run of a job: one whose worker is gone, else one that somebody asked for, else the one that
--- is due by now. Nothing while another one runs.
+-- Take a run of a job: the one that was begun, if nobody is at it; else the first that somebody
+-- asked for; else that of the due time that has come. Nothing while one is under way, or pauses.
 --
 -- %(job)s
--- %(due_at)s     the latest due time of the job that has come; NULL: none
--- %(since)s      the due time up to which the caller knows that all is accounted for; if it is not
---                the last one any more, another worker was faster
--- %(coalesced)s  due times between the two, which this run stands for
--- %(run)s        only this run; NULL: any
+-- %(due_at)s     the latest due time that has come; NULL: none
+-- %(since)s      up to where all due times were accounted for when that was found out; if it is
+--                somewhere else by now, another worker was faster
+-- %(coalesced)s  due times between the two, for which this run stands as well
+-- %(run)s        only up to this run of those that were asked for; NULL: any
 -- %(lease)s      in seconds
+-- %(death)s      what the loss of a worker adds to a run's failures
 --
--- The statement before it holds the job's advisory lock, so that two workers decide one after the
--- other.
-WITH running AS (
-    SELECT id, lease_until <= milepost_now() AS is_left
+-- The statement before it (run_turn.sql) holds the job's row, and what is seen here is newer: two
+-- workers decide one after the other. The run is locked after it, as everywhere.
+WITH begun AS (
+    SELECT id, coalesce(lease_until, paused_until) <= milepost_now() AS is_free
     FROM runs
-    WHERE job = %(job)s AND state = 'running'
+    WHERE job = %(job)s AND started_at IS NOT NULL AND ended_at IS NULL
 ),
 
 asked AS (
     SELECT id
     FROM runs
-    WHERE job = %(job)s AND state = 'waiting' AND coalesce(id = %(run)s, true)
-    ORDER BY due_at
+    WHERE job = %(job)s
+        AND started_at IS NULL
+        AND id <= coalesce(%(run)s, id)
+        AND NOT EXISTS (SELECT FROM begun)
+    ORDER BY id
     LIMIT 1
 ),
 
@@ -29,28 +33,34 @@ taken AS (
     UPDATE runs AS r SET
         state = 'running',
         attempt = r.attempt + 1,
+        failures = r.failures + CASE r.state WHEN 'running' THEN %(death)s ELSE 0 END,
         started_at = coalesce(r.started_at, milepost_now()),
-        lease_until = milepost_now() + make_interval(secs => %(lease)s)
-    WHERE (r.id IN (SELECT id FROM running WHERE is_left) AND coalesce(r.id = %(run)s, true))
-        OR (NOT EXISTS (SELECT FROM running) AND r.id IN (SELECT id FROM asked))
+        lease_until = milepost_now() + make_interval(secs => %(lease)s),
+        paused_until = NULL
+    WHERE r.id IN (SELECT id FROM begun WHERE is_free UNION ALL SELECT id FROM asked)
     RETURNING r.*
+),
+
+accounted AS (
+    UPDATE jobs SET accounted_until = %(due_at)s::timestamptz
+    WHERE name = %(job)s
+        AND accounted_until = %(since)s::timestamptz
+        AND accounted_until < %(due_at)s::timestamptz
+        AND NOT EXISTS (SELECT FROM begun)
+        AND NOT EXISTS (SELECT FROM asked)
+    RETURNING name
 ),
 
 due AS (
     INSERT INTO runs (
-        job, due_at, coalesced, state, attempt, lease_until, created_at, started_at)
+        job, due_at, coalesced, state, attempt, counts, lease_until, created_at, started_at)
     SELECT
-        %(job)s, %(due_at)s::timestamptz, %(coalesced)s, 'running', 1,
+        name, %(due_at)s::timestamptz, %(coalesced)s, 'running', 1, '{}',
         milepost_now() + make_interval(secs => %(lease)s), milepost_now(), milepost_now()
-    WHERE %(due_at)s::timestamptz IS NOT NULL
-        AND NOT EXISTS (SELECT FROM running)
-        AND NOT EXISTS (SELECT FROM asked)
-        AND NOT EXISTS (
-            SELECT FROM runs
-            WHERE job = %(job)s AND asked_by IS NULL AND due_at > %(since)s::timestamptz)
-    ON CONFLICT (job, due_at) DO NOTHING
+    FROM accounted
     RETURNING *
 )
+
 SELECT * FROM taken
 UNION ALL
 SELECT * FROM due
