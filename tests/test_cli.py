@@ -211,8 +211,8 @@ def test_what_is_under_way_comes_before_what_is_asked_for(
     with psycopg.connect(database_url) as database:
         database.execute(KNOWN)
         database.execute(
-            "INSERT INTO runs (job, due_at, state, attempt, stage, done, total, created_at,"
-            " started_at, lease_until) VALUES ('sync', now(), 'running', 1, 'contacts', 45, 100,"
+            "INSERT INTO runs (job, due_at, state, attempt, counts, stage, done, total, created_at,"
+            " started_at, lease_until) VALUES ('sync', now(), 'running', 1, '{}', 'contacts', 45, 100,"
             " now(), now(), now() + interval '1 hour')"
         )
     with simulator(0) as ready:
