@@ -212,8 +212,8 @@ def test_what_is_under_way_comes_before_what_is_asked_for(
         database.execute(KNOWN)
         database.execute(
             "INSERT INTO runs (job, due_at, state, attempt, counts, stage, done, total, created_at,"
-            " started_at, lease_until) VALUES ('sync', now(), 'running', 1, '{}', 'contacts', 45, 100,"
-            " now(), now(), now() + interval '1 hour')"
+            " started_at, lease_until) VALUES ('sync', now(), 'running', 1, '{}', 'contacts',"
+            " 45, 100, now(), now(), now() + interval '1 hour')"
         )
     with simulator(0) as ready:
         settings |= {"MILEPOST_UPSTREAM_URL": ready()["url"]}
