@@ -15,6 +15,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -143,3 +144,21 @@ def database_url(
     server.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(database, template))
     yield _in_database(postgres_url, name)
     _used.append(database)
+
+
+def set_clock_ahead(database_url: str, by: timedelta) -> None:
+    """Let `milepost_now()` be ahead of the real clock, for whoever is connected already as well.
+
+    Replaced, the function is planned anew by every connection. One that sets `milepost.now` keeps
+    its own time.
+    """
+    clock = """
+        CREATE OR REPLACE FUNCTION milepost_now() RETURNS timestamptz
+        LANGUAGE sql STABLE PARALLEL SAFE AS $$
+            SELECT coalesce(
+                nullif(current_setting('milepost.now', true), '')::timestamptz,
+                statement_timestamp() + {}::interval)
+        $$
+    """
+    with psycopg.connect(database_url, autocommit=True) as database:
+        database.execute(sql.SQL(clock).format(sql.Literal(f"{by / timedelta(seconds=1):f} s")))

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
 import psycopg
 import pytest
+from tests.conftest import set_clock_ahead
 
 from milepost import api, app
 from milepost.app import Milepost
@@ -194,3 +196,23 @@ def elapse(
             )
 
     return pass_by
+
+
+@pytest.fixture
+def travel(database_url: str, platform: Platform) -> Callable[..., Awaitable[None]]:
+    """Let time go by, by `days`, `hours` and so on, in the database and at the platform alike.
+
+    What a process measures by itself (how long a permit holds, when a breaker closes) goes on by
+    the real clock.
+    """
+    ahead = timedelta()
+
+    async def go(**by: float) -> None:
+        """Go so far ahead; the particulars are those of a `timedelta`."""
+        nonlocal ahead
+        ahead += timedelta(**by)
+        set_clock_ahead(database_url, ahead)
+        clock = {"advance_seconds": timedelta(**by).total_seconds()}
+        (await platform.web.put("/control/clock", json=clock)).raise_for_status()
+
+    return go
