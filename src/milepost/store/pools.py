@@ -130,6 +130,11 @@ class PoolEntry(Struct, frozen=True, kw_only=True):
     takes_until: datetime | None
     expires_at: datetime | None
     calibrated_at: datetime | None
+    """When its template was learnt."""
+
+    def takes_links(self, now: datetime) -> bool:
+        """Whether it does, at a moment of the database's clock."""
+        return self.state == "ready" and self.takes_until is not None and self.takes_until > now
 
 
 class PoolStore:
@@ -428,11 +433,20 @@ class PoolStore:
             )
 
     async def forget_list(self, slot_id: int) -> None:
-        """The platform does not have a slot's list any more, nor what stood on it."""
-        slots = tables.slots
+        """The platform does not have a slot's list any more, nor what stood on it.
+
+        A canary list is forgotten as a whole: no link names it.
+        """
+        slots, distributions = tables.slots, tables.distributions
+        of_slot = and_(slots.c.id == slot_id, slots.c.milestone.is_(None))
         await self._forget_members(slot_id)
         async with self._connections.transaction() as connection:
             await connection.execute(update(slots).where(slots.c.id == slot_id).values(**_NO_LIST))
+            canaries = select(slots.c.id).where(of_slot)
+            await connection.execute(
+                delete(distributions).where(distributions.c.slot_id.in_(canaries))
+            )
+            await connection.execute(delete(slots).where(of_slot))
 
     async def _forget_members(self, slot_id: int) -> None:
         """Forget who was in a slot's list ahead of events, page by page."""
