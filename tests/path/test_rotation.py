@@ -1,4 +1,4 @@
-"""Distributions follow one another on their lists, and nobody gets a link that is short or wrong."""
+"""Distributions follow one another on their lists; no link is a short or a wrong one."""
 
 from __future__ import annotations
 
@@ -30,9 +30,7 @@ SHORT = {"link_days": 30, "min_link_days": 10, "fields": [], "slots": 1, "max_sl
 
 TWO = {**SHORT, "slots": 2, "max_slots": 2}
 
-ONE_SUCCESSOR = Counter(
-    {"mailing_list.create": 1, "list_contact.add": 1, "distribution.create": 2}
-)
+ONE_SUCCESSOR = Counter({"mailing_list.create": 1, "list_contact.add": 1, "distribution.create": 2})
 """The successor, and a canary with its list and its probe."""
 
 
@@ -349,6 +347,7 @@ async def test_a_pool_of_a_survey_that_was_left_ages(
 
 async def test_what_is_paused_is_left_alone(
     client: httpx.AsyncClient,
+    *,
     landed: Landed,
     milepost: Milepost,
     platform: Any,

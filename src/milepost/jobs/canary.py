@@ -328,7 +328,7 @@ def _differs(given: str, told: str) -> Changed:
         parts = " and ".join(parse(given).differences(parse(told)))
         how = f"differs in its {parts} from the one that was given out"
     except NotAPersonalLink as error:
-        how = f"is {error}"
+        how = f"has a form that is not known; {error}"
     return Changed(f"a link that the platform's history tells of {how}", expected=given, found=told)
 
 

@@ -321,17 +321,8 @@ class Provisioning:
         distribution_id, lookup_id = making.distribution_id or "", making.probe_lookup_id or ""
         links = self._upstream.distribution_links(distribution_id, making.survey_id)
         for listed in [link async for link in links]:
-            if listed.contact_id not in {making.probe_contact_id, lookup_id}:
-                continue
-            try:
+            if listed.contact_id in {making.probe_contact_id, lookup_id}:
                 return _trusted(listed, making)
-            except NotAPersonalLink as error:
-                raise Distrusted(
-                    str(error),
-                    found=listed.link,
-                    distribution_id=distribution_id,
-                    lookup_id=lookup_id,
-                ) from error
         raise NotListedYet(NOT_LISTED)
 
     async def _see_list(self, making: Making, list_id: str) -> Making:
@@ -385,20 +376,32 @@ def _trusted(listed: ListedLink, making: Making) -> PersonalLink:
     """The probe's link, if it names what was made, and lives and is built as it should.
 
     Raises:
-        NotAPersonalLink: it does not, or cannot.
+        Distrusted: it does not, or cannot.
     """
-    link = parse(listed.link)
+
+    def distrusted(sentence: str) -> Distrusted:
+        return Distrusted(
+            sentence,
+            found=listed.link,
+            distribution_id=making.distribution_id or "",
+            lookup_id=making.probe_lookup_id or "",
+        )
+
+    try:
+        link = parse(listed.link)
+    except NotAPersonalLink as error:
+        raise distrusted(f"the platform's links have a form that is not known; {error}") from error
     for what, found, made in (
         ("survey", link.survey_id, making.survey_id),
         ("distribution", link.distribution_id, making.distribution_id),
         ("lookup id", link.lookup_id, making.probe_lookup_id),
     ):
         if found != made:
-            raise NotAPersonalLink(f"the probe's link names {what} {found} and not {made}")
+            raise distrusted(f"the probe's link names {what} {found} and not {made}")
     if link.template().url(link.lookup_id) != listed.link:
-        raise NotAPersonalLink("the probe's link cannot be rebuilt from its template")
+        raise distrusted("the probe's link cannot be rebuilt from its template")
     if listed.expires_at is not None and listed.expires_at < making.expires_at:
-        raise NotAPersonalLink(
+        raise distrusted(
             f"the probe's link expires at {listed.expires_at:%Y-%m-%dT%H:%M:%SZ} "
             f"and not at {making.expires_at:%Y-%m-%dT%H:%M:%SZ}"
         )

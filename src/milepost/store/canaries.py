@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import and_, delete, func, or_, select, update
+from sqlalchemy import and_, case, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from milepost.store import tables
@@ -117,24 +117,26 @@ class CanaryStore:
             The platform's ids; None: it may be that nothing was made.
         """
         slots, distributions = tables.slots, tables.distributions
-        of_survey = and_(
-            slots.c.id == distributions.c.slot_id,
-            slots.c.milestone.is_(None),
-            slots.c.survey_id == survey_id,
-        )
-        newest = (
-            select(func.max(distributions.c.generation))
-            .where(of_survey, distributions.c.state.in_(("ready", "stopped")))
-            .scalar_subquery()
-        )
-        free = or_(
-            distributions.c.lease_until.is_(None),
-            distributions.c.lease_until <= func.milepost_now(),
+        is_told = distributions.c.state.in_(("ready", "stopped"))
+        canaries = (
+            select(
+                distributions.c.id,
+                distributions.c.distribution_id,
+                distributions.c.generation,
+                distributions.c.lease_until,
+                func.max(case((is_told, distributions.c.generation))).over().label("newest"),
+            )
+            .join(slots, slots.c.id == distributions.c.slot_id)
+            .where(slots.c.milestone.is_(None), slots.c.survey_id == survey_id)
+            .subquery()
         )
         query = (
-            select(distributions.c.id, distributions.c.distribution_id)
-            .where(of_survey, distributions.c.generation < newest, free)
-            .order_by(distributions.c.id)
+            select(canaries.c.id, canaries.c.distribution_id)
+            .where(
+                canaries.c.generation < canaries.c.newest,
+                func.coalesce(canaries.c.lease_until <= func.milepost_now(), True),
+            )
+            .order_by(canaries.c.id)
         )
         async with self._connections.transaction() as connection:
             return {row.id: row.distribution_id for row in await connection.execute(query)}
