@@ -687,8 +687,8 @@ def tear_down(*, key: str, dry_run: bool, live_links: int, as_json: bool) -> Non
     else:
         would = "would be " if dry_run else ""
         click.echo(
-            f"{report.lists} mailing lists and {report.distributions} distributions {would}removed;"
-            f" {report.live_links} live links"
+            f"{would}removed: {report.lists} mailing list(s), {report.distributions} "
+            f"distribution(s); live links: {report.live_links}"
         )
         for left in report.remains:
             click.echo(f"  {left.kind} {left.id}, {left.name}: {left.because}", err=True)
