@@ -151,6 +151,44 @@ async def test_a_milestone_that_a_person_resumes_builds_links_as_the_platform_do
     assert ("done", 1) == (run.state, run.counts["links"])
 
 
+@pytest.mark.parametrize("mend", ["the platform goes back", "a person resumes"])
+async def test_links_that_were_deferred_meanwhile_complete_after_it_is_mended(
+    client: httpx.AsyncClient,
+    *,
+    landed: Landed,
+    milepost: Milepost,
+    platform: Any,
+    travel: Travel,
+    mend: str,
+) -> None:
+    """Their callers have a short link at once, and it leads to the link that the platform lists."""
+    await landed(fields=[])
+    await platform.switch(facts={"link_format": "2020"})
+    await travel(**NIGHT)
+    await look(milepost)
+    await platform.forget()
+    link = await ask(client, "e1")
+    assert ("waiting", "deferred", "route-stopped") == (
+        link["state"],
+        link["lane"],
+        link["reason"]["rule"],
+    )
+    await travel(minutes=10)
+    await milepost.drain.run_once()
+    assert [] == await platform.writes()
+    if mend == "a person resumes":
+        await client.post("/v1/milestones/landed/resume")
+        await look(milepost, learn="landed")
+    else:
+        await platform.switch(facts={"link_format": "2023"})
+        await look(milepost)
+    await travel(minutes=10)
+    assert 1 == (await milepost.drain.run_once()).issued
+    made = (await client.get(f"/v1/links/{link['id']}")).json()
+    assert ("issued", link["url"]) == (made["state"], made["url"])
+    assert await is_listed(milepost, made["other_url"])
+
+
 async def test_a_form_that_is_not_known_can_never_be_learnt(
     client: httpx.AsyncClient, landed: Landed, milepost: Milepost, platform: Any, travel: Travel
 ) -> None:

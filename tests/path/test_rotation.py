@@ -403,6 +403,35 @@ async def test_a_successor_waits_for_a_canary_that_is_listed_late(
     assert ONE_SUCCESSOR == Counter(await platform.writes())
 
 
+async def test_headroom_is_what_is_left_without_us(
+    client: httpx.AsyncClient,
+    *,
+    landed: Landed,
+    platform: Any,
+    travel: Travel,
+    rotate: Rotation,
+) -> None:
+    """Until the first slot takes no links, or the busiest person has used up the last one."""
+
+    async def headroom() -> float | None:
+        """As it is told."""
+        found = (await client.get("/v1/milestones/landed/pool")).json()
+        days: float | None = found["headroom_days"]
+        return None if days is None else round(days)
+
+    definition = {"survey_id": platform.ready.survey_id, **SHORT, "slots": 3, "max_slots": 3}
+    await client.put("/v1/milestones/landed", json=definition)
+    assert None is await headroom()
+    await landed(**{**SHORT, "slots": 3, "max_slots": 3})
+    assert 20 == await headroom()
+    await ask(client, "e1")
+    assert 14 == await headroom()  # two places are left, at one link a week
+    await travel(days=17, hours=1)
+    assert 3 == await headroom()
+    await rotate()
+    assert 20 == await headroom()
+
+
 KNOWN_FORMATS = sorted({*get_args(LinkFormat)} - {"unknown"})
 
 
