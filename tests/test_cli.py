@@ -42,6 +42,7 @@ COMMANDS = (
     ("registrants", "import"),
     ("run",),
     ("jobs",),
+    ("pool", "teardown"),
     ("events", "replay"),
     ("link", "explain"),
     ("doctor",),
@@ -387,6 +388,26 @@ def test_a_taken_port_is_named(settings: dict[str, str]) -> None:
         for command in ("serve", "simulate"):
             said = complaint(milepost(command, "--port", port, settings=settings))
             assert f"another program has port {port}" in said
+
+
+def test_a_pool_is_torn_down(settings: dict[str, str], tmp_path: Path) -> None:
+    """Once its milestone is paused; what is gone is counted."""
+    with simulator(0) as ready:
+        platform = ready()
+        given = settings | {"MILEPOST_UPSTREAM_URL": platform["url"]}
+        file = tmp_path / "milestones.toml"
+        file.write_text(f'[milestones.landed]\nsurvey_id = "{platform["survey_id"]}"\nslots = 1\n')
+        assert 0 == milepost("milestones", "apply", str(file), settings=given).exit_code
+        assert 0 == milepost("run", "replenish", settings=given).exit_code
+        teardown = ("pool", "teardown", "landed")
+        assert "is not paused" in complaint(milepost(*teardown, settings=given))
+        said = milepost(*teardown, "--dry-run", settings=given).stdout
+        assert "would be removed: 1 mailing list(s), 1 distribution(s); live links: 0\n" == said
+        with psycopg.connect(given["MILEPOST_DATABASE_URL"], autocommit=True) as database:
+            database.execute("UPDATE milestones SET state = 'paused'")
+        told = the_object(milepost(*teardown, "--json", settings=given))
+    expected = {"milestone": "landed", "dry_run": False, "live_links": 0, "remains": []}
+    assert expected | {"lists": 1, "distributions": 1} == told
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])

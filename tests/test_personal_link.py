@@ -258,3 +258,34 @@ def test_what_is_not_a_template_is_refused(text: str) -> None:
     """A damaged column never becomes a template."""
     with pytest.raises(NotAPersonalLink):
         Template.parse(text)
+
+
+def test_the_template_of_another_distribution_differs_in_that_alone() -> None:
+    """It gives the link that this one's template would, under the other id."""
+    other = "EMD_0therDistribut1"
+    for url in SHAPES.values():
+        link = parse(url)
+        moved = link.template().for_distribution(other)
+        assert replace(link, distribution_id=other).url == moved.url(link.lookup_id)
+    with pytest.raises(NotAPersonalLink):
+        link.template().for_distribution("SV_0therDistribut1")
+
+
+@pytest.mark.parametrize(
+    ("other", "parts"),
+    [
+        (TODAYS, ()),
+        (TODAYS.replace("https", "http"), ("scheme",)),
+        (TODAYS.replace("b.example", "c.example"), ("host",)),
+        (TODAYS.replace("/jfe", "//jfe"), ("path",)),
+        (TODAYS.replace("EMD_", ""), ("query",)),
+        (TODAYS.replace("_g_=g", "_g_=h"), ("query",)),
+        (TODAYS.replace("Q_CHL=gl", "Q_CHL=email"), ("channel",)),
+        (TODAYS.replace(S, "an0therSurvey01"), ("survey",)),
+        (TODAYS.replace(D, "an0therDistrib1"), ("distribution",)),
+        (TODAYS.replace(L, "an0therPerson01"), ("lookup id",)),
+    ],
+)
+def test_links_differ_in_parts_that_are_named(other: str, parts: tuple[str, ...]) -> None:
+    """And in none when they are the same to the letter."""
+    assert parts == parse(TODAYS).differences(parse(other))

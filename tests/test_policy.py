@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime, timedelta
 from importlib.resources import files
 from typing import Any
 
@@ -12,13 +13,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from milepost.errors import InvalidMilestone
-from milepost.model import MilestoneDefinition, RegistrantDetails
+from milepost.model import (
+    Demand,
+    MilestoneDefinition,
+    PoolStanding,
+    RegistrantDetails,
+    SlotStanding,
+)
 from milepost.policy import (
     DEDUP_CRITERIA,
     EXPLANATIONS,
+    LISTED_LATE,
     check_definition,
     contact_key,
+    headroom_days,
+    making_pause,
+    needs_successor,
+    rotation_lead,
     sample_point,
+    slots_wanted,
 )
 
 ANN = RegistrantDetails(
@@ -111,3 +124,132 @@ def test_a_milestone_that_cannot_work_is_refused(changes: dict[str, Any], field:
 def test_the_defaults_work() -> None:
     """A milestone needs no more than its survey."""
     check_definition(MilestoneDefinition(survey_id="SV_000000000000001"))
+
+
+NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
+ATONCE = timedelta(0)
+
+
+def slot(number: int = 1, **more: Any) -> SlotStanding:
+    """A slot that takes links for twenty days still."""
+    ready = {
+        "generation": 1,
+        "takes_until": NOW + timedelta(days=20),
+        "ready_at": NOW - timedelta(days=26),
+        "was_ready": True,
+        "is_making": False,
+        "stops": 0,
+        "stopped_at": None,
+    }
+    return SlotStanding(slot_id=number, number=number, **(ready | more))
+
+
+def never_ready(number: int, stops: int, ago: timedelta = ATONCE) -> SlotStanding:
+    """A slot whose distributions were all stopped, the last one that long ago."""
+    nothing = {"takes_until": None, "ready_at": None, "was_ready": False}
+    return slot(number, stops=stops, stopped_at=NOW - ago, generation=stops, **nothing)
+
+
+def pool(*slots: SlotStanding, **more: Any) -> PoolStanding:
+    """A pool that starts with three slots and ends with ten."""
+    known = {"least": 3, "most": 10, "link_days": 60, "min_link_days": 14, "is_tended": True}
+    return PoolStanding(now=NOW, survey_id="SV_1", slots=slots, **(known | more))
+
+
+THREE = (slot(1), slot(2), slot(3))
+
+
+@pytest.mark.parametrize(
+    ("held", "recent", "wanted"),
+    [
+        (0, 0, 3),
+        (2, 2, 3),  # their next link finds the third
+        (3, 3, 4),
+        (2, 14, 5),  # two a day: those of tomorrow, and one
+        (6, 42, 10),  # would be 13
+    ],
+)
+def test_a_pool_grows_to_what_the_busiest_needs_in_a_day(
+    held: int, recent: int, wanted: int
+) -> None:
+    """At their pace of the last week, at once, and up to `max_slots`."""
+    people = [Demand(0, 1), Demand(held, recent), Demand(1, 0)]
+    assert wanted == slots_wanted(pool(*THREE), people, ATONCE, is_full=False)
+
+
+def test_a_pool_grows_for_longer_where_making_takes_longer() -> None:
+    """Three days more, where links are listed late."""
+    people = [Demand(2, 7)]
+    assert 4 == slots_wanted(pool(*THREE), people, ATONCE, is_full=False)
+    assert 7 == slots_wanted(pool(*THREE), people, LISTED_LATE, is_full=False)
+
+
+def test_a_pool_grows_by_one_when_somebody_is_in_the_highest_slot() -> None:
+    """Whatever the forecast says; and it never shrinks, nor has less than it starts with."""
+    assert 3 == slots_wanted(pool(), [], ATONCE, is_full=False)
+    assert 4 == slots_wanted(pool(*THREE), [], ATONCE, is_full=True)
+    assert 3 == slots_wanted(pool(*THREE, least=1, most=2), [], ATONCE, is_full=True)
+
+
+def test_a_pool_does_not_grow_while_its_highest_slot_takes_no_links() -> None:
+    """A platform whose links are not trusted is not given one list after the other."""
+    people = [Demand(5, 7)]
+    for highest in (never_ready(3, 1), never_ready(3, 2), slot(3, ready_at=None, is_making=True)):
+        assert 3 == slots_wanted(pool(*THREE[:2], highest), people, ATONCE, is_full=True)
+
+
+def test_a_slot_that_is_never_trusted_gets_another_in_its_place() -> None:
+    """It blocks nothing for ever: it counts no more, neither for the start nor for growth."""
+    lame = never_ready(3, 3)
+    assert 4 == slots_wanted(pool(*THREE[:2], lame), [], ATONCE, is_full=False)
+    whole = pool(*THREE[:2], lame, slot(4))
+    assert 4 == slots_wanted(whole, [], ATONCE, is_full=False)
+    assert 5 == slots_wanted(whole, [], ATONCE, is_full=True)
+    assert 8 == slots_wanted(whole, [Demand(6, 0)], ATONCE, is_full=False)
+
+
+def test_a_successor_is_begun_three_days_before_or_a_quarter_of_the_time() -> None:
+    """Whichever is less, of the time for which a distribution takes links."""
+    assert timedelta(days=3) == rotation_lead(60, 14)
+    assert timedelta(hours=30) == rotation_lead(8, 3)
+    assert timedelta(hours=6) == rotation_lead(1, 0)
+    lead = timedelta(days=3)
+    assert not needs_successor(slot(), NOW + timedelta(days=17) - timedelta(seconds=1), lead)
+    assert needs_successor(slot(), NOW + timedelta(days=17), lead)
+    assert not needs_successor(slot(is_making=True), NOW + timedelta(days=17), lead)
+    assert needs_successor(slot(takes_until=None), NOW, ATONCE)
+
+
+def test_what_is_not_trusted_is_tried_again_ever_less_often() -> None:
+    """After an hour, two, four, and so on; never more than a day apart."""
+    for stops, hours in ((1, 1), (2, 2), (5, 16), (6, 24), (500, 24)):
+        early, late = timedelta(hours=hours, seconds=-1), timedelta(hours=hours)
+        assert not needs_successor(never_ready(1, stops, early), NOW, ATONCE)
+        assert needs_successor(never_ready(1, stops, late), NOW, ATONCE)
+
+
+def test_what_failed_is_left_alone_for_twice_as_long_each_time() -> None:
+    """From five seconds to ten minutes."""
+    found = [making_pause(attempt).total_seconds() for attempt in (1, 2, 7, 8, 100)]
+    assert [5, 10, 320, 600, 600] == found
+
+
+@pytest.mark.parametrize(
+    ("slots", "people", "days"),
+    [
+        ((), (), None),
+        (THREE, (), 20.0),
+        ((*THREE, slot(4, takes_until=NOW + timedelta(days=2))), (), 2.0),
+        ((*THREE, never_ready(4, 1)), (), 20.0),  # in the making: nobody has counted on it yet
+        ((*THREE, slot(4, takes_until=None, ready_at=None)), (), 0.0),
+        ((never_ready(1, 1),), (), 0.0),
+        (THREE, (Demand(4, 7), Demand(1, 2)), 6.0),  # six places, one a day
+        (THREE, (Demand(12, 7),), 0.0),
+        (THREE, (Demand(10, 0),), 20.0),
+    ],
+)
+def test_headroom_ends_with_the_first_slot_or_the_busiest_person(
+    slots: tuple[SlotStanding, ...], people: tuple[Demand, ...], days: float | None
+) -> None:
+    """In days; and no number where there is no pool."""
+    assert days == headroom_days(pool(*slots), people)

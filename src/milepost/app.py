@@ -23,11 +23,14 @@ from milepost.budget import Budget
 from milepost.embedded import EmbeddedPostgres
 from milepost.errors import ConfigurationError, DatabaseError, UnknownJob
 from milepost.issuing import Issuing
+from milepost.jobs.canary import Canary
 from milepost.jobs.directory import bind
 from milepost.jobs.drain import Drain
 from milepost.jobs.flow import Flow
 from milepost.jobs.late_data import LateDataFlow
+from milepost.jobs.provisioning import Provisioning
 from milepost.jobs.replenish import Replenish
+from milepost.jobs.rotate import Rotate
 from milepost.jobs.run import Job, Progress, Whole
 from milepost.jobs.sweep import Sweep
 from milepost.jobs.sync import Sync
@@ -193,11 +196,15 @@ async def opened(settings: Settings, database_url: str) -> AsyncIterator[Milepos
         issuing = Issuing(store, {Route.LIST: maker}, budget)
         flow = Flow(store.links, issuing, budget, call_class=maker.call_class)
         late_data = LateDataFlow(store.links, issuing, budget, call_class=maker.call_class)
-        replenish = Replenish(store, upstream, deployment)
         drain, sweep = Drain(flow, late_data), Sweep(flow)
+        provisioning = Provisioning(store, upstream, deployment)
+        replenish = Replenish(store, provisioning, deployment)
+        rotate = Rotate(store, provisioning, deployment)
         sync = Sync(store, upstream, settings.directory_id)
         jobs: dict[str, Job] = {
             "replenish": Whole(lambda stopping, told: replenish.run_once(stopping, progress=told)),
+            "rotate": Whole(lambda stopping, told: rotate.run_once(stopping, progress=told)),
+            "canary": Canary(store, upstream, provisioning),
             "sync": Whole(lambda _, told: sync.run_once(told)),
             "drain": Whole(lambda stopping, _: drain.run_once(stopping)),
             "sweep": Whole(lambda stopping, _: sweep.run_once(stopping)),

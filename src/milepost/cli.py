@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from milepost import doctor, simulator
     from milepost.app import Milepost
     from milepost.jobs import run as runs
+    from milepost.jobs import teardown
     from milepost.jobs.registrants_file import Report
     from milepost.local import Crew
     from milepost.replay import Tally
@@ -762,6 +763,53 @@ def _local(moment: datetime) -> str:
 
 
 @main.group()
+def pool() -> None:
+    """What milestones have at the platform."""
+
+
+@pool.command("teardown")
+@click.argument("key")
+@click.option("--dry-run", is_flag=True, help="Say what would be taken away, and touch nothing.")
+@click.option(
+    "--live-links",
+    default=0,
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="So many links that are alive may die with it: as many as there are.",
+)
+@as_json
+def tear_down(*, key: str, dry_run: bool, live_links: int, as_json: bool) -> None:
+    """Take the lists and distributions of a milestone's pool away at the platform.
+
+    Only what carries this deployment's name is touched. The milestone must be paused; when it is
+    resumed, its pool is made anew. Broken off, it is finished by the next one. The exit code is 1
+    when something stays behind.
+    """
+    from milepost.jobs.teardown import Teardown
+
+    async def work(milepost: Milepost) -> teardown.Report:
+        ours = Teardown(milepost.store, milepost.upstream, milepost.deployment)
+        with _bar("teardown", None, quiet=as_json) as advance:
+            return await ours.run_once(
+                key, dry_run=dry_run, live_links=live_links, progress=advance.to
+            )
+
+    report = _with_milepost(work)
+    if as_json:
+        _print(msgspec.to_builtins(report))
+    else:
+        would = "would be " if dry_run else ""
+        click.echo(
+            f"{would}removed: {report.lists} mailing list(s), {report.distributions} "
+            f"distribution(s); live links: {report.live_links}"
+        )
+        for left in report.remains:
+            click.echo(f"  {left.kind} {left.id}, {left.name}: {left.because}", err=True)
+    if report.remains:
+        raise SystemExit(1)
+
+
+@main.group()
 def events() -> None:
     """What happened to registrants."""
 
@@ -1114,9 +1162,9 @@ class _Advance:
         self._progress = progress
         self._task = progress.add_task(what, total=total)
 
-    def to(self, done: int) -> None:
-        """So much is done."""
-        self._progress.update(self._task, completed=done)
+    def to(self, done: int, total: int | None = None) -> None:
+        """So much is done, of as much as there is."""
+        self._progress.update(self._task, completed=done, total=total)
 
 
 class _Stages:

@@ -230,12 +230,25 @@ class MilestoneDefinition(Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     deadline_ms: DeadlineMs = 1_500
 
 
+class Stop(Struct, frozen=True, kw_only=True):
+    """Why a milestone gives no personal links: those that it built would be wrong ones."""
+
+    at: datetime
+    because: str
+    """A sentence without URLs."""
+    expected: str | None
+    """The URL that is built here. Links are credentials: for admins, and for no log."""
+    found: str | None
+    """The URL that the platform gives in its place; the same holds."""
+
+
 class Milestone(Struct, frozen=True, kw_only=True):
     """A point in a customer's course at which one survey is due."""
 
     key: str
     definition: MilestoneDefinition
     state: Literal["active", "paused"]
+    stop: Stop | None
     created_at: datetime
     updated_at: datetime
 
@@ -246,6 +259,56 @@ class Caution(Struct, frozen=True, kw_only=True):
     code: str
     detail: str
     fix: str
+
+
+# --- pools --------------------------------------------------------------------------------------
+
+
+class SlotStanding(Struct, frozen=True, kw_only=True):
+    """How far a slot can be relied on."""
+
+    slot_id: int
+    number: int
+    generation: int
+    """Of its newest distribution."""
+    takes_until: datetime | None
+    """Until then a distribution on it takes links; None: none that is ready."""
+    ready_at: datetime | None
+    """Since when the latest of those does."""
+    was_ready: bool
+    """One has taken links before, be it long ago."""
+    is_making: bool
+    stops: int
+    """Of its newest distributions so many in a row were stopped before they took a link."""
+    stopped_at: datetime | None
+    """When the last of those was begun."""
+
+
+class PoolStanding(Struct, frozen=True, kw_only=True):
+    """A milestone's pool for its present survey, and what the milestone says of it."""
+
+    now: datetime
+    """The database's time."""
+    survey_id: str
+    least: int
+    """Slots that it starts with."""
+    most: int
+    """Slots that it may come to have."""
+    link_days: int
+    min_link_days: int
+    is_tended: bool
+    """The milestone is neither paused nor stopped, so that something is made for it."""
+    slots: tuple[SlotStanding, ...]
+    """By number."""
+
+
+class Demand(Struct, frozen=True):
+    """What one person needs of a milestone's places."""
+
+    held: int
+    """Places that they have a live link in, and events of theirs that wait for one."""
+    recent: int
+    """Events of theirs, in the last `policy.RECENT_DAYS`, that took a place or wanted one."""
 
 
 # --- registrants --------------------------------------------------------------------------------

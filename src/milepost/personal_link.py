@@ -25,7 +25,7 @@ This module is pure, and its errors never quote a URL: a link is a credential.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from milepost.errors import MilepostError
@@ -143,6 +143,28 @@ class PersonalLink:
         """Learn the template of this link's distribution."""
         return Template.of(self)
 
+    def differences(self, other: PersonalLink) -> tuple[str, ...]:
+        """Name the parts in which another link differs from this one, without saying what they are.
+
+        Two links without a difference are the same URL, to the letter.
+        """
+        path, _, query = self.shape.partition("?")
+        other_path, _, other_query = other.shape.partition("?")
+        return tuple(
+            name
+            for name, one, another in (
+                ("scheme", self.scheme, other.scheme),
+                ("host", self.host, other.host),
+                ("path", path, other_path),
+                ("query", query, other_query),
+                ("survey", self.survey_id, other.survey_id),
+                ("distribution", self.distribution_id, other.distribution_id),
+                ("lookup id", self.lookup_id, other.lookup_id),
+                ("channel", self.channel, other.channel),
+            )
+            if one != another
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Template:
@@ -180,6 +202,15 @@ class Template:
 
     def __str__(self) -> str:
         return f"{self.head}{self.kind}_{_PLACE}{self.tail}"
+
+    def for_distribution(self, distribution_id: str) -> Template:
+        """The same template of another distribution of the survey.
+
+        Raises:
+            NotAPersonalLink: The id is not of the form `EMD_…`.
+        """
+        link = parse(self.url(f"{self.kind}_{'0' * ID_LENGTH}"))
+        return replace(link, distribution_id=distribution_id).template()
 
     def url(self, lookup_id: str) -> str:
         """Build the link of one contact or transaction; nothing is asked or sent.

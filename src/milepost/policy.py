@@ -1,4 +1,6 @@
-"""Pure decisions: whose contact it is, who is in the sample, which milestones can work.
+"""Pure decisions: about contacts, samples, milestones that can work, and pools.
+
+Of pools: how many slots, when to rotate, when to try again.
 
 What must be decided under a lock (repeat, quiet, which slot) is decided where the lock is, in
 `store/sql/claim.sql`; what it needs from here is handed to it as a number, and the words for what
@@ -8,8 +10,10 @@ it decides stand here.
 from __future__ import annotations
 
 import hashlib
+import math
 import unicodedata
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Final
 
 import msgspec
@@ -18,11 +22,14 @@ from milepost.errors import InvalidMilestone
 from milepost.model import (
     Capabilities,
     Caution,
+    Demand,
     Fact,
     Lane,
     MilestoneDefinition,
+    PoolStanding,
     RegistrantDetails,
     Route,
+    SlotStanding,
 )
 
 DEDUP_CRITERIA: Final = ("email", "first_name", "last_name", "ref", "phone")
@@ -318,3 +325,132 @@ def cautions(definition: MilestoneDefinition, account: Capabilities) -> list[Cau
             )
         )
     return found
+
+
+# --- pools ----------------------------------------------------------------------------------------
+
+RECENT_DAYS: Final = 7
+"""How far back a person's pace is taken from: a week has each of its days once."""
+
+AHEAD: Final = timedelta(days=1)
+"""How far ahead a pool grows. Making slots takes a minute; the day is for an outage in between."""
+
+LISTED_LATE: Final = timedelta(hours=72)
+"""How long lists of links have been seen to lag (more than 48 h were observed)."""
+
+LONGEST_LEAD: Final = LISTED_LATE
+"""How long before a distribution takes no more links its successor is begun, at the most."""
+
+GIVEN_UP_AFTER: Final = 3
+"""A slot so many of whose first distributions were stopped counts as not there: the pool gets
+another one in its place. Each may be stopped for a reason of its own, but hardly three in a row."""
+
+FIRST_PAUSE: Final = timedelta(seconds=5)
+LONGEST_PAUSE: Final = timedelta(minutes=10)
+"""After an error a distribution is left alone, so that a run ends instead of insisting; each time
+for twice as long, so that what can never be made costs few calls."""
+
+FIRST_REST: Final = timedelta(hours=1)
+LONGEST_REST: Final = timedelta(days=1)
+"""The same, after one was stopped because its links are not trusted: the platform has changed its
+mind, or a person has, and neither does so in minutes."""
+
+
+def slots_needed(demand: Demand, ahead: timedelta) -> int:
+    """How many slots a person's next event and those after it need, until `ahead` is over.
+
+    One more than the links that they have alive by then, at the pace of the last days and if none
+    of them ends before.
+    """
+    coming = demand.recent / RECENT_DAYS * (ahead / timedelta(days=1))
+    return math.floor(demand.held + coming) + 1
+
+
+def highest(pool: PoolStanding) -> SlotStanding | None:
+    """The highest slot that counts; None: there is none."""
+    return max(
+        (slot for slot in pool.slots if not is_given_up(slot)),
+        key=lambda slot: slot.number,
+        default=None,
+    )
+
+
+def is_given_up(slot: SlotStanding) -> bool:
+    """Whether a slot counts as not there, because its links are never trusted."""
+    return not slot.was_ready and slot.stops >= GIVEN_UP_AFTER
+
+
+def slots_wanted(
+    pool: PoolStanding, people: Sequence[Demand], making: timedelta, *, is_full: bool
+) -> int:
+    """How many slots a pool is to have.
+
+    As many as it starts with; as many as anybody needs until a slot that is begun now, and a day,
+    are over; and one more than there are when somebody is in the highest. But while the highest
+    takes no links, none is added: a platform whose links are not trusted would be given one list
+    after the other.
+
+    Args:
+        pool: what is there.
+        people: who are likely to need most.
+        making: how long making a slot takes.
+        is_full: somebody has a live link in the highest slot that counts, or waits for a place.
+
+    Returns:
+        Not less than there are: a pool never shrinks.
+    """
+    counted = [slot for slot in pool.slots if not is_given_up(slot)]
+    needed = pool.least
+    top = highest(pool)
+    if top is not None and top.ready_at is not None:
+        needed = max(needed, *(slots_needed(one, AHEAD + making) for one in people), 0)
+        if is_full:
+            needed = max(needed, len(counted) + 1)
+    wanted = needed + len(pool.slots) - len(counted)
+    return max(len(pool.slots), min(wanted, pool.most))
+
+
+def rotation_lead(link_days: int, min_link_days: int) -> timedelta:
+    """How long before a distribution takes no more links its successor is begun.
+
+    Three days, in which lists of links that lag have come, and a quarter of the time for which it
+    takes links where that is less.
+    """
+    return min(LONGEST_LEAD, timedelta(days=link_days - min_link_days) / 4)
+
+
+def needs_successor(slot: SlotStanding, now: datetime, lead: timedelta) -> bool:
+    """Whether another distribution is to be made on a slot's list.
+
+    Args:
+        slot: how it stands.
+        now: the moment.
+        lead: how long one that takes links must go on doing so.
+    """
+    if slot.is_making or (slot.takes_until is not None and slot.takes_until > now + lead):
+        return False
+    if slot.stops == 0 or slot.stopped_at is None:
+        return True
+    return slot.stopped_at + min(FIRST_REST * (1 << min(slot.stops - 1, 10)), LONGEST_REST) <= now
+
+
+def making_pause(attempt: int) -> timedelta:
+    """How long a distribution is left alone after an attempt that failed; the first is 1."""
+    return min(FIRST_PAUSE * (1 << min(attempt - 1, 10)), LONGEST_PAUSE)
+
+
+def headroom_days(pool: PoolStanding, people: Sequence[Demand]) -> float | None:
+    """For how many days a pool can go on giving links, at the present pace and left to itself.
+
+    That is until a slot has no distribution that takes links, if none were rotated; or until the
+    busiest person has a live link in each of the `max_slots`, if none of theirs ended; whichever
+    is sooner. A slot that is in the making for the first time does not count, unless there is no
+    other. None: there is no pool.
+    """
+    if not pool.slots:
+        return None
+    day = timedelta(days=1)
+    counted = [slot for slot in pool.slots if slot.was_ready] or pool.slots[:1]
+    left = [((slot.takes_until or pool.now) - pool.now) / day for slot in counted]
+    left += [(pool.most - one.held) * RECENT_DAYS / one.recent for one in people if one.recent]
+    return max(0.0, round(min(left), 2))

@@ -252,12 +252,36 @@ async def test_a_pool_grows_for_events_that_found_no_place(
 
 
 async def test_a_pool_does_not_grow_while_its_highest_slot_takes_no_links(
-    client: httpx.AsyncClient, landed: Landed, milepost: Milepost, execute: Execute
+    client: httpx.AsyncClient, landed: Landed, milepost: Milepost, platform: Any, execute: Execute
 ) -> None:
     """A platform whose links are not trusted is not given one list after the other."""
     await landed(slots=1, max_slots=9, fields=[])
     await issue(client, "e1")
-    await execute("UPDATE distributions SET state = 'stopped', stopped_because = 'a test'")
+    await platform.switch(facts={"link_format": "unknown"})
+    assert (1, 1) == ((counts := await milepost.replenish.run_once()).planned, counts.stopped)
+    assert 0 == (await milepost.replenish.run_once()).planned
+    await execute("UPDATE distributions SET created_at = now() - interval '1 hour'")
+    await platform.switch(facts={"link_format": "2023"})
+    assert (1, 1) == ((counts := await milepost.replenish.run_once()).planned, counts.ready)
+    assert 2 == Counter(await platform.writes())["distribution.create"]
+    assert 1 == Counter(await platform.writes())["mailing_list.create"]
+
+
+async def test_a_pool_grows_by_as_many_slots_as_a_day_needs(
+    client: httpx.AsyncClient, landed: Landed, milepost: Milepost, execute: Execute
+) -> None:
+    """At once, for who has had two events a day in the last week and has used up most of them."""
+    await landed(slots=2, max_slots=9, fields=[])
+    await issue(client, "e1")
+    await execute(
+        "INSERT INTO links SELECT (jsonb_populate_record(l, jsonb_build_object("
+        "'id', gen_random_uuid(), 'event_id', 'old-' || n, 'distribution_id', NULL,"
+        "'state', 'issued', 'url', 'https://x.test/' || n, 'lookup_id', 'CGC_' || n,"
+        "'finished_at', now(), 'slot_id', NULL, 'contact_key', NULL))).*"
+        " FROM links AS l CROSS JOIN generate_series(1, 13) AS n WHERE l.event_id = 'e1'"
+    )
+    counts = await milepost.replenish.run_once()
+    assert (2, 2) == (counts.planned, counts.ready)  # she holds 1, and 2 are to come: 4
     assert 0 == (await milepost.replenish.run_once()).planned
 
 

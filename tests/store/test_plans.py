@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from asyncio import gather
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
+from datetime import timedelta
 from typing import Any, ClassVar, Self
 
 import psycopg
@@ -31,8 +33,12 @@ PATH = {
     *("claim_lock", "claim", "hand_over", "find_many", "settle", "registrants_contacts"),
     *("find", "due", "look", "click", "budget_lock", "budget_grant", "budget_give_back"),
     *("late_data_claim", "late_data_settle"),
+    *("pool_standing", "pool_demand", "pool_full", "pool_plan", "pool_claim", "pool_age"),
 }
-"""The statements of the path, by their files: none may be missing from what is explained."""
+"""The statements of the path, by their files: none may be missing from what is explained.
+
+Those of pools are among them: every few seconds they look at the newest links.
+"""
 
 PREPARED = """
 SELECT statement, format('EXPLAIN (FORMAT JSON) EXECUTE %I', name)
@@ -203,6 +209,9 @@ TERMS = Terms(limits={BRAND: 3_000}, shares={Purpose.DIRECT: 1.0}, patient=froze
 async def walk_the_path(store: Store) -> None:
     """Use every verb that an event, its job or its reader may meet, for one and for a hundred."""
     links = store.links
+    await store.pools.plan("landed", "abcdefgh", lead=timedelta(days=50))
+    await store.pools.claim(1)
+    await store.pools.age()
     for name, many in (("one", 1), ("more", 100)):
         # Of people that the ledger knows: a claim meets their earlier links.
         events = [event(f"{name}-{n}", f"r{REGISTRANTS - 2 - 7 * n}") for n in range(many)]
@@ -245,9 +254,11 @@ async def walk_the_path(store: Store) -> None:
 async def test_no_statement_of_the_path_scans_a_big_table(store: Store) -> None:
     """Neither as it is planned for the values at hand nor, once it is prepared, for any values."""
     pools = (store.connections.path, store.connections.readers)
-    for pool in pools:
-        async with pool() as connection:
-            connection.cursor_factory = Recording
+    async with AsyncExitStack() as held:
+        for pool, size in zip(pools, (6, 2), strict=True):  # all that there may be
+            for _ in range(size):
+                connection = await held.enter_async_context(pool())
+                connection.cursor_factory = Recording
     await walk_the_path(store)
     explained = []
     for pool in pools:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from asyncio import gather
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 
 import msgspec
 import pytest
 from sqlalchemy.exc import IntegrityError
-from tests.store.conftest import SURVEY, Register, Sql, event, issued, later
+from tests.store.conftest import SUCCESSOR, SURVEY, Register, Sql, event, issued, later
 
-from milepost.model import MilestoneDefinition, Purpose
+from milepost.model import Demand, MilestoneDefinition, Purpose
 from milepost.store import Store
+from milepost.store.canaries import Canary
 from milepost.store.pools import NEWEST_LINKS, Making, PoolStore, TakenOver
 
 MOVES: dict[str, Callable[[PoolStore, Making], Awaitable[object]]] = {
@@ -121,3 +124,106 @@ async def test_who_waits_for_a_place_is_seen_behind_any_number_of_events(
     again = await store.links.claim(event("e2"), purpose=Purpose.DRAIN)
     await store.links.settle(issued(again))
     assert 1 == await store.pools.plan("landed", "abcdefgh")
+
+
+async def test_demand_counts_what_a_person_holds_and_asks_for(
+    store: Store, register: Register, sql: Sql
+) -> None:
+    """Live links, events that wait for a place, and those of the last week; nobody else's."""
+    await register(lanes=["direct", "deferred"], slots=3, max_slots=3)
+    await register("other", lanes=["direct", "deferred"], slots=3)
+    for number in range(3):
+        await store.links.settle(issued(await store.links.claim(event(f"e{number}"))))
+    await store.links.claim(event("waits"))
+    await store.links.claim(event("elsewhere", milestone="other"))
+    await store.links.settle(issued(await store.links.claim(event("b1", "ben"))))
+    assert [Demand(4, 4), Demand(1, 1)] == await store.pools.demand("landed")
+    sql("UPDATE links SET finished_at = now() WHERE event_id = 'e0'")
+    sql("UPDATE links SET expires_at = now() WHERE event_id = 'e1'")
+    sql("UPDATE links SET created_at = now() - interval '8 days' WHERE event_id = 'e2'")
+    assert Demand(2, 3) in await store.pools.demand("landed")
+
+
+async def test_the_next_distribution_of_a_slot_is_planned_once(
+    store: Store, register: Register, sql: Sql
+) -> None:
+    """However many look at the same time, and not while one is in the making."""
+    await register(slots=2, max_slots=2)
+    assert 0 == await store.pools.plan("landed", "abcdefgh", lead=timedelta(days=45))
+    lead = timedelta(days=46)
+    planned = await gather(*(store.pools.plan("landed", "abcdefgh", lead=lead) for _ in range(4)))
+    assert 2 == sum(planned)
+    generations = sql("SELECT generation, description FROM distributions ORDER BY id")
+    assert [1, 1, 2, 2] == [row["generation"] for row in generations]
+    assert generations[2]["description"].endswith(" 1 g2")
+
+
+async def test_a_successor_is_not_calibrated_on_a_list_with_people_in_it(
+    store: Store, register: Register, sql: Sql
+) -> None:
+    """Whether one has taken links there, or members were put there ahead of events."""
+    await landed(store)
+    (making,) = await store.pools.claim(1)
+    assert (False, None) == (making.is_filled, making.inherited)
+    making = await store.pools.note_list(making, "CG_1")
+    making = await store.pools.note_probe(making, "CID_1", "CGC_1")
+    sql(
+        "INSERT INTO memberships SELECT r.id, %s, dedup_key, 'CID_2', 'CGC_2' FROM registrants AS r"
+        " WHERE ref = 'ann'",
+        making.slot_id,
+    )
+    sql("UPDATE distributions SET lease_until = NULL")
+    (making,) = await store.pools.claim(1)
+    assert (True, None) == (making.is_filled, making.inherited)
+    sql("DELETE FROM memberships")
+    await register(slots=1)
+    await store.pools.plan("landed", "abcdefgh", lead=timedelta(days=50))
+    (making,) = await store.pools.claim(1)
+    assert (True, "t", 2) == (making.is_filled, making.inherited, making.generation)
+    making = await store.pools.leave_list(making, "gone")
+    assert (False, None, None) == (making.is_filled, making.inherited, making.list_id)
+    await store.pools.note_list(making, "CG_2")
+    sql("UPDATE distributions SET lease_until = NULL")
+    (making,) = await store.pools.claim(1)
+    assert (False, None, "CG_2") == (making.is_filled, making.inherited, making.list_id)
+
+
+async def test_a_canary_is_made_by_one_and_good_for_all(store: Store, sql: Sql) -> None:
+    """One claim at a time; then whoever needs none newer gets its link, and others another."""
+    await landed(store)
+    began = await store.runs.now()
+    first, second = [await store.canaries.take(SURVEY, "abcdefgh", since=began) for _ in range(2)]
+    assert isinstance(first, Making)
+    assert (None, None) == (first.milestone, second)
+    assert [] == [each.id for each in await store.pools.claim(9) if each.milestone is None]
+    making = await store.pools.note_list(first, "CG_c")
+    making = await store.pools.note_probe(making, "CID_c", "CGC_c")
+    making = await store.pools.note_distribution(making, "EMD_c")
+    await store.pools.ready(making, "t{}")
+    for _ in range(2):
+        found = await store.canaries.take(SURVEY, "abcdefgh", since=began)
+        assert isinstance(found, Canary)
+        assert ("t{}", "CGC_c") == (found.template, found.probe_lookup_id)
+    assert {} == await store.canaries.old(SURVEY)
+    fresh = await store.canaries.take(SURVEY, "abcdefgh", since=await store.runs.now())
+    assert isinstance(fresh, Making)
+    assert ("CG_c", 2, frozenset({"EMD_c"})) == (fresh.list_id, fresh.generation, fresh.known)
+    await store.pools.note_distribution(fresh, "EMD_d")
+    await store.pools.stop(fresh, "unlike")
+    assert {first.id: "EMD_c"} == await store.canaries.old(SURVEY)
+    assert 1 == len(sql("SELECT id FROM slots WHERE milestone IS NULL"))
+
+
+async def test_learning_changes_what_is_in_use_and_nothing_else(
+    store: Store, register: Register, sql: Sql
+) -> None:
+    """What drains builds the links of those in doubt; what is retired builds none."""
+    await register(slots=2)
+    sql(SUCCESSOR)
+    sql("UPDATE distributions SET state = 'draining' WHERE slot_id = 1 AND generation = 1")
+    sql("UPDATE distributions SET state = 'retired' WHERE slot_id = 2")
+    learnt = await store.canaries.learnt(SURVEY)
+    assert {"EMD_1", "EMD_second"} == {each.distribution_id for each in learnt}
+    await store.canaries.learn({each.id: "anew" for each in learnt})
+    templates = sql("SELECT template FROM distributions ORDER BY id")
+    assert ["anew", "t", "anew"] == [row["template"] for row in templates]

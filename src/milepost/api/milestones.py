@@ -1,4 +1,4 @@
-"""Milestones: admins register surveys, pause them, and look at their pools."""
+"""Milestones: admins register surveys, pause and resume them, and look at their pools."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from litestar.params import FromPath, JSONBody
 from msgspec import Struct
 
 from milepost import policy
-from milepost.api.access import needs
+from milepost.api.access import caller_of, needs
 from milepost.api.problems import documented
-from milepost.api.requests import MAX_BODY_BYTES, checked
+from milepost.api.requests import MAX_BODY_BYTES, StrictRequest, checked
 from milepost.errors import InvalidRequest, UnknownMilestone
-from milepost.model import Capabilities, Caution, Key, Milestone, MilestoneDefinition, Scope
+from milepost.jobs.canary import LEARN
+from milepost.model import Capabilities, Caution, Key, Milestone, MilestoneDefinition, Scope, Stop
 from milepost.store import Store
 from milepost.store.pools import PoolEntry
 
@@ -27,6 +28,10 @@ class MilestoneView(MilestoneDefinition, frozen=True, kw_only=True):
 
     key: str
     state: Literal["active", "paused"]
+    """A person's word."""
+    stopped: Stop | None
+    """Why it gives no personal links although it is active: the platform's have changed. The two
+    URLs are for admins."""
     created_at: datetime
     updated_at: datetime
     cautions: list[Caution]
@@ -44,6 +49,9 @@ class Pool(Struct, frozen=True, kw_only=True):
 
     milestone: str
     survey_id: str
+    headroom_days: float | None
+    """For so many days it can go on giving links at the present pace, if nothing were made for it.
+    None: there is no pool."""
     ready: int
     """Distributions that take links now."""
     distributions: list[PoolEntry]
@@ -74,18 +82,22 @@ def router(store: Store) -> Router:
         policy.check_account(data, account, earlier.definition if earlier else None)
         milestone, is_new = await store.milestones.put(key, data)
         status = HTTPStatus.CREATED if is_new else HTTPStatus.OK
-        return Response(view(milestone, account), status_code=status)
+        return Response(view(milestone, account, in_full=True), status_code=status)
 
     @get("/{key:str}", opt=needs(Scope.READ), responses=documented(404))
-    async def read(key: FromPath[str]) -> MilestoneView:
+    async def read(request: StrictRequest, key: FromPath[str]) -> MilestoneView:
         """Look at one milestone."""
-        return view(await _known(store, key), await store.capabilities.all())
+        in_full = caller_of(request).may(Scope.ADMIN)
+        return view(await _known(store, key), await store.capabilities.all(), in_full=in_full)
 
     @get("/", opt=needs(Scope.READ), responses=documented())
-    async def every() -> Milestones:
+    async def every(request: StrictRequest) -> Milestones:
         """Look at all milestones."""
         account = await store.capabilities.all()
-        return Milestones([view(one, account) for one in await store.milestones.all()])
+        in_full = caller_of(request).may(Scope.ADMIN)
+        return Milestones(
+            [view(one, account, in_full=in_full) for one in await store.milestones.all()]
+        )
 
     @post(
         "/{key:str}/pause",
@@ -97,7 +109,7 @@ def router(store: Store) -> Router:
         """Stop taking events; those seen before are answered as ever."""
         await _known(store, key)
         milestone = await store.milestones.pause(key, paused=True)
-        return view(milestone, await store.capabilities.all())
+        return view(milestone, await store.capabilities.all(), in_full=True)
 
     @post(
         "/{key:str}/resume",
@@ -105,11 +117,18 @@ def router(store: Store) -> Router:
         status_code=HTTPStatus.OK,
         responses=documented(404),
     )
-    async def resume(key: FromPath[str]) -> MilestoneView:
-        """Take events again."""
+    async def resume(request: StrictRequest, key: FromPath[str]) -> MilestoneView:
+        """Take events again.
+
+        One that is stopped gives personal links again when job `canary`, which is asked for by
+        this, has learnt how the platform's links look now.
+        """
         await _known(store, key)
         milestone = await store.milestones.pause(key, paused=False)
-        return view(milestone, await store.capabilities.all())
+        if milestone.stop is not None:
+            caller = caller_of(request).name
+            await store.runs.ask("canary", asked_by=caller, options={LEARN: key})
+        return view(milestone, await store.capabilities.all(), in_full=True)
 
     @get("/{key:str}/pool", opt=needs(Scope.READ), responses=documented(404))
     async def pool(key: FromPath[str]) -> Pool:
@@ -117,10 +136,12 @@ def router(store: Store) -> Router:
         milestone = await _known(store, key)
         survey_id = milestone.definition.survey_id
         entries = await store.pools.entries(key, survey_id)
+        standing = await store.pools.standing(key)
         return Pool(
             milestone=key,
             survey_id=survey_id,
-            ready=sum(entry.state == "ready" for entry in entries),
+            headroom_days=policy.headroom_days(standing, await store.pools.demand(key)),
+            ready=sum(entry.takes_links(standing.now) for entry in entries),
             distributions=list(entries),
         )
 
@@ -131,12 +152,16 @@ def router(store: Store) -> Router:
     )
 
 
-def view(milestone: Milestone, account: Capabilities) -> MilestoneView:
-    """A milestone as the API shows it, on this account."""
+def view(milestone: Milestone, account: Capabilities, *, in_full: bool) -> MilestoneView:
+    """A milestone as the API shows it, on this account; in full with what is for admins."""
+    stop = milestone.stop
+    if stop is not None and not in_full:
+        stop = msgspec.structs.replace(stop, expected=None, found=None)
     return MilestoneView(
         **msgspec.structs.asdict(milestone.definition),
         key=milestone.key,
         state=milestone.state,
+        stopped=stop,
         created_at=milestone.created_at,
         updated_at=milestone.updated_at,
         cautions=policy.cautions(milestone.definition, account),

@@ -500,6 +500,14 @@ def _pool(milestone: Milestone, ledger: _Ledger, failed: AbstractSet[str]) -> Fi
         wanted += "; every registrant joins the first of them"
     ready = pool.ready if pool else 0
     found = f"{ready} of {wanted}"
+    if milestone.stop is not None:
+        return Finding(
+            what=what,
+            verdict="fail",
+            found=f"it gives no links: {milestone.stop.because}",
+            fix=f"See GET /v1/milestones/{milestone.key} for the two links, then POST …/resume to "
+            "build links as the platform does now.",
+        )
     if pool and pool.stopped:
         return Finding(
             what=what,
@@ -525,7 +533,9 @@ def _pool(milestone: Milestone, ledger: _Ledger, failed: AbstractSet[str]) -> Fi
 
 
 def _lists(milestones: Sequence[Milestone]) -> list[Finding]:
-    most = sum(milestone.definition.max_slots for milestone in milestones) + 1
+    # One more for each survey's canary, and the home list.
+    surveys = {milestone.definition.survey_id for milestone in milestones}
+    most = sum(milestone.definition.max_slots for milestone in milestones) + len(surveys) + 1
     if most <= MOST_LISTS:
         return []
     return [

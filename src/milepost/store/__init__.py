@@ -10,6 +10,7 @@ from typing import Self
 
 from milepost.model import Deployment
 from milepost.store.budget import BudgetStore
+from milepost.store.canaries import CanaryStore
 from milepost.store.capabilities import CapabilityStore
 from milepost.store.census import Census
 from milepost.store.connections import Connections
@@ -33,6 +34,7 @@ class Store:
     def __init__(self, connections: Connections, deployment: Deployment, public_url: str) -> None:
         self.connections = connections
         self.budget = BudgetStore(connections)
+        self.canaries = CanaryStore(connections)
         self.capabilities = CapabilityStore(connections)
         self.census = Census(connections)
         self.deployment = DeploymentStore(connections)

@@ -83,14 +83,16 @@ class People(Struct, frozen=True, kw_only=True):
 
 
 class Pool(Struct, frozen=True, kw_only=True):
-    """What a milestone has at the platform for its present survey, in distributions."""
+    """What a milestone has at the platform for its present survey, in slots."""
 
     milestone: str
     ready: int
+    """A distribution on them takes links."""
     making: int
     stopped: int
+    """The newest distribution on them is not trusted."""
     unlisted: int
-    """Of those in the making: the platform does not list their probe's link yet."""
+    """Of those in the making: the platform does not list our probe's link yet."""
     stopped_because: str | None
     last_error: str | None
     """What went wrong; that a link is not listed yet is not."""
@@ -150,17 +152,34 @@ class Census:
         """
         slots, distributions, milestones = tables.slots, tables.distributions, tables.milestones
         state, error = distributions.c.state, distributions.c.last_error
+        newest = func.max(distributions.c.generation).over(partition_by=distributions.c.slot_id)
+        each = (
+            select(
+                distributions.c.slot_id,
+                state,
+                distributions.c.stopped_because,
+                case((state.in_(("making", "ready")), error)).label("error"),
+                and_(state == "ready", distributions.c.takes_until > func.milepost_now()).label(
+                    "is_ready"
+                ),
+                and_(state == "stopped", distributions.c.generation == newest).label("is_stopped"),
+            )
+        ).subquery()
         query = (
             select(
                 slots.c.milestone,
-                _count(state == "ready").label("ready"),
-                _count(state == "making").label("making"),
-                _count(state == "stopped").label("stopped"),
-                _count(and_(state == "making", error == NOT_LISTED)).label("unlisted"),
-                func.max(distributions.c.stopped_because).label("stopped_because"),
-                func.max(case((error != NOT_LISTED, error))).label("last_error"),
+                _slots(each.c.slot_id, each.c.is_ready).label("ready"),
+                _slots(each.c.slot_id, each.c.state == "making").label("making"),
+                _slots(each.c.slot_id, each.c.is_stopped).label("stopped"),
+                _slots(
+                    each.c.slot_id, and_(each.c.state == "making", each.c.error == NOT_LISTED)
+                ).label("unlisted"),
+                func.max(case((each.c.is_stopped, each.c.stopped_because))).label(
+                    "stopped_because"
+                ),
+                func.max(case((each.c.error != NOT_LISTED, each.c.error))).label("last_error"),
             )
-            .join(distributions, distributions.c.slot_id == slots.c.id)
+            .join(each, each.c.slot_id == slots.c.id)
             .join(
                 milestones,
                 and_(
@@ -199,3 +218,7 @@ class Census:
 
 def _count(condition: ColumnElement[bool]) -> ColumnElement[int]:
     return func.count(case((condition, 1)))
+
+
+def _slots(slot: ColumnElement[int], condition: ColumnElement[bool]) -> ColumnElement[int]:
+    return func.count(func.distinct(case((condition, slot))))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -12,7 +13,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from milepost.errors import UnknownMilestone
-from milepost.model import Cooldown, Milestone, MilestoneDefinition
+from milepost.model import Cooldown, Milestone, MilestoneDefinition, Stop
 from milepost.store import tables
 from milepost.store.connections import Connections
 
@@ -26,7 +27,7 @@ class MilestoneStore:
     async def put(self, key: str, definition: MilestoneDefinition) -> tuple[Milestone, bool]:
         """Define a milestone or replace its definition; the flag says whether it is the first.
 
-        A paused milestone stays paused.
+        A paused milestone stays paused, and a stopped one stopped.
         """
         async with self._connections.transaction() as connection:
             return await _put(connection, key, definition)
@@ -68,7 +69,7 @@ class MilestoneStore:
             return [_milestone(row) for row in result.mappings()]
 
     async def pause(self, key: str, *, paused: bool) -> Milestone:
-        """Pause or resume a milestone.
+        """Pause or resume a milestone. One that is stopped stays so.
 
         Raises:
             UnknownMilestone: there is none.
@@ -86,6 +87,62 @@ class MilestoneStore:
             raise UnknownMilestone(key)
         return _milestone(row)
 
+    async def stop(
+        self, key: str, because: str, *, expected: str | None = None, found: str | None = None
+    ) -> None:
+        """Give no more personal links of a milestone: they would be wrong ones.
+
+        Of one that is stopped already it is said anew why.
+
+        Args:
+            key: of the milestone.
+            because: a sentence without URLs.
+            expected: the URL that is built here.
+            found: the one that the platform gives in its place.
+        """
+        milestones = tables.milestones
+        async with self._connections.transaction() as connection:
+            await connection.execute(
+                update(milestones)
+                .where(milestones.c.key == key)
+                .values(
+                    stopped_at=func.coalesce(milestones.c.stopped_at, func.milepost_now()),
+                    stopped_because=because,
+                    stopped_expected=expected,
+                    stopped_found=found,
+                )
+            )
+
+    async def trust(self, key: str, at: datetime) -> bool:
+        """The links of a milestone have been found right: a stop from before that is over.
+
+        Args:
+            key: of the milestone.
+            at: when they were looked at.
+
+        Returns:
+            Whether it was stopped.
+        """
+        milestones = tables.milestones
+        was_stopped = milestones.c.stopped_at.is_not(None)
+        async with self._connections.transaction() as connection:
+            ended = await connection.execute(
+                update(milestones)
+                .where(milestones.c.key == key, was_stopped, milestones.c.stopped_at <= at)
+                .values(
+                    stopped_at=None,
+                    stopped_because=None,
+                    stopped_expected=None,
+                    stopped_found=None,
+                )
+            )
+            await connection.execute(
+                update(milestones)
+                .where(milestones.c.key == key, milestones.c.stopped_at.is_(None))
+                .values(trusted_at=at)
+            )
+        return bool(ended.rowcount)
+
 
 async def _put(
     connection: AsyncConnection, key: str, definition: MilestoneDefinition
@@ -100,7 +157,22 @@ async def _put(
         .returning(milestones, literal_column("xmax = 0").label("is_first"))
     )
     row = result.mappings().one()
+    if not row["is_first"]:
+        await _shorten(connection, key, definition.min_link_days)
     return _milestone(row), row["is_first"]
+
+
+async def _shorten(connection: AsyncConnection, key: str, min_link_days: int) -> None:
+    """Let what is made already take links for as long as those live that are wanted now."""
+    slots, distributions = tables.slots, tables.distributions
+    await connection.execute(
+        update(distributions)
+        .where(
+            distributions.c.slot_id.in_(select(slots.c.id).where(slots.c.milestone == key)),
+            distributions.c.state.in_(("making", "ready")),
+        )
+        .values(takes_until=distributions.c.expires_at - timedelta(days=min_link_days))
+    )
 
 
 def _columns(key: str, definition: MilestoneDefinition) -> dict[str, Any]:
@@ -130,6 +202,14 @@ def _milestone(row: RowMapping) -> Milestone:
         key=row["key"],
         definition=msgspec.convert(known, MilestoneDefinition),
         state=row["state"],
+        stop=Stop(
+            at=row["stopped_at"],
+            because=row["stopped_because"],
+            expected=row["stopped_expected"],
+            found=row["stopped_found"],
+        )
+        if row["stopped_at"]
+        else None,
         created_at=row["created_at"],
         updated_at=row["updated_at"],
     )

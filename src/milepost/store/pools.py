@@ -3,43 +3,67 @@
 A distribution moves through these states; only `ready` takes new links::
 
     making ──▶ ready ──▶ draining ──▶ retired
-       └──────▶ stopped                 calibration found a link format that it does not trust
+       │                    takes no more links, and those that it has are alive
+       └─────▶ stopped    the platform's links are not such as may be built
 
-Making one takes several calls to the platform. Each id is written down before the next call, under
-a lease whose attempt number fences it: whoever takes a half-made slot over goes on where it stood,
-and asks before it repeats a call whose outcome nobody knows.
+Those of a slot are its generations: each stands on the slot's list, and the next one is made before
+the last one takes no more links. Making one takes several calls to the platform. Each id is written
+down before the next call, under a lease whose attempt number fences it: whoever takes a half-made
+one over goes on where it stood, and asks before it repeats a call whose outcome nobody knows.
+
+A slot without a milestone is a survey's canary list: see `store/canaries.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final, Literal
+from uuid import UUID
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import func, select, update
+from sqlalchemy import ColumnElement, and_, delete, func, or_, select, update
 
-from milepost.errors import MilepostError
+from milepost import policy
+from milepost.errors import MilepostError, UnknownMilestone
+from milepost.model import Demand, PoolStanding
 from milepost.store import tables
-from milepost.store.connections import Connections, plain, statement
+from milepost.store.connections import Connections, Row, plain, statement
 
 LEASE_SECONDS: Final = 120
 """How long a distribution is one worker's to make: its five calls and their looks, each of 10 s."""
 
 NEWEST_LINKS: Final = 5_000
-"""How many links are looked at for one in the highest slot: more than come between two looks of
-`replenish` at 3,000 events a minute, and some 10 ms to read. Who waits for a place is found among
-any number."""
+"""How many links are looked at for one in the highest slot, and for the people who need most: more
+than come between two looks of `replenish` at 3,000 events a minute, and some 10 ms to read. Who
+waits for a place is found among any number."""
 
-PAUSE_SECONDS: Final = 5
-"""After an error the distribution is left alone for so long: a run ends instead of insisting."""
+BUSIEST: Final = 100
+"""Of how many people it is counted what they hold: those with a link in a high slot come first."""
+
+MOST_LINKS: Final = 1_000
+"""How many links of one person are looked at; twice the slots that a pool can have."""
 
 NOT_LISTED: Final = "the platform does not list the probe's link yet"
 """Why a distribution is not ready although nothing has failed: lists have been seen to lag."""
 
+PAGE: Final = 10_000
+"""Rows that are counted or forgotten in one transaction, where there may be millions."""
+
+_NO_LIST: Final = {
+    "list_id": None,
+    "list_at": None,
+    "probe_contact_id": None,
+    "probe_lookup_id": None,
+}
+
+_STANDING: Final = statement("pool_standing")
+_DEMAND: Final = statement("pool_demand")
+_FULL: Final = statement("pool_full")
 _PLAN: Final = statement("pool_plan")
 _CLAIM: Final = statement("pool_claim")
+_AGE: Final = statement("pool_age")
 
 
 class Making(Struct, frozen=True, kw_only=True):
@@ -49,7 +73,8 @@ class Making(Struct, frozen=True, kw_only=True):
     slot_id: int
     attempt: int
     generation: int
-    milestone: str
+    milestone: str | None
+    """None: it is a canary."""
     survey_id: str
     number: int
     list_name: str
@@ -59,6 +84,31 @@ class Making(Struct, frozen=True, kw_only=True):
     description: str
     distribution_id: str | None
     expires_at: datetime
+    made_at: datetime | None
+    """When the platform had made it."""
+    is_filled: bool
+    """Others than our probe are in the list, or may be: its links must not be listed."""
+    inherited: str | None
+    """The template of the distribution on the same list that is in use."""
+    known: frozenset[str]
+    """The platform's ids of all distributions of the slot that were written down."""
+
+    @property
+    def name(self) -> str:
+        """What it is called in logs and errors."""
+        if self.milestone is None:
+            return f"the canary of {self.survey_id}"
+        return f"slot {self.number} of {self.milestone}"
+
+
+class Belonging(Struct, frozen=True, kw_only=True):
+    """A mailing list that is ours, or is to be."""
+
+    id: int
+    """Of the slot."""
+    survey_id: str
+    list_name: str
+    list_id: str | None
 
 
 class TakenOver(MilepostError):
@@ -80,8 +130,11 @@ class PoolEntry(Struct, frozen=True, kw_only=True):
     takes_until: datetime | None
     expires_at: datetime | None
     calibrated_at: datetime | None
-    links: int
-    """Links made on it so far, in flight ones included."""
+    """When its template was learnt."""
+
+    def takes_links(self, now: datetime) -> bool:
+        """Whether it does, at a moment of the database's clock."""
+        return self.state == "ready" and self.takes_until is not None and self.takes_until > now
 
 
 class PoolStore:
@@ -93,35 +146,119 @@ class PoolStore:
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
 
-    async def plan(self, milestone: str, deployment: str) -> int:
-        """Write down the slots that a milestone lacks; returns how many.
+    async def standing(self, milestone: str) -> PoolStanding:
+        """How a milestone's slots stand.
 
-        It lacks those that it starts with, and one above the highest that somebody has a live link
-        in, until it has `max_slots`: a person who holds a link in every slot has no place for the
-        next event. Links in the highest slot are looked for among the newest `NEWEST_LINKS`, those
-        that wait for a place among all.
+        Raises:
+            UnknownMilestone: there is none.
         """
         async with self._connections.path() as connection:
-            cursor = await connection.execute(
-                _PLAN, {"milestone": milestone, "deployment": deployment, "newest": NEWEST_LINKS}
-            )
+            cursor = await connection.execute(_STANDING, {"milestone": milestone})
+            row = await cursor.fetchone()
+        if row is None:
+            raise UnknownMilestone(milestone)
+        return msgspec.convert(row, PoolStanding)
+
+    async def demand(self, milestone: str) -> list[Demand]:
+        """What the people need who need most of a milestone's places.
+
+        They are looked for among those with the milestone's newest `NEWEST_LINKS`.
+        """
+        given = {
+            "milestone": milestone,
+            "newest": NEWEST_LINKS,
+            "people": BUSIEST,
+            "links": MOST_LINKS,
+            "recent": policy.RECENT_DAYS,
+        }
+        async with self._connections.path() as connection:
+            cursor = await connection.execute(_DEMAND, given)
+            return [msgspec.convert(row, Demand) for row in await cursor.fetchall()]
+
+    async def plan(
+        self,
+        milestone: str,
+        deployment: str,
+        *,
+        lead: timedelta = timedelta(0),
+        making: timedelta = timedelta(0),
+    ) -> int:
+        """Write down the distributions that a milestone lacks; returns how many.
+
+        It lacks slots (`policy.slots_wanted`), each with its first distribution, and further ones
+        on the lists of those that it has (`policy.needs_successor`). For one that is paused or
+        stopped nothing is made.
+
+        Args:
+            milestone: its key.
+            deployment: the deployment's id: every name at the platform carries it.
+            lead: how long distributions that take links must go on doing so.
+            making: how long making a slot takes.
+        """
+        pool = await self.standing(milestone)
+        if not pool.is_tended:
+            return 0
+        wanted = policy.slots_wanted(
+            pool, await self.demand(milestone), making, is_full=await self._is_full(milestone, pool)
+        )
+        renewed = [slot for slot in pool.slots if policy.needs_successor(slot, pool.now, lead)]
+        if wanted == len(pool.slots) and not renewed:
+            return 0
+        given = {
+            "milestone": milestone,
+            "survey": pool.survey_id,
+            "deployment": deployment,
+            "slots": wanted,
+            "renewed": [slot.slot_id for slot in renewed],
+            "generations": [slot.generation + 1 for slot in renewed],
+        }
+        async with self._connections.path() as connection:
+            cursor = await connection.execute(_PLAN, given)
             return cursor.rowcount
 
-    async def claim(self, limit: int) -> list[Making]:
-        """Claim distributions that are to be made, of whatever milestone."""
+    async def _is_full(self, milestone: str, pool: PoolStanding) -> bool:
+        top = policy.highest(pool)
+        if top is None or top.ready_at is None:
+            return False
+        given = {
+            "milestone": milestone,
+            "survey": pool.survey_id,
+            "slot": top.slot_id,
+            "ready_at": top.ready_at,
+            "newest": NEWEST_LINKS,
+        }
         async with self._connections.path() as connection:
-            cursor = await connection.execute(_CLAIM, {"limit": limit, "lease": LEASE_SECONDS})
+            row = await (await connection.execute(_FULL, given)).fetchone()
+        return bool(row and row["is_full"])
+
+    async def age(self) -> Mapping[str, int]:
+        """Move distributions on as time goes by; returns how many came into which state."""
+        async with self._connections.path() as connection:
+            rows = await (await connection.execute(_AGE)).fetchall()
+        states = [row["state"] for row in rows]
+        return {state: states.count(state) for state in ("draining", "retired")}
+
+    async def claim(self, limit: int, *, without: Collection[int] = ()) -> list[Making]:
+        """Claim distributions that are to be made, of whatever milestone, but for some."""
+        given = {"limit": limit, "lease": LEASE_SECONDS, "without": list(without)}
+        async with self._connections.path() as connection:
+            cursor = await connection.execute(_CLAIM, given)
             return [msgspec.convert(row, Making) for row in await cursor.fetchall()]
 
     async def unfinished(self) -> int:
-        """How many distributions of the milestones' present surveys are in the making."""
+        """How many distributions are in the making, of milestones that are tended."""
         slots, distributions, milestones = tables.slots, tables.distributions, tables.milestones
         query = (
             select(func.count())
             .select_from(distributions)
             .join(slots, slots.c.id == distributions.c.slot_id)
             .join(milestones, milestones.c.key == slots.c.milestone)
-            .where(distributions.c.state == "making", slots.c.survey_id == milestones.c.survey_id)
+            .where(
+                distributions.c.state == "making",
+                slots.c.survey_id == milestones.c.survey_id,
+                milestones.c.state == "active",
+                milestones.c.stopped_at.is_(None),
+            )
         )
         async with self._connections.transaction() as connection:
             count: int = await connection.scalar(query) or 0
@@ -129,7 +266,7 @@ class PoolStore:
 
     async def note_list(self, making: Making, list_id: str) -> Making:
         """The slot's mailing list is there."""
-        await self._slot(making, list_id=list_id)
+        await self._slot(making, list_id=list_id, list_at=func.milepost_now())
         return msgspec.structs.replace(making, list_id=list_id)
 
     async def note_probe(self, making: Making, contact_id: str, lookup_id: str) -> Making:
@@ -140,9 +277,13 @@ class PoolStore:
         )
 
     async def note_distribution(self, making: Making, distribution_id: str) -> Making:
-        """The distribution is there; its links are still to be calibrated."""
-        await self._distribution(making, distribution_id=distribution_id)
-        return msgspec.structs.replace(making, distribution_id=distribution_id)
+        """The distribution is there; that its links may be built is still to be seen."""
+        noted = await self._distribution(
+            making, distribution_id=distribution_id, made_at=func.milepost_now()
+        )
+        return msgspec.structs.replace(
+            making, distribution_id=distribution_id, made_at=noted["made_at"]
+        )
 
     async def ready(self, making: Making, template: str) -> None:
         """The distribution is calibrated and takes links from now on."""
@@ -159,13 +300,33 @@ class PoolStore:
         """The distribution must not take links, and why."""
         await self._distribution(making, state="stopped", stopped_because=because, lease_until=None)
 
-    async def release(self, making: Making, error: str, pause: float = PAUSE_SECONDS) -> None:
+    async def release(
+        self, making: Making, error: str, pause: timedelta = policy.FIRST_PAUSE
+    ) -> None:
         """Give the claim back after an error: a later run goes on from what is there.
 
-        For `pause` seconds it is left alone.
+        Until the pause is over it is left alone.
         """
-        pause_until = func.milepost_now() + timedelta(seconds=pause)
-        await self._distribution(making, last_error=error, lease_until=pause_until)
+        await self._distribution(making, last_error=error, lease_until=func.milepost_now() + pause)
+
+    async def leave_list(self, making: Making, because: str) -> Making:
+        """The slot's list is gone: what stands on it ends, and the slot is to get another list."""
+        slots, distributions = tables.slots, tables.distributions
+        await self._forget_members(making.slot_id)
+        async with self._connections.transaction() as connection:
+            left = await connection.execute(update(slots).where(*_held(making)).values(**_NO_LIST))
+            if left.rowcount == 0:
+                raise _taken_over(making)
+            await connection.execute(
+                update(distributions)
+                .where(
+                    distributions.c.slot_id == making.slot_id,
+                    distributions.c.state.in_(("ready", "draining")),
+                )
+                .values(state="stopped", stopped_because=because)
+            )
+        nothing = {"list_id": None, "probe_contact_id": None, "probe_lookup_id": None}
+        return msgspec.structs.replace(making, **nothing, is_filled=False, inherited=None)
 
     async def rest(self, slot_id: int, seconds: float, error: str) -> None:
         """Give a slot no links for a while: the platform does not know its list any more."""
@@ -183,14 +344,9 @@ class PoolStore:
 
     async def entries(self, milestone: str, survey_id: str) -> Sequence[PoolEntry]:
         """The pool of a milestone's present survey, by slot and generation."""
-        slots, distributions, links = tables.slots, tables.distributions, tables.links
-        count = (
-            select(func.count())
-            .where(links.c.distribution_id == distributions.c.id)
-            .scalar_subquery()
-        )
+        slots, distributions = tables.slots, tables.distributions
         query = (
-            select(distributions, slots.c.list_id, slots.c.list_name, count.label("links"))
+            select(distributions, slots.c.list_id, slots.c.list_name)
             .add_columns(slots.c.number.label("slot"))
             .join(slots, slots.c.id == distributions.c.slot_id)
             .where(slots.c.milestone == milestone, slots.c.survey_id == survey_id)
@@ -200,19 +356,122 @@ class PoolStore:
             rows = (await connection.execute(query)).mappings()
             return [msgspec.convert(plain(row), PoolEntry) for row in rows]
 
-    async def _slot(self, making: Making, **values: object) -> None:
-        slots, distributions = tables.slots, tables.distributions
-        held = select(distributions.c.id).where(
-            distributions.c.id == making.id, distributions.c.attempt == making.attempt
+    # --- teardown -------------------------------------------------------------------------------
+
+    async def living(self, milestone: str, *, after: UUID | None = None) -> tuple[int, UUID | None]:
+        """How many of a milestone's next `PAGE` links somebody holds and has not used up.
+
+        Those that are alive, and those that are still to be made.
+
+        Returns:
+            The number, and the id of the page's last link; None: it was the last page.
+        """
+        links = tables.links
+        page = select(
+            links.c.id,
+            or_(
+                links.c.state.in_(("claimed", "waiting", "unknown")),
+                and_(
+                    links.c.state == "issued",
+                    links.c.reuses.is_(None),
+                    links.c.finished_at.is_(None),
+                    links.c.revoked_at.is_(None),
+                    links.c.expires_at > func.milepost_now(),
+                ),
+            ).label("is_alive"),
+        ).where(links.c.milestone == milestone)
+        if after is not None:
+            page = page.where(links.c.id > after)
+        async with self._connections.transaction() as connection:
+            rows = (await connection.execute(page.order_by(links.c.id).limit(PAGE))).all()
+        last = rows[-1].id if len(rows) == PAGE else None
+        return sum(row.is_alive for row in rows), last
+
+    async def belongings(self, milestone: str) -> list[Belonging]:
+        """The lists of a milestone's pool, those of surveys that it had before among them.
+
+        The canary lists of surveys that no other milestone has a pool for are the last.
+        """
+        slots = tables.slots
+        others = slots.alias("others")
+        surveys = select(slots.c.survey_id).where(slots.c.milestone == milestone)
+        shared = select(others.c.id).where(
+            others.c.survey_id == slots.c.survey_id,
+            others.c.milestone.is_not(None),
+            others.c.milestone != milestone,
+            others.c.list_id.is_not(None),
+        )
+        query = (
+            select(slots.c.id, slots.c.survey_id, slots.c.list_name, slots.c.list_id)
+            .where(
+                or_(
+                    slots.c.milestone == milestone,
+                    and_(
+                        slots.c.milestone.is_(None),
+                        slots.c.survey_id.in_(surveys),
+                        ~shared.exists(),
+                    ),
+                )
+            )
+            .order_by(slots.c.milestone.is_(None), slots.c.survey_id, slots.c.number)
         )
         async with self._connections.transaction() as connection:
+            rows = (await connection.execute(query)).mappings()
+            return [msgspec.convert(plain(row), Belonging) for row in rows]
+
+    async def end(self, slot_id: int) -> None:
+        """Give no more links on a slot, and let nobody go on making something for it."""
+        distributions = tables.distributions
+        async with self._connections.transaction() as connection:
+            await connection.execute(
+                update(distributions)
+                .where(
+                    distributions.c.slot_id == slot_id,
+                    distributions.c.state.in_(("making", "ready", "draining")),
+                )
+                .values(state="retired", lease_until=None)
+            )
+
+    async def forget_list(self, slot_id: int) -> None:
+        """The platform does not have a slot's list any more, nor what stood on it.
+
+        A canary list is forgotten as a whole: no link names it.
+        """
+        slots, distributions = tables.slots, tables.distributions
+        of_slot = and_(slots.c.id == slot_id, slots.c.milestone.is_(None))
+        await self._forget_members(slot_id)
+        async with self._connections.transaction() as connection:
+            await connection.execute(update(slots).where(slots.c.id == slot_id).values(**_NO_LIST))
+            canaries = select(slots.c.id).where(of_slot)
+            await connection.execute(
+                delete(distributions).where(distributions.c.slot_id.in_(canaries))
+            )
+            await connection.execute(delete(slots).where(of_slot))
+
+    async def _forget_members(self, slot_id: int) -> None:
+        """Forget who was in a slot's list ahead of events, page by page."""
+        members = tables.memberships
+        page = (
+            select(members.c.lookup_id)
+            .where(members.c.slot_id == slot_id)
+            .order_by(members.c.lookup_id)
+            .limit(PAGE)
+        )
+        forget = delete(members).where(members.c.slot_id == slot_id, members.c.lookup_id.in_(page))
+        forgotten = PAGE
+        while forgotten == PAGE:
+            async with self._connections.transaction() as connection:
+                forgotten = (await connection.execute(forget)).rowcount
+
+    async def _slot(self, making: Making, **values: object) -> None:
+        async with self._connections.transaction() as connection:
             changed = await connection.execute(
-                update(slots).where(slots.c.id == making.slot_id, held.exists()).values(**values)
+                update(tables.slots).where(*_held(making)).values(**values)
             )
         if changed.rowcount == 0:
-            raise TakenOver(f"slot {making.number} of {making.milestone} was taken over")
+            raise _taken_over(making)
 
-    async def _distribution(self, making: Making, **values: object) -> None:
+    async def _distribution(self, making: Making, **values: object) -> Row:
         distributions = tables.distributions
         async with self._connections.transaction() as connection:
             changed = await connection.execute(
@@ -223,6 +482,24 @@ class PoolStore:
                     distributions.c.state == "making",
                 )
                 .values(**values)
+                .returning(distributions)
             )
-        if changed.rowcount == 0:
-            raise TakenOver(f"slot {making.number} of {making.milestone} was taken over")
+            row = changed.mappings().one_or_none()
+        if row is None:
+            raise _taken_over(making)
+        return plain(row)
+
+
+def _held(making: Making) -> tuple[ColumnElement[bool], ...]:
+    """That the slot is a claim's, as long as nobody has taken it over."""
+    slots, distributions = tables.slots, tables.distributions
+    held = select(distributions.c.id).where(
+        distributions.c.id == making.id,
+        distributions.c.attempt == making.attempt,
+        distributions.c.state == "making",
+    )
+    return slots.c.id == making.slot_id, held.exists()
+
+
+def _taken_over(making: Making) -> TakenOver:
+    return TakenOver(f"{making.name} was taken over")

@@ -93,6 +93,9 @@ milestones = Table(
     Column("updated_at", Moment, nullable=False),
     Column("stopped_at", Moment),
     Column("stopped_because", Text),
+    Column("stopped_expected", Text),
+    Column("stopped_found", Text),
+    Column("trusted_at", Moment),
 )
 
 registrants = Table(
@@ -139,7 +142,7 @@ slots = Table(
     "slots",
     metadata,
     _row_id(),
-    Column("milestone", Word, ForeignKey("milestones.key"), nullable=False),
+    Column("milestone", Word, ForeignKey("milestones.key")),
     Column("survey_id", Text, nullable=False),
     Column("number", Integer, nullable=False),
     Column("list_name", Text, nullable=False),
@@ -148,7 +151,9 @@ slots = Table(
     Column("probe_lookup_id", Text),
     Column("rests_until", Moment),
     Column("created_at", Moment, nullable=False),
+    Column("list_at", Moment),
     UniqueConstraint("milestone", "survey_id", "number"),
+    Index("slots_one_canary", "survey_id", unique=True, postgresql_where=text("milestone IS NULL")),
 )
 
 distributions = Table(
@@ -169,6 +174,7 @@ distributions = Table(
     Column("takes_until", Moment),
     Column("calibrated_at", Moment),
     Column("created_at", Moment, nullable=False),
+    Column("made_at", Moment),
     UniqueConstraint("slot_id", "generation"),
     Index("distributions_in_the_making", "id", postgresql_where=text("state = 'making'")),
 )

@@ -10,7 +10,7 @@ Paths and bodies follow the platform's documentation where nothing else is said.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import parse_qs, quote, urlsplit
@@ -534,7 +534,7 @@ class Upstream:
         path = f"{_distribution(distribution_id)}/links?surveyId={path_id('SV', survey_id)}"
         return self._pages("distribution_links", "links", path, _LINKS)
 
-    async def history(self, distribution_id: str) -> AsyncIterator[HistoryEntry]:
+    async def history(self, distribution_id: str) -> AsyncGenerator[HistoryEntry, None]:
         """Iterate over what became of a distribution's links.
 
         A distribution without recipients has been answered with a refusal (observed); here it has

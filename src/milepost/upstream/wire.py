@@ -507,16 +507,30 @@ class _Recipients(Struct, frozen=True, rename="camel"):
     mailing_list_id: Text | None = None
 
 
-class Distribution(Struct, frozen=True):
+class _SurveyLink(Struct, frozen=True, rename="camel"):
+    expiration_date: Text | None = None
+
+
+class Distribution(Struct, frozen=True, kw_only=True):
     """A distribution of a survey, with the list that it stands on, if it stands on one."""
 
     distribution_id: DistributionId = field(name="id")
     _recipients: _Recipients = field(name="recipients")
+    _survey_link: _SurveyLink | None = field(default=None, name="surveyLink")
 
     @property
     def list_id(self) -> str | None:
         """The mailing list, `CG_…`; None for a batch's distribution."""
         return self._recipients.mailing_list_id
+
+    @property
+    def expires_at(self) -> datetime | None:
+        """When its links expire (documented); None where that is not said, or without a zone."""
+        try:
+            at = datetime.fromisoformat((self._survey_link or _SurveyLink()).expiration_date or "")
+        except ValueError:
+            return None
+        return at if at.tzinfo else None
 
 
 class DistributionStats(Struct, frozen=True):

@@ -1,0 +1,344 @@
+"""Job `canary`: whether the links that are built here are those of the platform.
+
+Their format is undocumented and has changed before, so that once a day, for each survey,
+
+1. a canary is made, a distribution that holds nobody but our probe, and the link that the platform
+   lists for it is held against the template of every distribution in use;
+2. the links that the platform's history tells of are held against those that were given out since
+   they were last found right, where history is known to tell of them.
+
+A milestone whose links differ is stopped: it gives no personal link until the platform has gone
+back, which the next canary sees, or until a person has resumed it. Then the canary's link is
+learnt: the templates of the survey's distributions are made anew after it. A form that is not known
+can never be learnt.
+
+The two URLs that differ are credentials. They stand in the run's findings and in the milestone, for
+admins; no log and no error has them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from contextlib import aclosing
+from datetime import datetime
+from typing import Final
+
+from msgspec import Struct
+
+from milepost.budget import for_purpose
+from milepost.jobs.provisioning import (
+    CanaryBusy,
+    Changed,
+    Distrusted,
+    NotListedYet,
+    Provisioning,
+    changed,
+    hold,
+)
+from milepost.jobs.run import NeedsAPerson, Run
+from milepost.model import Capabilities, Fact, Purpose
+from milepost.personal_link import NotAPersonalLink, PersonalLink, parse
+from milepost.store import Store
+from milepost.store.canaries import Given, Learnt
+from milepost.store.runs import Finding
+from milepost.upstream import (
+    Forbidden,
+    HistoryEntry,
+    Refused,
+    Throttled,
+    Unauthorized,
+    Upstream,
+)
+
+log = logging.getLogger(__name__)
+
+LEARN: Final = "learn"
+"""The option with the key of a milestone that a person has resumed."""
+
+PAGE: Final = 100
+"""Entries of a history that are held against the ledger at once: as many as a page of it has."""
+
+MOST_ENTRIES: Final = 2_000
+"""How much of one distribution's history is read: twenty calls. It is there to show the form of
+links, and one would do; but it begins with those who are in the list for longest."""
+
+MOST_DISTRIBUTIONS: Final = 25
+"""Of how many distributions of a milestone: at the limit of 300 calls a minute that is two minutes
+at the most."""
+
+
+class Counts(Struct, kw_only=True):
+    """What a run did, in all its attempts."""
+
+    surveys: int = 0
+    templates: int = 0
+    """Held against a canary."""
+    links: int = 0
+    """That history told of, held against those that were given out."""
+    unlisted: int = 0
+    """Surveys whose canary is not listed yet, so that it tells nothing."""
+    learnt: int = 0
+    """Templates that were made anew."""
+    stopped: int = 0
+    """Milestones whose links differ."""
+    resumed: int = 0
+    """Milestones that were stopped, and whose links are right again."""
+    deleted: int = 0
+    """Canaries that newer ones have replaced."""
+    failed: int = 0
+    """Looks that the platform refused."""
+
+
+class _Look(Struct, frozen=True, kw_only=True):
+    """One survey that is looked at."""
+
+    survey_id: str
+    keys: Sequence[str]
+    """Of the milestones that have it now."""
+    since: datetime
+    """When the run began: its canary is no older."""
+    learn: str | None
+    """The one of them that a person has resumed."""
+
+
+class _Verdicts(Struct, kw_only=True):
+    """What was seen of the milestones, by key."""
+
+    wrong: dict[str, Changed] = {}
+    well: set[str] = set()
+    notes: list[str] = []
+    """What could not be seen, and why."""
+
+
+class Canary:
+    """Holds links against the platform's.
+
+    Args:
+        store: knows the templates, and the links that were given out.
+        upstream: tells the history.
+        provisioning: makes the canaries.
+    """
+
+    def __init__(self, store: Store, upstream: Upstream, provisioning: Provisioning) -> None:
+        self._store = store
+        self._upstream = upstream
+        self._provisioning = provisioning
+
+    async def run_once(self, run: Run) -> Counts:
+        """Look at each survey of an active milestone, from the run's position on.
+
+        Raises:
+            NeedsAPerson: a milestone is stopped, still or again.
+            And as `Job`.
+        """
+        counts = Counts(**{name: run.counts.get(name, 0) for name in Counts.__struct_fields__})
+        account = await self._store.capabilities.all()
+        milestones = await self._store.milestones.all()
+        surveys = sorted({m.definition.survey_id for m in milestones if m.state == "active"})
+        for done, survey_id in enumerate(surveys, 1):
+            if run.position is not None and survey_id <= run.position:
+                continue
+            if run.stopping.is_set():
+                return counts
+            keys = [m.key for m in milestones if m.definition.survey_id == survey_id]
+            look = _Look(
+                survey_id=survey_id,
+                keys=keys,
+                since=run.record.started_at or run.record.created_at,
+                learn=next((key for key in keys if key == run.options.get(LEARN)), None),
+            )
+            findings = await self._look_at(look, account, counts)
+            counts.surveys += 1
+            await run.commit(
+                survey_id,
+                stage="surveys",
+                done=done,
+                total=len(surveys),
+                counts=counts,
+                findings=findings,
+            )
+        stopped = [m.key for m in await self._store.milestones.all() if m.stop]
+        if stopped:
+            raise NeedsAPerson(
+                f"the links of these milestones are not trusted, and they are stopped: "
+                f"{', '.join(stopped)}; GET /v1/milestones/KEY says why"
+            )
+        return counts
+
+    async def _look_at(self, look: _Look, account: Capabilities, counts: Counts) -> list[Finding]:
+        """Look at one survey, and stop or trust its milestones; returns what there is to tell."""
+        at = await self._store.runs.now()
+        verdicts = _Verdicts()
+        has_canary = account.holds(Fact.PROBE_ONLY_DISTRIBUTION)
+        link = await self._canary(look, account, verdicts, counts) if has_canary else None
+        if not has_canary and look.learn is not None:
+            # Nothing tells what links look like: the person's word must do.
+            verdicts.well.add(look.learn)
+        elif account.holds(Fact.HISTORY_LINKS):
+            with for_purpose(Purpose.RECONCILE):
+                compared = await self._history(look, link, verdicts, counts)
+            if not has_canary:
+                verdicts.well.update(compared)
+        findings = [Finding(reason=note) for note in verdicts.notes]
+        for key in look.keys:
+            if (wrong := verdicts.wrong.get(key)) is not None:
+                findings.append(await self._stop(key, wrong))
+                counts.stopped += 1
+            elif key in verdicts.well and await self._store.milestones.trust(key, at):
+                log.warning("milestone %s gives links again: the platform's are as they were", key)
+                counts.resumed += 1
+        return findings
+
+    async def _stop(self, key: str, wrong: Changed) -> Finding:
+        log.error("milestone %s is stopped: %s", key, wrong)
+        await self._store.milestones.stop(
+            key, str(wrong), expected=wrong.expected, found=wrong.found
+        )
+        expected = wrong.expected or "none that can be built"
+        return Finding(
+            reason=f"milestone {key} is stopped: {wrong}; expected: {expected}; "
+            f"found: {wrong.found}"
+        )
+
+    # --- by a canary ----------------------------------------------------------------------------
+
+    async def _canary(
+        self, look: _Look, account: Capabilities, verdicts: _Verdicts, counts: Counts
+    ) -> PersonalLink | None:
+        """Hold templates against a canary, or learn them from it; returns its link."""
+        learnt: Sequence[Learnt] = await self._store.canaries.learnt(look.survey_id)
+        try:
+            link = await self._provisioning.canary(
+                look.survey_id, account, since=look.since, is_patient=True
+            )
+        except (NotListedYet, CanaryBusy) as error:
+            verdicts.notes.append(f"survey {look.survey_id}: {error}")
+            counts.unlisted += 1
+            return None
+        except Distrusted as error:
+            for key in look.keys:
+                template = next((one.template for one in learnt if one.milestone == key), None)
+                verdicts.wrong[key] = changed(error, template)
+            return None
+        except Refused as error:
+            _note(error, f"survey {look.survey_id}", verdicts, counts)
+            return None
+        try:
+            counts.deleted += await self._provisioning.clear_canaries(look.survey_id)
+        except Refused as error:
+            _note(error, f"survey {look.survey_id}", verdicts, counts)
+        if look.learn is not None:
+            learnt = await self._learn(learnt, link, counts)
+        verdicts.well.update(look.keys)
+        for one in learnt:
+            counts.templates += 1
+            try:
+                hold(one.template, link)
+            except Changed as error:
+                verdicts.wrong.setdefault(one.milestone, error)
+        return link
+
+    async def _learn(
+        self, learnt: Sequence[Learnt], link: PersonalLink, counts: Counts
+    ) -> Sequence[Learnt]:
+        """Make templates anew after a canary's link; returns them as they are then."""
+        wanted = {
+            one.id: str(link.template().for_distribution(one.distribution_id)) for one in learnt
+        }
+        anew = {one.id: wanted[one.id] for one in learnt if one.template != wanted[one.id]}
+        await self._store.canaries.learn(anew)
+        counts.learnt += len(anew)
+        return [
+            Learnt(
+                id=one.id,
+                milestone=one.milestone,
+                distribution_id=one.distribution_id,
+                template=wanted[one.id],
+            )
+            for one in learnt
+        ]
+
+    # --- by history -----------------------------------------------------------------------------
+
+    async def _history(
+        self, look: _Look, link: PersonalLink | None, verdicts: _Verdicts, counts: Counts
+    ) -> set[str]:
+        """Hold what was given out against history; returns the milestones that it told of."""
+        told: set[str] = set()
+        if link is not None and not await self._is_literal(link):
+            verdicts.notes.append(
+                f"survey {look.survey_id}: history tells of links in another form than lists of "
+                "links do, so that it was not held against them"
+            )
+            return told
+        for key in look.keys:
+            for given in (await self._store.canaries.given(key))[:MOST_DISTRIBUTIONS]:
+                try:
+                    compared = await self._compare(given)
+                except Changed as error:
+                    verdicts.wrong.setdefault(key, error)
+                except Refused as error:
+                    _note(error, f"milestone {key}", verdicts, counts)
+                else:
+                    counts.links += compared
+                    told |= {key} if compared else set()
+        return told
+
+    async def _is_literal(self, link: PersonalLink) -> bool:
+        """Whether the canary's history tells its link as it is listed."""
+        async with aclosing(self._upstream.history(link.distribution_id)) as entries:
+            async for entry in entries:
+                if entry.lookup_id == link.lookup_id and entry.link is not None:
+                    return entry.link == link.url
+        return True
+
+    async def _compare(self, given: Given) -> int:
+        """Hold the links of one distribution against its history; returns how many.
+
+        Raises:
+            Changed: one of them differs.
+        """
+        compared = 0
+        page: list[HistoryEntry] = []
+        async with aclosing(self._upstream.history(given.distribution_id)) as entries:
+            read = 0
+            async for entry in entries:
+                page.append(entry)
+                read += 1
+                if len(page) == PAGE:
+                    compared += await self._compare_page(given, page)
+                    page.clear()
+                if read == MOST_ENTRIES:
+                    break
+        return compared + await self._compare_page(given, page)
+
+    async def _compare_page(self, given: Given, page: Sequence[HistoryEntry]) -> int:
+        told = {entry.lookup_id: entry.link for entry in page if entry.lookup_id and entry.link}
+        urls = await self._store.canaries.urls(given, list(told))
+        for lookup_id, url in urls.items():
+            if told[lookup_id] != url:
+                raise _differs(url, told[lookup_id])
+        return len(urls)
+
+
+def _differs(given: str, told: str) -> Changed:
+    """That history tells of another link than the one that was given out."""
+    try:
+        parts = " and ".join(parse(given).differences(parse(told)))
+        how = f"differs in its {parts} from the one that was given out"
+    except NotAPersonalLink as error:
+        how = f"has a form that is not known; {error}"
+    return Changed(f"a link that the platform's history tells of {how}", expected=given, found=told)
+
+
+def _note(error: Refused, what: str, verdicts: _Verdicts, counts: Counts) -> None:
+    """Note that the platform refused a look, and go on with the others.
+
+    Raises:
+        Refused: of the others it would be the same.
+    """
+    if isinstance(error, Throttled | Unauthorized | Forbidden):
+        raise error
+    verdicts.notes.append(f"{what}: {error}")
+    counts.failed += 1

@@ -1,0 +1,417 @@
+"""How distributions are made; `replenish` and `rotate` decide which, `canary` looks at the result.
+
+What a call made is written down before the next one, and a later attempt looks for what an earlier
+one may have left behind before it makes anything. Any run of either job goes on with whatever is
+in the making.
+
+**The first one of a list** takes four calls: the list, our probe in it, an Individual-link
+distribution on it, and the list of that distribution's links, from which its template is learnt
+(*calibration*). The list holds only the probe then, so that listing its links touches nobody.
+
+**Those that follow on the same list** are never listed, for there are people in it. Their template
+is that of the one before, with their own id in it. That it is right is seen from a *canary*: a
+distribution that is made in the same minute on the survey's canary list, which holds nobody but our
+probe. Where the canary's link has another form, the one that was made is stopped, and so is its
+milestone, whose links would be wrong ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime, timedelta
+from typing import Final
+
+from msgspec import Struct
+
+from milepost import policy
+from milepost.errors import MilepostError
+from milepost.model import Capabilities, Deployment, Fact
+from milepost.personal_link import NotAPersonalLink, PersonalLink, Template, parse
+from milepost.store import Store
+from milepost.store.canaries import Canary
+from milepost.store.pools import NOT_LISTED, Making, TakenOver
+from milepost.upstream import CallFailed, ContactFields, ListedLink, NotFound, Upstream
+
+log = logging.getLogger(__name__)
+
+AT_ONCE: Final = 8
+"""Distributions made at the same time; live events have the greater share of the calls."""
+
+LISTED_LATE_PAUSE: Final = timedelta(minutes=10)
+"""Between looks for the probe's link where links are known to be listed late: it may take days."""
+
+SAME_MINUTE: Final = timedelta(minutes=1)
+"""So much older than a distribution its canary may be."""
+
+GONE_AFTER: Final = 3
+"""Attempts in which a list was not found, until it counts as deleted: one answer may be that of
+somebody on the way."""
+
+NOT_AHEAD: Final = (
+    "the account makes no distribution on a list that holds only our probe, so pools cannot be "
+    "made ahead of events"
+)
+
+
+class NotListedYet(MilepostError):
+    """The platform does not list the probe's link yet; lists have been seen to lag (observed)."""
+
+
+class CanaryBusy(MilepostError):
+    """Another process makes the survey's canary; it will be there in a moment."""
+
+
+class Distrusted(MilepostError):
+    """A link that the platform lists is none that may be built. Its text holds no URL.
+
+    Attributes:
+        found: The link. It is our probe's, and a credential all the same.
+        distribution_id: Of which it was to be.
+        lookup_id: Whose it was to be.
+    """
+
+    def __init__(self, sentence: str, *, found: str, distribution_id: str, lookup_id: str) -> None:
+        super().__init__(sentence)
+        self.found = found
+        self.distribution_id = distribution_id
+        self.lookup_id = lookup_id
+
+
+class Changed(MilepostError):
+    """The platform's links are not such as are built here. Its text holds no URL.
+
+    Attributes:
+        expected: The link as it is built here; None: none can be.
+        found: As the platform has it.
+    """
+
+    def __init__(self, sentence: str, *, expected: str | None, found: str) -> None:
+        super().__init__(sentence)
+        self.expected = expected
+        self.found = found
+
+
+class Counts(Struct, kw_only=True):
+    """What a run did, in distributions."""
+
+    planned: int = 0
+    ready: int = 0
+    stopped: int = 0
+    failed: int = 0
+    unfinished: int = 0
+    """What is still in the making after the run: it failed lately, or somebody else is at it."""
+    errors: list[str] = []
+
+
+def hold(template: str, link: PersonalLink) -> None:
+    """Hold the template of a distribution against a link of another one of the same survey.
+
+    Raises:
+        Changed: by that template the link would be another URL.
+    """
+    here = Template.parse(template).for_distribution(link.distribution_id)
+    if here == link.template():
+        return
+    expected = here.url(f"{here.kind}_{link.lookup_id.partition('_')[2]}")
+    differing = " and ".join(parse(expected).differences(link))
+    raise Changed(
+        f"the platform's links differ from those that are built here in their {differing}",
+        expected=expected,
+        found=link.url,
+    )
+
+
+def changed(error: Distrusted, template: str | None) -> Changed:
+    """What a canary's link that is not trusted says of a distribution with this template."""
+    expected = None
+    if template is not None:
+        here = Template.parse(template).for_distribution(error.distribution_id)
+        expected = here.url(f"{here.kind}_{error.lookup_id.partition('_')[2]}")
+    return Changed(str(error), expected=expected, found=error.found)
+
+
+class Provisioning:
+    """Makes distributions.
+
+    Args:
+        store: knows which are wanted, and what is there of each.
+        upstream: makes them.
+        deployment: bound to its directory.
+    """
+
+    def __init__(self, store: Store, upstream: Upstream, deployment: Deployment) -> None:
+        self._store = store
+        self._upstream = upstream
+        self._deployment = deployment
+        self._directory_id = deployment.directory_id or ""
+        self._at_canary: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+
+    async def make_all(
+        self,
+        account: Capabilities,
+        counts: Counts,
+        stopping: asyncio.Event,
+        progress: Callable[[int], None],
+    ) -> None:
+        """Make what is in the making, each distribution once, as far as the platform lets us.
+
+        Args:
+            account: what it allows.
+            counts: what is done is added to these.
+            stopping: once it is set, no further one is begun.
+            progress: is told after each.
+        """
+        tried: set[int] = set()
+        try:
+            async with asyncio.TaskGroup() as workers:
+                for _ in range(AT_ONCE):
+                    workers.create_task(self._work(account, counts, tried, stopping, progress))
+        except BaseExceptionGroup as group:
+            raise group.exceptions[0] from None
+        counts.unfinished = await self._store.pools.unfinished()
+
+    async def canary(
+        self,
+        survey_id: str,
+        account: Capabilities,
+        *,
+        since: datetime,
+        is_patient: bool = False,
+    ) -> PersonalLink:
+        """The probe's link of the survey's canary, which tells what links look like now.
+
+        Args:
+            survey_id: the survey.
+            account: what it allows.
+            since: the canary was made then at the earliest; where there is none, it is made.
+            is_patient: one that was made before will do, if its link was not listed until now.
+
+        Raises:
+            Distrusted: the link is none that may be built.
+            NotListedYet: it is not listed yet.
+            CanaryBusy: another process is at it.
+            CallFailed: as the client's verbs.
+        """
+        async with self._at_canary[survey_id]:
+            longest = account.get(Fact.LONGEST_EXPIRY)
+            taken = await self._store.canaries.take(
+                survey_id,
+                self._deployment.id,
+                since=since,
+                is_patient=is_patient,
+                longest=longest.figure if longest else None,
+            )
+            if taken is None:
+                raise CanaryBusy("another process makes the canary")
+            if isinstance(taken, Canary):
+                return parse(Template.parse(taken.template).url(taken.probe_lookup_id))
+            try:
+                link = await self._calibrate(await self._make(taken))
+            except (CallFailed, NotListedYet) as error:
+                await self._store.pools.release(taken, str(error), _pause(error, taken, account))
+                raise
+            except Distrusted as error:
+                await self._store.pools.stop(taken, str(error))
+                raise
+            await self._store.pools.ready(taken, str(link.template()))
+            return link
+
+    async def clear_canaries(self, survey_id: str) -> int:
+        """Delete the canaries that a newer one has replaced; returns how many."""
+        old = await self._store.canaries.old(survey_id)
+        for canary, distribution_id in old.items():
+            if distribution_id is not None:
+                with suppress(NotFound):  # an earlier run has, and could not write it down
+                    await self._upstream.delete_distribution(distribution_id)
+            await self._store.canaries.forget(canary)
+        return len(old)
+
+    # --- one of them ----------------------------------------------------------------------------
+
+    async def _work(
+        self,
+        account: Capabilities,
+        counts: Counts,
+        tried: set[int],
+        stopping: asyncio.Event,
+        progress: Callable[[int], None],
+    ) -> None:
+        while not stopping.is_set():
+            claimed = await self._store.pools.claim(1, without=tried)
+            if not claimed:
+                return
+            (making,) = claimed
+            tried.add(making.id)
+            try:
+                await self._finish(making, account, counts)
+            except TakenOver as error:
+                log.warning("%s", error)
+            progress(1)
+
+    async def _finish(self, making: Making, account: Capabilities, counts: Counts) -> None:
+        try:
+            template = await self._template(await self._make(making), account)
+        except (Distrusted, Changed) as error:
+            log.error("%s is stopped: %s", making.name, error)  # noqa: TRY400  (a decision, not a crash)
+            await self._store.pools.stop(making, str(error))
+            if isinstance(error, Changed) and making.milestone is not None:
+                await self._store.milestones.stop(
+                    making.milestone, str(error), expected=error.expected, found=error.found
+                )
+            counts.stopped += 1
+            counts.errors.append(str(error))
+        except (CallFailed, NotListedYet, CanaryBusy) as error:
+            log.warning("%s: %s", making.name, error)
+            await self._store.pools.release(making, str(error), _pause(error, making, account))
+            counts.failed += 1
+            counts.errors.append(str(error))
+        else:
+            await self._store.pools.ready(making, str(template))
+            counts.ready += 1
+
+    async def _template(self, making: Making, account: Capabilities) -> Template:
+        """The template of what was made: learnt from it, or inherited and seen to be right."""
+        if not making.is_filled:
+            return (await self._calibrate(making)).template()
+        since = (making.made_at or making.expires_at) - SAME_MINUTE
+        try:
+            link = await self.canary(making.survey_id, account, since=since)
+        except Distrusted as error:
+            raise changed(error, making.inherited) from error
+        if making.inherited is not None:
+            hold(making.inherited, link)
+        return link.template().for_distribution(making.distribution_id or "")
+
+    async def _make(self, making: Making) -> Making:
+        """Make what is not there yet; returns it as it is then."""
+        again = making.attempt > 1
+        if making.list_id is not None and making.distribution_id is None and making.generation > 1:
+            making = await self._see_list(making, making.list_id)
+        if making.list_id is None:
+            list_id = await self._find_list(making.list_name) if again else None
+            if list_id is None:
+                list_id = await self._upstream.create_mailing_list(
+                    self._directory_id, making.list_name
+                )
+            making = await self._store.pools.note_list(making, list_id)
+        list_id = making.list_id or ""
+        if making.probe_lookup_id is None:
+            probe = await self._find_probe(list_id) if again else None
+            if probe is None:
+                added = await self._upstream.add_list_contact(
+                    self._directory_id, list_id, self._probe()
+                )
+                probe = added.contact_id, added.lookup_id
+            making = await self._store.pools.note_probe(making, *probe)
+        if making.distribution_id is None:
+            distribution_id = await self._find_distribution(making, list_id) if again else None
+            if distribution_id is None:
+                distribution_id = await self._upstream.create_distribution(
+                    making.survey_id, list_id, making.description, making.expires_at
+                )
+            making = await self._store.pools.note_distribution(making, distribution_id)
+        return making
+
+    async def _calibrate(self, making: Making) -> PersonalLink:
+        """The probe's link, as the platform itself lists it. Nobody else may be in the list."""
+        distribution_id, lookup_id = making.distribution_id or "", making.probe_lookup_id or ""
+        links = self._upstream.distribution_links(distribution_id, making.survey_id)
+        for listed in [link async for link in links]:
+            if listed.contact_id in {making.probe_contact_id, lookup_id}:
+                return _trusted(listed, making)
+        raise NotListedYet(NOT_LISTED)
+
+    async def _see_list(self, making: Making, list_id: str) -> Making:
+        """See that a list is there which was made long ago; where it is gone, leave it."""
+        try:
+            await self._upstream.mailing_list(self._directory_id, list_id)
+        except NotFound:
+            if making.attempt < GONE_AFTER:
+                raise
+            log.error("%s: its mailing list was deleted at the platform", making.name)  # noqa: TRY400  (as above)
+            return await self._store.pools.leave_list(making, "its mailing list was deleted")
+        return making
+
+    async def _find_list(self, name: str) -> str | None:
+        lists = self._upstream.mailing_lists(self._directory_id)
+        found = [known.list_id async for known in lists if known.name == name]
+        return found[0] if found else None
+
+    async def _find_probe(self, list_id: str) -> tuple[str, str] | None:
+        contacts = self._upstream.list_contacts(self._directory_id, list_id)
+        ours = self._probe().ref
+        found = [(c.contact_id, c.lookup_id) async for c in contacts if c.ref == ours]
+        return found[0] if found else None
+
+    async def _find_distribution(self, making: Making, list_id: str) -> str | None:
+        """What an earlier attempt may have made: on its list, unknown, and of the same dates."""
+        known = self._upstream.distributions(making.survey_id)
+        found = [
+            distribution.distribution_id
+            async for distribution in known
+            if distribution.list_id == list_id
+            and distribution.distribution_id not in making.known
+            and distribution.expires_at in {None, making.expires_at}
+        ]
+        return found[0] if found else None
+
+    def _probe(self) -> ContactFields:
+        """Our own contact in every list, with a value for whatever a directory may merge by."""
+        deployment = self._deployment.id
+        return ContactFields(
+            first_name="Milepost",
+            last_name=f"Probe {deployment}",
+            email=f"milepost-probe.{deployment}@example.com",
+            phone="+15550100" if "phone" in (self._deployment.dedup_criteria or ()) else None,
+            ref=f"milepost-probe-{deployment}",
+            language="EN",
+        )
+
+
+def _trusted(listed: ListedLink, making: Making) -> PersonalLink:
+    """The probe's link, if it names what was made, and lives and is built as it should.
+
+    Raises:
+        Distrusted: it does not, or cannot.
+    """
+
+    def distrusted(sentence: str) -> Distrusted:
+        return Distrusted(
+            sentence,
+            found=listed.link,
+            distribution_id=making.distribution_id or "",
+            lookup_id=making.probe_lookup_id or "",
+        )
+
+    try:
+        link = parse(listed.link)
+    except NotAPersonalLink as error:
+        raise distrusted(f"the platform's links have a form that is not known; {error}") from error
+    for what, found, made in (
+        ("survey", link.survey_id, making.survey_id),
+        ("distribution", link.distribution_id, making.distribution_id),
+        ("lookup id", link.lookup_id, making.probe_lookup_id),
+    ):
+        if found != made:
+            raise distrusted(f"the probe's link names {what} {found} and not {made}")
+    if link.template().url(link.lookup_id) != listed.link:
+        raise distrusted("the probe's link cannot be rebuilt from its template")
+    if listed.expires_at is not None and listed.expires_at < making.expires_at:
+        raise distrusted(
+            f"the probe's link expires at {listed.expires_at:%Y-%m-%dT%H:%M:%SZ} "
+            f"and not at {making.expires_at:%Y-%m-%dT%H:%M:%SZ}"
+        )
+    return link
+
+
+def _pause(error: MilepostError, making: Making, account: Capabilities) -> timedelta:
+    """How long a distribution is left alone after this."""
+    if isinstance(error, NotListedYet) and not account.holds(Fact.COMPLETE_LINKS):
+        return LISTED_LATE_PAUSE
+    return (
+        policy.FIRST_PAUSE if isinstance(error, CanaryBusy) else policy.making_pause(making.attempt)
+    )

@@ -1,0 +1,66 @@
+-- Take the canary of a survey that is new enough: one that is ready, else the right to make one that
+-- is in the making, else the right to make another. No row: somebody else is at it.
+--
+-- %(list)s        the survey's canary list, a slot, which the transaction has locked
+-- %(since)s       it is new enough that was made then at the earliest, or is still to be made
+-- %(is_patient)s  or that is in the making since whenever: its link is not listed yet
+-- %(days)s        for so many days its links are asked for, as those of the milestones are
+-- %(lease)s       in seconds
+WITH usable AS (
+    SELECT d.id, d.state
+    FROM distributions AS d
+    WHERE d.slot_id = %(list)s
+        AND d.state IN ('making', 'ready')
+        AND (coalesce(d.made_at >= %(since)s, true) OR (%(is_patient)s AND d.state = 'making'))
+    ORDER BY d.state = 'ready' DESC, d.generation
+    LIMIT 1
+),
+
+taken AS (
+    UPDATE distributions AS d SET
+        attempt = d.attempt + 1,
+        lease_until = milepost_now() + make_interval(secs => %(lease)s)
+    FROM usable AS u
+    WHERE d.id = u.id
+        AND u.state = 'making'
+        AND coalesce(d.lease_until <= milepost_now(), true)
+    RETURNING d.*
+),
+
+begun AS (
+    INSERT INTO distributions (
+        slot_id, generation, description, state, attempt, lease_until, expires_at, takes_until,
+        created_at)
+    SELECT
+        s.id, last.generation + 1, s.list_name || ' g' || (last.generation + 1), 'making', 1,
+        milepost_now() + make_interval(secs => %(lease)s), expires.at, expires.at, milepost_now()
+    FROM slots AS s
+    CROSS JOIN LATERAL (
+        SELECT coalesce(max(d.generation), 0) AS generation
+        FROM distributions AS d
+        WHERE d.slot_id = s.id) AS last
+    CROSS JOIN LATERAL (
+        SELECT date_trunc('second', milepost_now()) + make_interval(days => %(days)s) AS at
+        ) AS expires
+    WHERE s.id = %(list)s AND NOT EXISTS (SELECT FROM usable)
+    RETURNING *
+)
+
+SELECT
+    d.id, d.slot_id, d.attempt, d.generation, d.description, d.distribution_id, d.expires_at,
+    d.made_at, d.template, d.state = 'ready' AS is_ready, s.milestone, s.survey_id, s.number,
+    s.list_name, s.list_id, s.probe_contact_id, s.probe_lookup_id, false AS is_filled,
+    NULL AS inherited,
+    ARRAY(
+        SELECT o.distribution_id
+        FROM distributions AS o
+        WHERE o.slot_id = s.id AND o.distribution_id IS NOT NULL) AS known
+FROM (
+    SELECT d.*
+    FROM distributions AS d
+    JOIN usable AS u ON u.id = d.id AND u.state = 'ready'
+    UNION ALL
+    SELECT * FROM taken
+    UNION ALL
+    SELECT * FROM begun) AS d
+JOIN slots AS s ON s.id = d.slot_id

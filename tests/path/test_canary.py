@@ -1,0 +1,353 @@
+"""A change of the platform's links overnight is seen, told and mended; no link is a wrong one."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+
+from milepost.app import Milepost
+from milepost.model import Fact, Scope
+from milepost.store.runs import RunRecord
+from milepost.upstream import HistoryEntry, Upstream
+
+Landed = Callable[..., Awaitable[None]]
+Travel = Callable[..., Awaitable[None]]
+Execute = Callable[..., Awaitable[list[tuple[Any, ...]]]]
+
+NIGHT = {"hours": 24}
+
+
+async def look(milepost: Milepost, **options: object) -> RunRecord:
+    """Run the job, as it would be run at night."""
+    return await milepost.run("canary", asked_by="a test", options=options)
+
+
+async def ask(client: httpx.AsyncClient, event_id: str, ref: str = "ann") -> dict[str, Any]:
+    """The answer to an event."""
+    body = {"event_id": event_id, "milestone": "landed", "registrant": ref, "deadline_ms": 8_000}
+    link: dict[str, Any] = (await client.post("/v1/links", json=body)).json()
+    return link
+
+
+async def stopped(client: httpx.AsyncClient) -> dict[str, Any] | None:
+    """Why milestone `landed` gives no links; None: it does."""
+    found: dict[str, Any] | None = (await client.get("/v1/milestones/landed")).json()["stopped"]
+    return found
+
+
+async def is_listed(milepost: Milepost, url: str) -> bool:
+    """Whether the platform itself lists this very link."""
+    distribution, survey = re.findall(r"Q_DL=(?:EMD_)?(\w{15})_(\w{15})_", url)[0]
+    links = milepost.upstream.distribution_links(f"EMD_{distribution}", f"SV_{survey}")
+    return url in [each.link async for each in links]
+
+
+async def test_links_that_are_right_are_found_right(
+    client: httpx.AsyncClient, landed: Landed, milepost: Milepost, platform: Any, travel: Travel
+) -> None:
+    """Nobody's links are listed, and of canaries there is one at a time."""
+    await landed(fields=[], slots=2)
+    await ask(client, "e1")
+    await ask(client, "e2", "ben")
+    await travel(minutes=2)
+    await ask(client, "e3", "cleo")
+    (await platform.web.delete("/control/stats")).raise_for_status()
+    run = await look(milepost)
+    assert ("done", 1, 2, 1) == (
+        run.state,
+        run.counts["surveys"],
+        run.counts["templates"],
+        run.counts["links"],
+    )
+    stats = (await platform.web.get("/control/stats")).json()
+    assert 1 == stats["classes"]["links"]["calls"]
+    assert None is await stopped(client)
+    await travel(**NIGHT)
+    run = await look(milepost)
+    # What was found right once is not looked at again, and the canary of yesterday is gone.
+    assert ("done", 0, 1) == (run.state, run.counts["links"], run.counts["deleted"])
+    stats = (await platform.web.get("/control/stats")).json()
+    assert 3 == stats["held"]["distributions"]
+
+
+async def test_links_that_change_overnight_stop_the_milestone_until_they_change_back(
+    client: httpx.AsyncClient,
+    *,
+    landed: Landed,
+    milepost: Milepost,
+    keys: dict[Scope, str],
+    platform: Any,
+    travel: Travel,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The alarm names both URLs, to admins; neither a log nor the run's error has them."""
+    await landed(fields=[])
+    await ask(client, "e1")
+    await look(milepost)
+    await platform.switch(facts={"link_format": "2020"})
+    await travel(**NIGHT)
+    run = await look(milepost)
+    assert "stopped" == run.state
+    assert run.error is not None
+    assert "landed" in run.error
+    stop = await stopped(client)
+    assert stop is not None
+    assert "differ from those that are built here in their query" in stop["because"]
+    assert (True, True) == (stop["expected"].endswith("&_g_=g"), stop["found"].endswith("Q_CHL=gl"))
+    (finding,) = await milepost.store.runs.findings(run.id)
+    assert stop["expected"] in finding.reason
+    assert stop["found"] in finding.reason
+    assert "milestone landed is stopped" in caplog.text
+    for told in (caplog.text, run.error, stop["because"]):
+        assert "http" not in told
+    headers = {"Authorization": f"Bearer {keys[Scope.READ]}"}
+    seen = (await client.get("/v1/milestones", headers=headers)).json()["milestones"][0]["stopped"]
+    assert {**stop, "expected": None, "found": None} == seen
+
+    await travel(**NIGHT)
+    assert "stopped" == (await look(milepost)).state
+    again = await stopped(client)
+    assert again is not None
+    assert stop["at"] == again["at"]
+    await platform.switch(facts={"link_format": "2023"})
+    await travel(**NIGHT)
+    run = await look(milepost)
+    assert ("done", 1, None) == (run.state, run.counts["resumed"], await stopped(client))
+    assert await is_listed(milepost, (await ask(client, "e2", "ben"))["url"])
+
+
+async def test_a_milestone_that_a_person_resumes_builds_links_as_the_platform_does_now(
+    client: httpx.AsyncClient, landed: Landed, milepost: Milepost, platform: Any, travel: Travel
+) -> None:
+    """The templates are learnt anew, from a canary; links that were given stay as they are."""
+    await landed(fields=[], slots=2)
+    before = await ask(client, "e1")
+    await platform.switch(facts={"link_format": "double-slash"})
+    await travel(**NIGHT)
+    await look(milepost)
+    answer = (await client.post("/v1/milestones/landed/resume")).json()
+    assert answer["stopped"] is not None  # until it is learnt
+    (asked,) = await milepost.store.runs.page("canary", limit=1)
+    assert ("waiting", {"learn": "landed"}) == (asked.state, asked.options)
+    run = await look(milepost, learn="landed")
+    assert ("done", 2, 1) == (run.state, run.counts["learnt"], run.counts["resumed"])
+    assert None is await stopped(client)
+    link = await ask(client, "e2", "ben")
+    assert await is_listed(milepost, link["url"])
+    assert before["url"] == (await ask(client, "e1"))["url"]
+    await travel(**NIGHT)
+    run = await look(milepost)
+    assert ("done", 0) == (run.state, run.counts["links"])  # the minute after the change is let be
+    await ask(client, "e3", "cleo")
+    await travel(**NIGHT)
+    run = await look(milepost)
+    assert ("done", 1) == (run.state, run.counts["links"])
+
+
+@pytest.mark.parametrize("mend", ["the platform goes back", "a person resumes"])
+async def test_links_that_were_deferred_meanwhile_complete_after_it_is_mended(
+    client: httpx.AsyncClient,
+    *,
+    landed: Landed,
+    milepost: Milepost,
+    platform: Any,
+    travel: Travel,
+    mend: str,
+) -> None:
+    """Their callers have a short link at once, and it leads to the link that the platform lists."""
+    await landed(fields=[])
+    await platform.switch(facts={"link_format": "2020"})
+    await travel(**NIGHT)
+    await look(milepost)
+    await platform.forget()
+    link = await ask(client, "e1")
+    assert ("waiting", "deferred", "route-stopped") == (
+        link["state"],
+        link["lane"],
+        link["reason"]["rule"],
+    )
+    await travel(minutes=10)
+    await milepost.drain.run_once()
+    assert [] == await platform.writes()
+    if mend == "a person resumes":
+        await client.post("/v1/milestones/landed/resume")
+        await look(milepost, learn="landed")
+    else:
+        await platform.switch(facts={"link_format": "2023"})
+        await look(milepost)
+    await travel(minutes=10)
+    assert 1 == (await milepost.drain.run_once()).issued
+    made = (await client.get(f"/v1/links/{link['id']}")).json()
+    assert ("issued", link["url"]) == (made["state"], made["url"])
+    assert await is_listed(milepost, made["other_url"])
+
+
+async def test_a_form_that_is_not_known_can_never_be_learnt(
+    client: httpx.AsyncClient, landed: Landed, milepost: Milepost, platform: Any, travel: Travel
+) -> None:
+    """Whoever resumes the milestone is told so, and it stays stopped."""
+    await landed(fields=[])
+    await platform.switch(facts={"link_format": "unknown"})
+    await travel(**NIGHT)
+    for options in ({}, {"learn": "landed"}):
+        run = await look(milepost, **options)
+        (finding,) = await milepost.store.runs.findings(run.id)
+        assert ("stopped", True) == (run.state, "form that is not known" in finding.reason)
+    stop = await stopped(client)
+    assert stop is not None
+    assert "/jfe/form/" in stop["expected"]
+    assert "/survey/" in stop["found"]
+
+
+async def test_a_link_that_history_tells_otherwise_stops_the_milestone(
+    client: httpx.AsyncClient,
+    landed: Landed,
+    milepost: Milepost,
+    travel: Travel,
+    execute: Execute,
+) -> None:
+    """Also when all templates are right; until that link is right, and not until it is old."""
+    await landed(fields=[])
+    await travel(minutes=2)
+    link = await ask(client, "e1")
+    wrong = link["url"].replace("_g_=g", "_g_=h")
+    await execute("UPDATE links SET url = %s", wrong)
+    for _ in range(2):
+        assert "stopped" == (await look(milepost)).state
+        stop = await stopped(client)
+        assert stop is not None
+        assert (wrong, link["url"]) == (stop["expected"], stop["found"])
+        assert "history tells of differs in its query" in stop["because"]
+        await travel(**NIGHT)
+    await execute("UPDATE links SET url = %s", link["url"])
+    run = await look(milepost)
+    assert ("done", 1, 1) == (run.state, run.counts["links"], run.counts["resumed"])
+
+
+async def test_history_in_a_form_of_its_own_tells_nothing(
+    client: httpx.AsyncClient,
+    landed: Landed,
+    milepost: Milepost,
+    travel: Travel,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The canary's own entry shows that it is so."""
+    await landed(fields=[])
+    await travel(minutes=2)
+    await ask(client, "e1")
+    history = Upstream.history
+
+    async def otherwise(self: Upstream, distribution_id: str) -> AsyncIterator[HistoryEntry]:
+        """Tell of links without their last parameter."""
+        async for entry in history(self, distribution_id):
+            link = (entry.link or "").removesuffix("&_g_=g")
+            yield msgspec.structs.replace(entry, link=link)
+
+    monkeypatch.setattr(Upstream, "history", otherwise)
+    run = await look(milepost)
+    (finding,) = await milepost.store.runs.findings(run.id)
+    assert ("done", 0) == (run.state, run.counts["links"])
+    assert "another form" in finding.reason
+
+
+async def test_no_canary_is_made_where_none_can_be(
+    client: httpx.AsyncClient, landed: Landed, milepost: Milepost, platform: Any, travel: Travel
+) -> None:
+    """History alone tells then, and a person's word ends what it has stopped."""
+    await landed(fields=[])
+    await travel(minutes=2)
+    await ask(client, "e1")
+    await milepost.store.capabilities.note(
+        Fact.PROBE_ONLY_DISTRIBUTION, holds=False, evidence="tried"
+    )
+    await platform.forget()
+    run = await look(milepost)
+    assert ("done", 0, 1) == (run.state, run.counts["templates"], run.counts["links"])
+    await travel(minutes=2)
+    await ask(client, "e2", "ben")
+    await platform.switch(facts={"link_format": "2020"})
+    assert "stopped" == (await look(milepost)).state
+    assert "stopped" == (await look(milepost)).state
+    await client.post("/v1/milestones/landed/resume")
+    assert "done" == (await look(milepost, learn="landed")).state
+    assert {"list_contact.add"} == set(await platform.writes())
+
+
+async def test_history_is_not_asked_where_it_does_not_tell(
+    client: httpx.AsyncClient, landed: Landed, milepost: Milepost, platform: Any, travel: Travel
+) -> None:
+    """Its limit is left to others."""
+    await landed(fields=[])
+    await travel(minutes=2)
+    await ask(client, "e1")
+    await milepost.store.capabilities.note(Fact.HISTORY_LINKS, holds=False, evidence="tried")
+    run = await look(milepost)
+    assert ("done", 3) == (run.state, run.counts["templates"])
+    stats = (await platform.web.get("/control/stats")).json()
+    assert "history" not in stats["classes"]
+
+
+async def test_a_canary_that_is_not_listed_yet_tells_nothing(
+    client: httpx.AsyncClient, landed: Landed, milepost: Milepost, platform: Any, travel: Travel
+) -> None:
+    """It is no mismatch; the next runs wait for the same one, until it is listed."""
+    await landed(fields=[])
+    await platform.switch(facts={"links_lag_seconds": 60 * 3_600, "link_format": "2020"})
+    for _ in range(3):
+        run = await look(milepost)
+        assert ("done", 1, None) == (run.state, run.counts["unlisted"], await stopped(client))
+        await travel(**NIGHT)
+    assert "stopped" == (await look(milepost)).state
+    assert 1 == Counter(await platform.writes())["distribution.create"]
+
+
+async def test_a_survey_that_is_refused_keeps_no_other_from_being_looked_at(
+    client: httpx.AsyncClient, landed: Landed, milepost: Milepost, platform: Any
+) -> None:
+    """It is told; and a run that is taken over goes on behind what it has looked at."""
+    await landed(fields=[])
+    gone = {"survey_id": "SV_000000000000000", "slots": 1}
+    await client.put("/v1/milestones/gone", json=gone)
+    run = await look(milepost)
+    assert ("done", 2, 1, 3) == (
+        run.state,
+        run.counts["surveys"],
+        run.counts["failed"],
+        run.counts["templates"],
+    )
+    (finding,) = await milepost.store.runs.findings(run.id)
+    assert "SV_000000000000000" in finding.reason
+    # Half of a run, as whoever died has left it.
+    left = await milepost.store.runs.ask("canary", asked_by="a test")
+    taken = await milepost.store.runs.take("canary", run_id=left.id)
+    assert taken is not None
+    await milepost.store.runs.commit(
+        taken, position=gone["survey_id"], stage="surveys", done=1, total=2, counts={"surveys": 1}
+    )
+    await milepost.store.runs.set_back(taken, error="died", pause=0)
+    ended = await milepost.scheduler.run_due("canary", asyncio.Event(), run_id=left.id)
+    assert ended is not None
+    assert (2, 3) == (ended.counts["surveys"], ended.counts["templates"])
+    assert 1 == Counter(await platform.writes())["mailing_list.create"] - 1
+
+
+async def test_the_canaries_of_a_rotation_are_no_others(
+    landed: Landed, milepost: Milepost, platform: Any, travel: Travel
+) -> None:
+    """Both jobs have one list for a survey, and each a canary as fresh as it needs."""
+    short = {"link_days": 30, "min_link_days": 10, "slots": 1, "max_slots": 1, "fields": []}
+    await landed(**short)
+    await look(milepost)
+    await travel(days=18)
+    assert 1 == (await milepost.run("rotate", asked_by="a test")).counts["ready"]
+    await look(milepost)
+    writes = Counter(await platform.writes())
+    assert (1, 1) == (writes["mailing_list.create"], writes["list_contact.add"])
+    assert (4, 2) == (writes["distribution.create"], writes["distribution.delete"])

@@ -1,0 +1,477 @@
+"""Distributions follow one another on their lists; no link is a short or a wrong one."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import datetime, timedelta
+from typing import Any, get_args
+
+import httpx
+import pytest
+
+from milepost.app import Milepost
+from milepost.errors import DatabaseBusy
+from milepost.jobs.provisioning import Provisioning
+from milepost.jobs.rotate import Counts, Rotate
+from milepost.model import Fact
+from milepost.simulator import Config
+from milepost.simulator.facts import LinkFormat
+from milepost.store.pools import Making, PoolStore
+
+Landed = Callable[..., Awaitable[None]]
+Travel = Callable[..., Awaitable[None]]
+Execute = Callable[..., Awaitable[list[tuple[Any, ...]]]]
+Rotation = Callable[[], Awaitable[Counts]]
+
+SHORT = {"link_days": 30, "min_link_days": 10, "fields": [], "slots": 1, "max_slots": 1}
+"""Takes links for 20 days; a successor is begun three days before they are over."""
+
+TWO = {**SHORT, "slots": 2, "max_slots": 2}
+
+ONE_SUCCESSOR = Counter({"mailing_list.create": 1, "list_contact.add": 1, "distribution.create": 2})
+"""The successor, and a canary with its list and its probe."""
+
+
+@pytest.fixture
+def rotate(milepost: Milepost) -> Rotation:
+    """Run the job once, in a process of its own as far as it remembers anything."""
+
+    async def run() -> Counts:
+        """Run it."""
+        store, deployment = milepost.store, milepost.deployment
+        provisioning = Provisioning(store, milepost.upstream, deployment)
+        return await Rotate(store, provisioning, deployment).run_once()
+
+    return run
+
+
+async def ask(client: httpx.AsyncClient, event_id: str, ref: str = "ann") -> dict[str, Any]:
+    """The answer to an event."""
+    body = {"event_id": event_id, "milestone": "landed", "registrant": ref, "deadline_ms": 8_000}
+    link: dict[str, Any] = (await client.post("/v1/links", json=body)).json()
+    return link
+
+
+async def pool(client: httpx.AsyncClient) -> list[tuple[int, int, str]]:
+    """Slot, generation and state of each distribution of the pool."""
+    found = (await client.get("/v1/milestones/landed/pool")).json()["distributions"]
+    return [(each["slot"], each["generation"], each["state"]) for each in found]
+
+
+async def listed(milepost: Milepost, url: str) -> AsyncIterator[str]:
+    """The links that the platform lists of a link's distribution."""
+    distribution, survey = re.findall(r"Q_DL=(?:EMD_)?(\w{15})_(\w{15})_", url)[0]
+    links = milepost.upstream.distribution_links(f"EMD_{distribution}", f"SV_{survey}")
+    async for each in links:
+        yield each.link
+
+
+async def test_a_successor_is_ready_in_time_and_gives_the_links_from_then_on(
+    client: httpx.AsyncClient,
+    *,
+    landed: Landed,
+    milepost: Milepost,
+    platform: Any,
+    travel: Travel,
+    rotate: Rotation,
+) -> None:
+    """On the same list, and the platform lists the very link that is built on it."""
+    await landed(**SHORT)
+    first = await ask(client, "e1")
+    await travel(days=16, hours=23)
+    assert 0 == (await rotate()).planned
+    await travel(hours=2)
+    (await platform.web.delete("/control/stats")).raise_for_status()
+    counts = await rotate()
+    assert (1, 1) == (counts.planned, counts.ready)
+    stats = (await platform.web.get("/control/stats")).json()
+    assert 1 == stats["classes"]["links"]["calls"]  # the canary's: nobody's links were listed
+    assert [(1, 1, "ready"), (1, 2, "ready")] == await pool(client)
+    second = await ask(client, "e2", "ben")
+    assert second["url"] in [link async for link in listed(milepost, second["url"])]
+    assert first["url"] not in [link async for link in listed(milepost, second["url"])]
+    for link in (first, second):
+        assert 200 == (await platform.web.get(link["url"])).status_code
+    before = await platform.calls()
+    assert 0 == (await rotate()).planned
+    assert before == await platform.calls()
+
+
+async def test_both_rules_of_a_slot_hold_across_generations(
+    client: httpx.AsyncClient,
+    landed: Landed,
+    travel: Travel,
+    rotate: Rotation,
+    execute: Execute,
+) -> None:
+    """One live link of a person in a list, one link of theirs in a distribution."""
+    await landed(**TWO)
+    await ask(client, "e1")
+    await travel(days=18)
+    assert 2 == (await rotate()).ready
+    await ask(client, "e2")
+    placed = (
+        "SELECT s.number, d.generation, l.lookup_id FROM links AS l"
+        " JOIN slots AS s ON s.id = l.slot_id JOIN distributions AS d ON d.id = l.distribution_id"
+        " ORDER BY l.id"
+    )
+    first, second = await execute(placed)
+    assert (1, 1) == first[:2]
+    assert (2, 2) == second[:2]  # her link in list 1 is alive, though its distribution is old
+    assert "no-slot" == (await ask(client, "e3"))["reason"]["rule"]
+    await execute("UPDATE links SET finished_at = milepost_now() WHERE event_id = 'e1'")
+    await ask(client, "e4")
+    third = (await execute(placed))[-1]
+    assert (1, 2, first[2]) == third  # her lookup id in the list, and a fresh URL
+    await execute("UPDATE links SET finished_at = milepost_now()")
+    await ask(client, "e5")
+    assert (2, 1) == (await execute(placed))[-1][:2]  # the only distribution that she had none of
+    await execute("UPDATE links SET finished_at = milepost_now()")
+    assert "no-slot" == (await ask(client, "e6"))["reason"]["rule"]
+    assert 4 == len({url for (url,) in await execute("SELECT url FROM links")} - {None})
+
+
+async def test_a_distribution_drains_and_retires_when_its_last_link_has_expired(
+    client: httpx.AsyncClient, landed: Landed, platform: Any, travel: Travel, rotate: Rotation
+) -> None:
+    """Until then its links open, and nothing is deleted ever."""
+    await landed(**SHORT)
+    link = await ask(client, "e1")
+    await travel(days=18)
+    await rotate()
+    await travel(days=2)
+    assert (1, 0) == ((counts := await rotate()).draining, counts.retired)
+    assert [(1, 1, "draining"), (1, 2, "ready")] == await pool(client)
+    await travel(days=9)
+    assert 0 == (await rotate()).retired
+    assert 200 == (await platform.web.get(link["url"])).status_code
+    await travel(days=1)
+    assert 1 == (await rotate()).retired
+    assert [(1, 1, "retired"), (1, 2, "ready")] == await pool(client)
+    assert not [operation for operation in await platform.writes() if "delete" in operation]
+
+
+async def test_no_link_is_short_over_many_days(
+    client: httpx.AsyncClient, landed: Landed, platform: Any, travel: Travel, rotate: Rotation
+) -> None:
+    """An event on each of twelve days, and a link of five at the least for it, which opens."""
+    await landed(**SHORT | {"link_days": 9, "min_link_days": 5})
+    lives = []
+    for day in range(12):
+        ref = f"r{day}"
+        await client.put(f"/v1/registrants/{ref}", json={"email": f"{ref}@example.com"})
+        link = await ask(client, f"e{day}", ref)
+        assert ("issued", 200) == (
+            link["state"],
+            (await platform.web.get(link["url"])).status_code,
+        )
+        lives.append(
+            datetime.fromisoformat(link["expires_at"]) - datetime.fromisoformat(link["data_at"])
+        )
+        for _ in range(2):
+            await travel(hours=12)
+            await rotate()
+    assert timedelta(days=5) <= min(lives) < timedelta(days=7) < max(lives) <= timedelta(days=9)
+    assert 4 <= len(await pool(client))
+    lists = Counter(await platform.writes())["mailing_list.create"]
+    assert 1 == lists  # the canary's
+
+
+STEPS = [
+    *(("slot", step) for step in ("note_distribution", "ready")),
+    *(("canary", step) for step in ("note_list", "note_probe", "note_distribution", "ready")),
+]
+
+
+@pytest.mark.parametrize(("whose", "step"), STEPS)
+async def test_rotation_goes_on_with_what_a_crash_left(
+    *,
+    client: httpx.AsyncClient,
+    landed: Landed,
+    platform: Any,
+    travel: Travel,
+    rotate: Rotation,
+    monkeypatch: pytest.MonkeyPatch,
+    whose: str,
+    step: str,
+) -> None:
+    """A step whose id was never written down is found again, and not made twice."""
+    await landed(**SHORT)
+    await ask(client, "e1")
+    await travel(days=18)
+    await platform.forget()
+    take_down = getattr(PoolStore, step)
+
+    async def die(self: PoolStore, making: Making, *more: Any) -> Any:
+        """End before it is written down, where it is meant."""
+        if (making.milestone is None) == (whose == "canary"):
+            raise DatabaseBusy("the process is gone")
+        return await take_down(self, making, *more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PoolStore, step, die)
+        with pytest.raises(DatabaseBusy):
+            await rotate()
+    await travel(seconds=121)
+    assert 1 == (await rotate()).ready
+    assert ONE_SUCCESSOR == Counter(await platform.writes())
+
+
+@pytest.mark.parametrize("call_class", ["mailing_lists", "list_contacts", "distributions"])
+@pytest.mark.parametrize("kind", ["reset", "html"])
+async def test_rotation_asks_what_became_of_a_lost_answer(
+    *,
+    client: httpx.AsyncClient,
+    landed: Landed,
+    platform: Any,
+    travel: Travel,
+    rotate: Rotation,
+    call_class: str,
+    kind: str,
+) -> None:
+    """After each write with an unknown outcome nothing is there twice."""
+    await landed(**SHORT)
+    await ask(client, "e1")
+    await travel(days=18)
+    await platform.forget()
+    await platform.fault(kind, call_class=call_class)
+    await rotate()
+    for _ in range(2):
+        await travel(seconds=11)
+        await rotate()
+    assert [(1, 1, "ready"), (1, 2, "ready")] == await pool(client)
+    assert ONE_SUCCESSOR == Counter(await platform.writes())
+
+
+async def test_a_successor_that_would_give_other_links_stops_its_milestone(
+    client: httpx.AsyncClient,
+    *,
+    landed: Landed,
+    platform: Any,
+    travel: Travel,
+    rotate: Rotation,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It says why; the successor takes no links, and nothing further is made meanwhile."""
+    await landed(**TWO)
+    await ask(client, "e1")
+    await travel(days=18)
+    await platform.switch(facts={"link_format": "2020"})
+    assert 1 <= (await rotate()).stopped
+    stopped = (await client.get("/v1/milestones/landed")).json()["stopped"]
+    assert "differ from those that are built here in their query" in stopped["because"]
+    assert stopped["expected"].endswith("&_g_=g")
+    assert stopped["found"].endswith("&Q_CHL=gl")
+    assert "http" not in caplog.text
+    states = Counter(state for _, _, state in await pool(client))
+    assert (2, 0) == (states["ready"], states["draining"])
+    await travel(days=2)
+    await platform.forget()
+    assert 0 == (await rotate()).planned
+    assert [] == await platform.writes()
+
+
+async def test_a_pool_that_nobody_tended_is_filled_again(
+    client: httpx.AsyncClient,
+    landed: Landed,
+    milepost: Milepost,
+    platform: Any,
+    travel: Travel,
+) -> None:
+    """After weeks without a job, replenish makes what takes links, on the same lists."""
+    await landed(**TWO)
+    await ask(client, "e1")
+    await travel(days=100)
+    assert "pool-empty" == (await ask(client, "e2"))["reason"]["rule"]
+    assert 2 == (await milepost.replenish.run_once()).ready
+    assert "issued" == (await ask(client, "e3"))["state"]
+    assert 1 == Counter(await platform.writes())["mailing_list.create"]  # the canary's
+
+
+async def test_a_deleted_list_is_replaced(
+    client: httpx.AsyncClient,
+    *,
+    landed: Landed,
+    milepost: Milepost,
+    travel: Travel,
+    rotate: Rotation,
+    execute: Execute,
+) -> None:
+    """After three looks that did not find it, its slot gets another list, and takes links again."""
+    await landed(**SHORT)
+    await ask(client, "e1")
+    ((list_id,),) = await execute("SELECT list_id FROM slots WHERE milestone = 'landed'")
+    directory = milepost.deployment.directory_id or ""
+    await milepost.upstream.delete_mailing_list(directory, list_id)
+    await travel(days=18)
+    for _ in range(2):
+        assert 1 == (await rotate()).failed
+        await travel(seconds=11)
+    assert 1 == (await rotate()).ready
+    assert [(1, 1, "stopped"), (1, 2, "ready")] == await pool(client)
+    link = await ask(client, "e2", "ben")
+    assert link["url"] in [each async for each in listed(milepost, link["url"])]
+    ((other,),) = await execute("SELECT list_id FROM slots WHERE milestone = 'landed'")
+    assert list_id != other
+
+
+async def test_links_that_must_live_longer_shorten_what_a_distribution_takes(
+    client: httpx.AsyncClient, landed: Landed, milepost: Milepost, travel: Travel
+) -> None:
+    """From the moment at which the milestone says so, also for what is made already."""
+    await landed(slots=1, link_days=30, min_link_days=10, fields=[])
+    await travel(days=15)
+    await landed(slots=1, link_days=30, min_link_days=20, fields=[])
+    assert [(1, 1, "ready"), (1, 2, "ready")] == await pool(client)
+    link = await ask(client, "e1")
+    lives = datetime.fromisoformat(link["expires_at"]) - await milepost.store.runs.now()
+    assert lives > timedelta(days=29)
+
+
+async def test_a_pool_of_a_survey_that_was_left_ages(
+    client: httpx.AsyncClient, landed: Landed, travel: Travel, rotate: Rotation, execute: Execute
+) -> None:
+    """No successor is made there, and its distributions retire in their time."""
+    await landed(**SHORT)
+    other = {"survey_id": "SV_000000000000002", **SHORT}
+    await client.put("/v1/milestones/landed", json=other)
+    await travel(days=18)
+    await rotate()
+    await travel(days=13)
+    assert 1 == (await rotate()).retired
+    states = "SELECT d.state FROM distributions AS d JOIN slots AS s ON s.id = d.slot_id"
+    assert [("retired",)] == await execute(f"{states} WHERE s.survey_id <> %s", other["survey_id"])
+
+
+async def test_what_is_paused_is_left_alone(
+    client: httpx.AsyncClient,
+    *,
+    landed: Landed,
+    milepost: Milepost,
+    platform: Any,
+    travel: Travel,
+    rotate: Rotation,
+) -> None:
+    """And made in time for its first event once it is resumed."""
+    await landed(**SHORT)
+    await client.post("/v1/milestones/landed/pause")
+    await travel(days=25)
+    assert 0 == (await rotate()).planned
+    assert 0 == (await milepost.replenish.run_once()).planned
+    await client.post("/v1/milestones/landed/resume")
+    assert 1 == (await milepost.replenish.run_once()).ready
+    assert "issued" == (await ask(client, "e1"))["state"]
+    assert 2 == Counter(await platform.writes())["distribution.create"]  # with its canary
+
+
+async def test_nothing_is_made_where_no_canary_can_be(
+    client: httpx.AsyncClient, landed: Landed, milepost: Milepost, travel: Travel, rotate: Rotation
+) -> None:
+    """On an account that makes no distribution for a probe alone, as far as it is known."""
+    await landed(**SHORT)
+    await milepost.store.capabilities.note(
+        Fact.PROBE_ONLY_DISTRIBUTION, holds=False, evidence="tried"
+    )
+    await travel(days=18)
+    assert (0, 1) == ((counts := await rotate()).planned, len(counts.errors))
+    assert [(1, 1, "ready")] == await pool(client)
+
+
+async def test_a_successor_waits_for_a_canary_that_is_listed_late(
+    client: httpx.AsyncClient,
+    *,
+    landed: Landed,
+    milepost: Milepost,
+    platform: Any,
+    travel: Travel,
+    rotate: Rotation,
+) -> None:
+    """It is made in time all the same, and with one canary."""
+    await landed(**SHORT)
+    await ask(client, "e1")
+    await milepost.store.capabilities.note(Fact.COMPLETE_LINKS, holds=False, evidence="tried")
+    await platform.switch(facts={"links_lag_seconds": 48 * 3_600})
+    await travel(days=17, hours=1)
+    await platform.forget()
+    for _ in range(9):
+        counts = await rotate()
+        await travel(hours=6)
+    assert 1 == counts.ready
+    assert [(1, 1, "ready"), (1, 2, "ready")] == await pool(client)
+    assert ONE_SUCCESSOR == Counter(await platform.writes())
+
+
+async def test_headroom_is_what_is_left_without_us(
+    client: httpx.AsyncClient,
+    *,
+    landed: Landed,
+    platform: Any,
+    travel: Travel,
+    rotate: Rotation,
+) -> None:
+    """Until the first slot takes no links, or the busiest person has used up the last one."""
+
+    async def headroom() -> float | None:
+        """As it is told."""
+        found = (await client.get("/v1/milestones/landed/pool")).json()
+        days: float | None = found["headroom_days"]
+        return None if days is None else round(days)
+
+    definition = {"survey_id": platform.ready.survey_id, **SHORT, "slots": 3, "max_slots": 3}
+    await client.put("/v1/milestones/landed", json=definition)
+    assert None is await headroom()
+    await landed(**{**SHORT, "slots": 3, "max_slots": 3})
+    assert 20 == await headroom()
+    await ask(client, "e1")
+    assert 14 == await headroom()  # two places are left, at one link a week
+    await travel(days=17, hours=1)
+    assert 3 == await headroom()
+    await rotate()
+    assert 20 == await headroom()
+
+
+KNOWN_FORMATS = sorted({*get_args(LinkFormat)} - {"unknown"})
+
+
+@pytest.mark.parametrize(
+    "simulator_config",
+    [Config(limits="none", facts={"link_format": form}) for form in KNOWN_FORMATS],
+    ids=KNOWN_FORMATS,
+)
+async def test_links_of_each_known_form_are_built_across_generations(
+    client: httpx.AsyncClient,
+    landed: Landed,
+    milepost: Milepost,
+    travel: Travel,
+    rotate: Rotation,
+) -> None:
+    """The first is learnt, the second inherited; both are what the platform lists."""
+    await landed(**SHORT)
+    for number, ref in enumerate(("ann", "ben")):
+        link = await ask(client, f"e{number}", ref)
+        assert link["url"] in [each async for each in listed(milepost, link["url"])]
+        await travel(days=18)
+        assert 1 == (await rotate()).ready
+
+
+@pytest.mark.parametrize(
+    "simulator_config", [Config(limits="none", facts={"link_format": "unknown"})]
+)
+async def test_links_of_an_unknown_form_are_not_built(
+    client: httpx.AsyncClient, landed: Landed, milepost: Milepost, platform: Any, travel: Travel
+) -> None:
+    """Each distribution is stopped and says why; it is tried again ever less often, and in vain."""
+    await landed(**TWO)
+    assert [(1, 1, "stopped"), (2, 1, "stopped")] == await pool(client)
+    assert 0 == (await milepost.replenish.run_once()).planned
+    await travel(hours=1)
+    assert 2 == (await milepost.replenish.run_once()).stopped
+    await travel(hours=1)
+    assert 0 == (await milepost.replenish.run_once()).planned
+    assert "pool-empty" == (await ask(client, "e1"))["reason"]["rule"]
+    await platform.switch(facts={"link_format": "2023"})
+    await travel(hours=1)
+    assert 2 == (await milepost.replenish.run_once()).ready
+    assert "issued" == (await ask(client, "e2", "ben"))["state"]
