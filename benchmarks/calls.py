@@ -1,7 +1,8 @@
 """Calls to the platform for each link on one stream of events, as the platform counts them.
 
-A short burst of both kinds: links that are made at once, and links that go out as short URLs and
-are made by the worker afterwards. Every call of that time counts, whatever it was for.
+A short burst of each kind: links that are made at once, links that go out as short URLs and are
+made by the worker afterwards, and links of people who were in the list ahead of events. Every call
+of that time counts, whatever it was for.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import msgspec
 from benchmarks import load
 from benchmarks.figure import Figure
 from benchmarks.load import Order
-from benchmarks.stage import DEFERRED, DIRECT, MILESTONE, Size, Stage, staged
+from benchmarks.stage import AHEAD, DEFERRED, DIRECT, MILESTONE, READY, Size, Stage, staged
 
 CONNECTIONS = 8
 SECONDS = 2.0
@@ -44,6 +45,20 @@ async def measure(database_url: str, size: Size) -> list[Figure]:
             await _drained(stage)
             issued = stage.one("SELECT count(*) FROM links WHERE url IS NOT NULL")
             calls = stage.calls()["calls"]
+        await stage.define(AHEAD, membership="ahead", lanes=READY)
+        stage.join(AHEAD)
+        with stage.service("--no-worker") as service:
+            stage.forget()
+            ready = load.run(
+                msgspec.structs.replace(
+                    order,
+                    port=service.port,
+                    milestone=AHEAD,
+                    first=direct.events + deferred.events,
+                    expected='"lane":"ready"',
+                )
+            )
+            calls_before = stage.calls()["calls"]
     if issued != direct.events + deferred.events:
         raise RuntimeError(f"{direct.events + deferred.events} events, and {issued} links")
     return [
@@ -53,7 +68,14 @@ async def measure(database_url: str, size: Size) -> list[Figure]:
             ours=calls / issued,
             must=1.00,
             at_most=True,
-        )
+        ),
+        Figure(
+            name="the same before the URL, membership ahead",
+            unit="calls",
+            ours=calls_before / ready.events,
+            must=0.00,
+            at_most=True,
+        ),
     ]
 
 

@@ -18,6 +18,7 @@ from benchmarks import load
 from benchmarks.figure import Figure
 from benchmarks.load import Caller, Order
 from benchmarks.stage import (
+    AHEAD,
     DEFERRED,
     MILESTONE,
     READY,
@@ -30,13 +31,10 @@ from milepost.local import free_port
 
 CONNECTIONS = 64
 
-AHEAD = "boarded"
-"""The milestone whose registrants are in its list ahead of events."""
-
 FIRST_READY = 5_000_000_000
 """Its events have numbers of their own."""
 
-MOST_PER_SECOND = 8_000
+MOST_PER_SECOND = 10_000
 """Links of lane `ready`, one for each person: so many people must there be."""
 
 

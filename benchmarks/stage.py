@@ -28,6 +28,8 @@ from milepost.settings import MAX_RATE_PER_MINUTE, SIMULATOR_TOKEN, load
 from milepost.store import migrate
 
 MILESTONE = "landed"
+AHEAD = "boarded"
+"""A milestone whose registrants are in its first list ahead of events."""
 
 START_SECONDS = 30
 
