@@ -204,6 +204,12 @@ async def test_a_form_that_is_not_known_can_never_be_learnt(
     assert stop is not None
     assert "/jfe/form/" in stop["expected"]
     assert "/survey/" in stop["found"]
+    # What was seen of one survey says nothing of another.
+    same = {"survey_id": platform.ready.survey_id, "fields": []}
+    await client.put("/v1/milestones/landed", json=same)
+    assert stop == await stopped(client)
+    await client.put("/v1/milestones/landed", json={**same, "survey_id": "SV_000000000000000"})
+    assert None is await stopped(client)
 
 
 async def test_a_link_that_history_tells_otherwise_stops_the_milestone(

@@ -22,12 +22,12 @@ SMALL = {"slots": 2, "max_slots": 2, "fields": []}
 
 @pytest.fixture
 def tear_down(milepost: Milepost) -> TornDown:
-    """Take the pool of `landed` away."""
+    """Take the pool of `landed` away, or of another milestone."""
     teardown = Teardown(milepost.store, milepost.upstream, milepost.deployment)
 
-    async def run(**options: Any) -> Report:
+    async def run(key: str = "landed", **options: Any) -> Report:
         """Take it away."""
-        return await teardown.run_once("landed", **options)
+        return await teardown.run_once(key, **options)
 
     return run
 
@@ -101,6 +101,8 @@ async def test_a_pool_that_is_in_use_is_left_as_it_is(
     await execute("UPDATE links SET finished_at = now()")
     with pytest.raises(NotTornDown, match="leave --live-links out"):
         await tear_down(live_links=2)
+    with pytest.raises(UnknownMilestone):
+        await tear_down("nothing")
 
 
 async def test_a_teardown_that_was_broken_off_is_finished_by_the_next(
@@ -163,10 +165,3 @@ async def test_a_canary_stays_while_another_milestone_needs_it(
     await milepost.run("canary", asked_by="a test")
     await client.post("/v1/milestones/landed/pause")
     assert (2, 2) == ((report := await tear_down()).lists, report.distributions)
-
-
-async def test_a_pool_of_nobody_is_not_torn_down(milepost: Milepost) -> None:
-    """A wrong key is told."""
-    teardown = Teardown(milepost.store, milepost.upstream, milepost.deployment)
-    with pytest.raises(UnknownMilestone):
-        await teardown.run_once("nothing")
