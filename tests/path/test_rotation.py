@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -239,6 +240,21 @@ async def test_rotation_goes_on_with_what_each_crash_left(
         await travel(seconds=121)
     assert 1 == (await rotate()).ready
     assert ONE_SUCCESSOR == Counter(await platform.writes())
+
+
+async def test_who_rotates_at_the_same_time_makes_nothing_twice(
+    client: httpx.AsyncClient, *, landed: Landed, platform: Any, travel: Travel, rotate: Rotation
+) -> None:
+    """Each successor is one process's to make, and so is the canary that all of them need."""
+    await landed(**TWO)
+    await travel(days=18)
+    await platform.forget()
+    await asyncio.gather(*(rotate() for _ in range(3)))
+    await travel(minutes=1)
+    await rotate()
+    assert [2, 2] == [generation for _, generation, _ in await pool(client)][1::2]
+    one_more = Counter({"distribution.create": 1})
+    assert ONE_SUCCESSOR + one_more == Counter(await platform.writes())
 
 
 async def test_rotation_asks_what_became_of_lost_answers(
