@@ -214,6 +214,8 @@ async def test_rotation_goes_on_with_what_each_crash_left(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Whoever takes it over dies a step later: what was never written down is found again."""
+    # By its list alone, as on a platform that does not tell dates.
+    monkeypatch.setattr("milepost.upstream.wire.Distribution.expires_at", None)
     await landed(**SHORT)
     await ask(client, "e1")
     await travel(days=18)
@@ -240,6 +242,38 @@ async def test_rotation_goes_on_with_what_each_crash_left(
         await travel(seconds=121)
     assert 1 == (await rotate()).ready
     assert ONE_SUCCESSOR == Counter(await platform.writes())
+
+
+async def test_what_could_not_be_made_for_a_day_gets_later_dates(
+    client: httpx.AsyncClient,
+    *,
+    landed: Landed,
+    milepost: Milepost,
+    travel: Travel,
+    rotate: Rotation,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And what a dead process has left behind under the earlier ones is not taken for it."""
+    await landed(**SHORT)
+    await travel(days=18)
+
+    async def die(*_: Any) -> Making:
+        """End before it is written down."""
+        raise DatabaseBusy("the process is gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PoolStore, "note_distribution", die)
+        with pytest.raises(DatabaseBusy):
+            await rotate()
+    await travel(hours=25)
+    assert 1 == (await rotate()).ready
+    made = (await client.get("/v1/milestones/landed/pool")).json()
+    ours = made["distributions"][-1]
+    expires = {
+        each.distribution_id: each.expires_at
+        async for each in milepost.upstream.distributions(made["survey_id"])
+    }
+    assert datetime.fromisoformat(ours["expires_at"]) == expires[ours["distribution_id"]]
 
 
 async def test_who_rotates_at_the_same_time_makes_nothing_twice(
@@ -371,7 +405,11 @@ async def test_what_is_paused_or_left_is_not_tended(
     rotate: Rotation,
 ) -> None:
     """It ages; a milestone that is resumed has what it needs before its first event."""
+    await client.put("/v1/milestones/begun", json={"survey_id": platform.ready.survey_id})
+    await milepost.store.pools.plan("begun", milepost.deployment.id)
+    await client.post("/v1/milestones/begun/pause")
     await landed(**SHORT)
+    assert 0 == (await milepost.replenish.run_once()).unfinished
     await client.post("/v1/milestones/landed/pause")
     await travel(days=25)
     assert (0, 1) == ((counts := await rotate()).planned, counts.draining)
