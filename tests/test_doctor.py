@@ -337,6 +337,12 @@ async def test_what_a_milestone_makes_at_the_platform_is_told(
     finding = (await found(environment))["pool landed"]
     assert "fail" == finding.verdict
     assert "2 stopped: odd" in finding.found
+    # What has a successor that takes links is past.
+    assert 2 == (await milepost.replenish.run_once()).ready
+    assert "ok" == (await found(environment))["pool landed"].verdict
+    await milepost.store.milestones.stop("landed", "links differ", expected="a", found="b")
+    finding = (await found(environment))["pool landed"]
+    assert ("fail", "it gives no links: links differ") == (finding.verdict, finding.found)
 
 
 async def test_what_the_account_does_not_allow_is_told_for_each_milestone(

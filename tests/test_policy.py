@@ -229,9 +229,9 @@ def test_what_is_not_trusted_is_tried_again_ever_less_often() -> None:
 
 
 def test_what_failed_is_left_alone_for_twice_as_long_each_time() -> None:
-    """From five seconds to ten minutes."""
-    found = [making_pause(attempt).total_seconds() for attempt in (1, 2, 7, 8, 100)]
-    assert [5, 10, 320, 600, 600] == found
+    """From five seconds to two minutes."""
+    found = [making_pause(attempt).total_seconds() for attempt in (1, 2, 5, 6, 100)]
+    assert [5, 10, 80, 120, 120] == found
 
 
 @pytest.mark.parametrize(

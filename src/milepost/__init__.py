@@ -18,7 +18,7 @@ The map, from the top; imports run downwards only. The path of an event is `api/
 - `upstream/`: the client of the survey platform
 - `embedded`: Postgres from a wheel, for a machine that has none
 - `personal_link`: pure: a URL becomes its parts, a template and a lookup id become a URL
-- `policy`: pure: whose contact it is, who is in the sample, whether a milestone can work
+- `policy`: pure: whose contact it is, who is in the sample, how many slots, when to rotate
 - `payload`: pure: an event's data, checked, fingerprinted, sealed
 - `model`: the words as values
 - `settings`, `errors`: what an installation is told; what can go wrong

@@ -346,7 +346,7 @@ GIVEN_UP_AFTER: Final = 3
 another one in its place. Each may be stopped for a reason of its own, but hardly three in a row."""
 
 FIRST_PAUSE: Final = timedelta(seconds=5)
-LONGEST_PAUSE: Final = timedelta(minutes=10)
+LONGEST_PAUSE: Final = timedelta(minutes=2)
 """After an error a distribution is left alone, so that a run ends instead of insisting; each time
 for twice as long, so that what can never be made costs few calls."""
 

@@ -204,6 +204,12 @@ async def test_a_form_that_is_not_known_can_never_be_learnt(
     assert stop is not None
     assert "/jfe/form/" in stop["expected"]
     assert "/survey/" in stop["found"]
+    # What was seen of one survey says nothing of another.
+    same = {"survey_id": platform.ready.survey_id, "fields": []}
+    await client.put("/v1/milestones/landed", json=same)
+    assert stop == await stopped(client)
+    await client.put("/v1/milestones/landed", json={**same, "survey_id": "SV_000000000000000"})
+    assert None is await stopped(client)
 
 
 async def test_a_link_that_history_tells_otherwise_stops_the_milestone(
@@ -260,7 +266,7 @@ async def test_history_in_a_form_of_its_own_tells_nothing(
 async def test_no_canary_is_made_where_none_can_be(
     client: httpx.AsyncClient, landed: Landed, milepost: Milepost, platform: Any, travel: Travel
 ) -> None:
-    """History alone tells then, and a person's word ends what it has stopped."""
+    """History tells then, as far as it does, and a person's word ends what it has stopped."""
     await landed(fields=[])
     await travel(minutes=2)
     await ask(client, "e1")
@@ -278,20 +284,11 @@ async def test_no_canary_is_made_where_none_can_be(
     await client.post("/v1/milestones/landed/resume")
     assert "done" == (await look(milepost, learn="landed")).state
     assert {"list_contact.add"} == set(await platform.writes())
-
-
-async def test_history_is_not_asked_where_it_does_not_tell(
-    client: httpx.AsyncClient, landed: Landed, milepost: Milepost, platform: Any, travel: Travel
-) -> None:
-    """Its limit is left to others."""
-    await landed(fields=[])
-    await travel(minutes=2)
-    await ask(client, "e1")
+    # Nor is history asked where it does not tell: its limit is left to others.
     await milepost.store.capabilities.note(Fact.HISTORY_LINKS, holds=False, evidence="tried")
-    run = await look(milepost)
-    assert ("done", 3) == (run.state, run.counts["templates"])
-    stats = (await platform.web.get("/control/stats")).json()
-    assert "history" not in stats["classes"]
+    before = await platform.calls()
+    assert "done" == (await look(milepost)).state
+    assert before == await platform.calls()
 
 
 async def test_a_canary_that_is_not_listed_yet_tells_nothing(
@@ -336,18 +333,3 @@ async def test_a_survey_that_is_refused_keeps_no_other_from_being_looked_at(
     assert ended is not None
     assert (2, 3) == (ended.counts["surveys"], ended.counts["templates"])
     assert 1 == Counter(await platform.writes())["mailing_list.create"] - 1
-
-
-async def test_the_canaries_of_a_rotation_are_no_others(
-    landed: Landed, milepost: Milepost, platform: Any, travel: Travel
-) -> None:
-    """Both jobs have one list for a survey, and each a canary as fresh as it needs."""
-    short = {"link_days": 30, "min_link_days": 10, "slots": 1, "max_slots": 1, "fields": []}
-    await landed(**short)
-    await look(milepost)
-    await travel(days=18)
-    assert 1 == (await milepost.run("rotate", asked_by="a test")).counts["ready"]
-    await look(milepost)
-    writes = Counter(await platform.writes())
-    assert (1, 1) == (writes["mailing_list.create"], writes["list_contact.add"])
-    assert (4, 2) == (writes["distribution.create"], writes["distribution.delete"])

@@ -22,12 +22,12 @@ SMALL = {"slots": 2, "max_slots": 2, "fields": []}
 
 @pytest.fixture
 def tear_down(milepost: Milepost) -> TornDown:
-    """Take the pool of `landed` away."""
+    """Take the pool of `landed` away, or of another milestone."""
     teardown = Teardown(milepost.store, milepost.upstream, milepost.deployment)
 
-    async def run(**options: Any) -> Report:
+    async def run(key: str = "landed", **options: Any) -> Report:
         """Take it away."""
-        return await teardown.run_once("landed", **options)
+        return await teardown.run_once(key, **options)
 
     return run
 
@@ -77,6 +77,11 @@ async def test_a_pool_is_taken_away_and_made_anew_when_it_is_resumed(
     link = await ask(client, "e1")
     assert 200 == (await platform.web.get(link["url"])).status_code
     assert "done" == (await milepost.run("canary", asked_by="a test")).state
+    # The canary belongs to the survey: it stays while another milestone needs it.
+    await client.put("/v1/milestones/other", json={"survey_id": platform.ready.survey_id})
+    await milepost.replenish.run_once()
+    await client.post("/v1/milestones/landed/pause")
+    assert (2, 2) == ((report := await tear_down(live_links=1)).lists, report.distributions)
 
 
 async def test_a_pool_that_is_in_use_is_left_as_it_is(
@@ -101,6 +106,8 @@ async def test_a_pool_that_is_in_use_is_left_as_it_is(
     await execute("UPDATE links SET finished_at = now()")
     with pytest.raises(NotTornDown, match="leave --live-links out"):
         await tear_down(live_links=2)
+    with pytest.raises(UnknownMilestone):
+        await tear_down("nothing")
 
 
 async def test_a_teardown_that_was_broken_off_is_finished_by_the_next(
@@ -146,27 +153,3 @@ async def test_a_list_that_does_not_carry_our_name_is_not_touched(
     (left,) = report.remains
     assert (other, True) == (left.id, "does not carry the name" in left.because)
     assert "a newsletter" == (await milepost.upstream.mailing_list(directory, other)).name
-
-
-async def test_a_canary_stays_while_another_milestone_needs_it(
-    client: httpx.AsyncClient,
-    landed: Landed,
-    milepost: Milepost,
-    platform: Any,
-    tear_down: TornDown,
-) -> None:
-    """It belongs to the survey."""
-    await landed(**SMALL)
-    body = {"survey_id": platform.ready.survey_id, **SMALL}
-    await client.put("/v1/milestones/other", json=body)
-    await milepost.replenish.run_once()
-    await milepost.run("canary", asked_by="a test")
-    await client.post("/v1/milestones/landed/pause")
-    assert (2, 2) == ((report := await tear_down()).lists, report.distributions)
-
-
-async def test_a_pool_of_nobody_is_not_torn_down(milepost: Milepost) -> None:
-    """A wrong key is told."""
-    teardown = Teardown(milepost.store, milepost.upstream, milepost.deployment)
-    with pytest.raises(UnknownMilestone):
-        await teardown.run_once("nothing")

@@ -471,14 +471,18 @@ async def test_a_hit_without_an_id_is_not_read(origin: Origin, upstream: Upstrea
 async def test_distributions_name_the_list_that_they_stand_on(
     origin: Origin, upstream: Upstream
 ) -> None:
-    """By it a distribution is found again whose making had an unknown outcome."""
+    """And when their links expire: by both one is found whose making had an unknown outcome."""
     element = {"id": DISTRIBUTION, "recipients": {"mailingListId": LIST, "contactId": None}}
     batch = {"id": DISTRIBUTION, "recipients": {"mailingListId": None}}
-    origin.answers = [origin.ok({"elements": [element, batch], "nextPage": None})]
+    dates = ("2027-01-08T21:27:49Z", "2027-01-08 21:27:49", "soon", None)
+    dated = [element | {"surveyLink": {"expirationDate": date}} for date in dates]
+    origin.answers = [origin.ok({"elements": [element, batch, *dated], "nextPage": None})]
     found = [each async for each in upstream.distributions(SURVEY)]
-    assert [(each.distribution_id, each.list_id) for each in found] == [
-        (DISTRIBUTION, LIST),
-        (DISTRIBUTION, None),
+    assert [(each.distribution_id, each.list_id, each.expires_at) for each in found] == [
+        (DISTRIBUTION, LIST, None),
+        (DISTRIBUTION, None, None),
+        (DISTRIBUTION, LIST, datetime(2027, 1, 8, 21, 27, 49, tzinfo=UTC)),
+        *[(DISTRIBUTION, LIST, None)] * 3,  # a date without a zone is not guessed at
     ]
     assert origin.seen[0].target == f"/API/v3/distributions?surveyId={SURVEY}"
 

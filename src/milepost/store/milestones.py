@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from msgspec import UNSET
-from sqlalchemy import RowMapping, func, literal_column, select, update
+from sqlalchemy import RowMapping, case, func, literal_column, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -16,6 +16,8 @@ from milepost.errors import UnknownMilestone
 from milepost.model import Cooldown, Milestone, MilestoneDefinition, Stop
 from milepost.store import tables
 from milepost.store.connections import Connections
+
+_STOP: Final = ("stopped_at", "stopped_because", "stopped_expected", "stopped_found")
 
 
 class MilestoneStore:
@@ -27,7 +29,7 @@ class MilestoneStore:
     async def put(self, key: str, definition: MilestoneDefinition) -> tuple[Milestone, bool]:
         """Define a milestone or replace its definition; the flag says whether it is the first.
 
-        A paused milestone stays paused, and a stopped one stopped.
+        A paused milestone stays paused; a stopped one stopped, unless it gets another survey.
         """
         async with self._connections.transaction() as connection:
             return await _put(connection, key, definition)
@@ -129,12 +131,7 @@ class MilestoneStore:
             ended = await connection.execute(
                 update(milestones)
                 .where(milestones.c.key == key, was_stopped, milestones.c.stopped_at <= at)
-                .values(
-                    stopped_at=None,
-                    stopped_because=None,
-                    stopped_expected=None,
-                    stopped_found=None,
-                )
+                .values(dict.fromkeys(_STOP))
             )
             await connection.execute(
                 update(milestones)
@@ -150,10 +147,17 @@ async def _put(
     milestones = tables.milestones
     now = func.milepost_now()
     values = _columns(key, definition)
+    # What was seen of the links of one survey says nothing of another's.
+    of_survey = {
+        name: case((milestones.c.survey_id == definition.survey_id, milestones.c[name]))
+        for name in (*_STOP, "trusted_at")
+    }
     result = await connection.execute(
         insert(milestones)
         .values(key=key, **values, state="active", created_at=now, updated_at=now)
-        .on_conflict_do_update(index_elements=["key"], set_={**values, "updated_at": now})
+        .on_conflict_do_update(
+            index_elements=["key"], set_={**values, **of_survey, "updated_at": now}
+        )
         .returning(milestones, literal_column("xmax = 0").label("is_first"))
     )
     row = result.mappings().one()

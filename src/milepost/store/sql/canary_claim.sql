@@ -6,7 +6,11 @@
 -- %(is_patient)s  or that is in the making since whenever: its link is not listed yet
 -- %(days)s        for so many days its links are asked for, as those of the milestones are
 -- %(lease)s       in seconds
-WITH usable AS (
+WITH dates AS (
+    SELECT date_trunc('second', milepost_now()) + make_interval(days => %(days)s) AS expires_at
+),
+
+usable AS (
     SELECT d.id, d.state
     FROM distributions AS d
     WHERE d.slot_id = %(list)s
@@ -17,10 +21,20 @@ WITH usable AS (
 ),
 
 taken AS (
+    -- Its dates stay, so that every attempt means the same one, unless it was not made for a day.
     UPDATE distributions AS d SET
         attempt = d.attempt + 1,
-        lease_until = milepost_now() + make_interval(secs => %(lease)s)
+        lease_until = milepost_now() + make_interval(secs => %(lease)s),
+        expires_at = dated.expires_at,
+        takes_until = dated.expires_at
     FROM usable AS u
+    CROSS JOIN LATERAL (
+        SELECT
+            CASE WHEN l.distribution_id IS NULL AND l.expires_at < dates.expires_at - interval '1 day'
+                THEN dates.expires_at ELSE l.expires_at END AS expires_at
+        FROM distributions AS l
+        CROSS JOIN dates
+        WHERE l.id = u.id) AS dated
     WHERE d.id = u.id
         AND u.state = 'making'
         AND coalesce(d.lease_until <= milepost_now(), true)
@@ -33,15 +47,14 @@ begun AS (
         created_at)
     SELECT
         s.id, last.generation + 1, s.list_name || ' g' || (last.generation + 1), 'making', 1,
-        milepost_now() + make_interval(secs => %(lease)s), expires.at, expires.at, milepost_now()
+        milepost_now() + make_interval(secs => %(lease)s), dates.expires_at, dates.expires_at,
+        milepost_now()
     FROM slots AS s
+    CROSS JOIN dates
     CROSS JOIN LATERAL (
         SELECT coalesce(max(d.generation), 0) AS generation
         FROM distributions AS d
         WHERE d.slot_id = s.id) AS last
-    CROSS JOIN LATERAL (
-        SELECT date_trunc('second', milepost_now()) + make_interval(days => %(days)s) AS at
-        ) AS expires
     WHERE s.id = %(list)s AND NOT EXISTS (SELECT FROM usable)
     RETURNING *
 )
