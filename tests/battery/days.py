@@ -35,7 +35,7 @@ from collections.abc import (
 )
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
@@ -63,12 +63,9 @@ T = TypeVar("T")
 
 DAY: Final = timedelta(days=1)
 
-MOMENTS: Final = (2, 4, 8, 13, 18, 22)
-"""Hours of a day, in UTC, at which the schedulers look. In Berlin job `sync` is due before the
-first of them, summer and winter, and `canary` before the second; people land from the third on."""
-
-NIGHTS: Final = 2
-"""How many of the moments nobody lands at."""
+NIGHT: Final = (2, 4)
+"""Hours of a day, in UTC, at which the schedulers look, and nobody lands. In Berlin job `sync` is
+due before the first of them, summer and winter, and `canary` before the second."""
 
 BEGINS: Final = datetime(2027, 3, 1, tzinfo=UTC)
 """Before a night that has no 02:30, at which `sync` is due."""
@@ -104,12 +101,12 @@ class Landing(Struct, frozen=True):
 
 def landings(folder: Path) -> list[list[Landing]]:
     """The landings of a folder's events, by day."""
-    of_day: dict[object, list[Landing]] = defaultdict(list)
+    of_day: dict[date, list[Landing]] = defaultdict(list)
     decode = msgspec.json.Decoder(Landing).decode
     for line in (folder / "events.ndjson").read_bytes().splitlines():
         landing = decode(line)
         of_day[landing.occurred_at.date()].append(landing)
-    return [of_day[day] for day in sorted(of_day, key=str)]
+    return [of_day[day] for day in sorted(of_day)]
 
 
 def people(folder: Path) -> list[dict[str, str]]:
@@ -199,6 +196,7 @@ class Town:
     key: str
     dice: random.Random
     customers: Customers
+    hours: Sequence[int]
     milestones: list[Milestone] = field(default_factory=list)
     day: int = 0
     told: dict[str, Told] = field(default_factory=dict)
@@ -234,15 +232,15 @@ class Town:
         self.write(registrants)
         await import_file(self.mileposts[0].store, self.source)
         begins = BEGINS + self.day * DAY
-        busy = len(MOMENTS) - NIGHTS
-        for number, hour in enumerate(MOMENTS):
+        for hour in NIGHT:
             self.travel(begins + timedelta(hours=hour))
             await self.work()
-            if number >= NIGHTS:
-                part = day[number - NIGHTS :: busy]
-                await self.happen(part)
-                await self.open_due()
-                await self.drain()
+        for number, hour in enumerate(self.hours):
+            self.travel(begins + timedelta(hours=hour))
+            await self.work()
+            await self.happen(day[number :: len(self.hours)])
+            await self.open_due()
+            await self.drain()
         self.day += 1
 
     async def work(self) -> None:
@@ -464,9 +462,22 @@ def set_clocks(database_url: str, platform: Platform, to: datetime) -> None:
 
 @asynccontextmanager
 async def town(
-    database_url: str, folder: Path, *, customers: Customers, seed: int = 0
+    database_url: str,
+    folder: Path,
+    *,
+    customers: Customers,
+    hours: Sequence[int] = (9, 17),
+    seed: int = 0,
 ) -> AsyncIterator[Town]:
-    """A town before its first day: nobody is known, and there is no milestone."""
+    """A town before its first day: nobody is known, and there is no milestone.
+
+    Args:
+        database_url: where Milepost lives.
+        folder: for files and logs.
+        customers: what they do with links.
+        hours: of a day at which people land, in UTC, after the night.
+        seed: of all that is drawn.
+    """
     async with AsyncExitStack() as stack:
         platform = Platform(folder, "--limits", "none", "--seed", str(seed))
         stack.callback(platform.stop)
@@ -499,7 +510,7 @@ async def town(
                 line = Connection(address)
                 stack.callback(line.close)
                 queue.put_nowait(line)
-        yield Town(
+        made = Town(
             database_url=database_url,
             folder=folder,
             platform=platform,
@@ -509,7 +520,10 @@ async def town(
             key=key,
             dice=random.Random(seed),  # noqa: S311  (the same days each time)
             customers=customers,
+            hours=hours,
         )
+        await made.work()  # due times are those after somebody has looked first
+        yield made
 
 
 _WAITING: Final = "SELECT event_id FROM links WHERE due_at IS NOT NULL"
