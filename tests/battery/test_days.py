@@ -1,0 +1,126 @@
+"""Days go by: pools are renewed, people come and change, and every link is good while it lives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import pytest
+from msgspec import Struct
+from tests.battery.days import Customers, Milestone, landings, people, town, verify
+from tests.battery.load import LONG
+
+import milepost
+
+DEMO: Final = Path(milepost.__file__).parent / "demo_data"
+WEEK: Final = Path(__file__).parents[3] / "shared" / "data"
+
+CUSTOMERS: Final = Customers(at_once=0.1, later=0.2, answering=0.5)
+
+DEFER: Final = {"unknown_registrant": "defer"}
+
+BRIEF: Final = {"link_days": 5, "min_link_days": 2, **DEFER}
+"""A pool takes links for three days."""
+
+OFTEN: Final = Milestone(key="often", percent=100, definition={**BRIEF, "slots": 2})
+ONCE: Final = Milestone(
+    key="once",
+    percent=30,
+    definition={**BRIEF, "slots": 1, "repeat": "once"},
+)
+COOL: Final = Milestone(
+    key="cool",
+    percent=30,
+    definition={
+        **BRIEF,
+        "slots": 1,
+        "repeat": {"cooldown_days": 2},
+    },
+)
+
+
+class Course(Struct, frozen=True, kw_only=True):
+    """How long, where, and with how many people."""
+
+    days: int
+    folder: Path
+    people: int | None
+    """None: all of them."""
+    milestones: tuple[Milestone, ...]
+    hours: tuple[int, ...]
+    warm: int
+
+
+SHORT: Final = Course(
+    days=12, folder=DEMO, people=25, milestones=(OFTEN, ONCE, COOL), hours=(9, 17), warm=4
+)
+
+SIXTY_DAYS: Final = Course(
+    days=60,
+    folder=WEEK if WEEK.is_dir() else DEMO,
+    people=None,
+    milestones=(
+        Milestone(
+            key="often",
+            percent=100,
+            definition={"link_days": 10, "min_link_days": 3, "slots": 5, "max_slots": 60, **DEFER},
+        ),
+        Milestone(
+            key="ahead",
+            percent=15,
+            definition={
+                "link_days": 10,
+                "min_link_days": 3,
+                "slots": 2,
+                "membership": "ahead",
+                "late_data": True,
+                **DEFER,
+            },
+        ),
+        Milestone(key="once", percent=10, definition={"slots": 1, "repeat": "once", **DEFER}),
+        Milestone(
+            key="cool",
+            percent=10,
+            definition={
+                "link_days": 20,
+                "min_link_days": 5,
+                "slots": 2,
+                "repeat": {"cooldown_days": 5},
+                **DEFER,
+            },
+        ),
+    ),
+    hours=(7, 10, 13, 16, 19, 22),
+    warm=8,
+)
+
+
+@pytest.mark.usefixtures("grants_at_once")
+@pytest.mark.parametrize(
+    "course", [pytest.param(SHORT, id="short"), pytest.param(SIXTY_DAYS, id="long", marks=LONG)]
+)
+async def test_no_link_is_short_or_broken_over_many_days(
+    database_url: str, tmp_path: Path, course: Course
+) -> None:
+    """Nor is a slot used against its two rules, or a due time missed, or a pool dry."""
+    known = people(course.folder)[: course.people]
+    refs = {row["ref"] for row in known}
+    weekdays = [[one for one in day if one.registrant in refs] for day in landings(course.folder)]
+    async with town(database_url, tmp_path, customers=CUSTOMERS, hours=course.hours) as on:
+        for milestone in course.milestones:
+            await on.register(milestone)
+        for day in range(course.days):
+            await on.live(weekdays[day % len(weekdays)], registrants=list(grown(known, day)))
+        verdict = verify(on, warm=course.warm)
+    assert verdict.generations >= course.days // 3
+
+
+def grown(known: Sequence[Mapping[str, str]], day: int) -> Iterator[dict[str, str]]:
+    """Who is known on a day: more every day, and some with another name than yesterday."""
+    for number, row in enumerate(known):
+        if number < len(known) * (0.7 + 0.1 * day):
+            married = (
+                f"{row['first_name']} {day}" if (number + day) % 20 == 0 else row["first_name"]
+            )
+            yield {**row, "first_name": married}
