@@ -127,7 +127,7 @@ async def test_who_waits_for_a_place_is_seen_behind_any_number_of_events(
 
 
 async def test_demand_counts_what_a_person_holds_and_asks_for(
-    store: Store, register: Register, sql: Sql
+    store: Store, register: Register, sql: Sql, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Live links, events that wait for a place, and those of the last week; nobody else's."""
     await register(lanes=["direct", "deferred"], slots=3, max_slots=3)
@@ -138,6 +138,9 @@ async def test_demand_counts_what_a_person_holds_and_asks_for(
     await store.links.claim(event("elsewhere", milestone="other"))
     await store.links.settle(issued(await store.links.claim(event("b1", "ben"))))
     assert [Demand(4, 4), Demand(1, 1)] == await store.pools.demand("landed")
+    with monkeypatch.context() as patch:
+        patch.setattr("milepost.store.pools.BUSIEST", 1)
+        assert [Demand(4, 4)] == await store.pools.demand("landed")  # who is in the highest slot
     sql("UPDATE links SET finished_at = now() WHERE event_id = 'e0'")
     sql("UPDATE links SET expires_at = now() WHERE event_id = 'e1'")
     sql("UPDATE links SET created_at = now() - interval '8 days' WHERE event_id = 'e2'")
