@@ -107,6 +107,10 @@ async def test_links_that_change_overnight_stop_the_milestone_until_they_change_
     assert "milestone landed is stopped" in caplog.text
     for told in (caplog.text, run.error, stop["because"]):
         assert "http" not in told
+    findings = f"/v1/runs/{run.id}/findings"
+    headers = {"Authorization": f"Bearer {keys[Scope.SYNC]}"}
+    assert 403 == (await client.get(findings, headers=headers)).status_code
+    assert stop["found"] in (await client.get(findings)).json()["findings"][0]["reason"]
     headers = {"Authorization": f"Bearer {keys[Scope.READ]}"}
     seen = (await client.get("/v1/milestones", headers=headers)).json()["milestones"][0]["stopped"]
     assert {**stop, "expected": None, "found": None} == seen

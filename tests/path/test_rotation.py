@@ -170,32 +170,6 @@ async def test_both_rules_of_a_slot_hold_across_generations(
     assert 4 == len({url for (url,) in await execute("SELECT url FROM links")} - {None})
 
 
-async def test_no_link_is_short_over_many_days(
-    client: httpx.AsyncClient, landed: Landed, platform: Any, travel: Travel, rotate: Rotation
-) -> None:
-    """An event on each of seven days, and a link of five at the least for it, which opens."""
-    await landed(**SHORT | {"link_days": 9, "min_link_days": 5})
-    lives = []
-    for day in range(7):
-        ref = f"r{day}"
-        await client.put(f"/v1/registrants/{ref}", json={"email": f"{ref}@example.com"})
-        link = await ask(client, f"e{day}", ref)
-        assert ("issued", 200) == (
-            link["state"],
-            (await platform.web.get(link["url"])).status_code,
-        )
-        lives.append(
-            datetime.fromisoformat(link["expires_at"]) - datetime.fromisoformat(link["data_at"])
-        )
-        for _ in range(2):
-            await travel(hours=12)
-            await rotate()
-    assert timedelta(days=5) <= min(lives) < timedelta(days=7) < max(lives) <= timedelta(days=9)
-    assert 3 <= len(await pool(client))
-    lists = Counter(await platform.writes())["mailing_list.create"]
-    assert 1 == lists  # the canary's
-
-
 STEPS = [
     ("slot", "note_distribution"),
     *(("canary", step) for step in ("note_list", "note_probe", "note_distribution", "ready")),

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from litestar import Response, Router, get, post
+from litestar.exceptions import HTTPException
 from litestar.openapi import ResponseSpec
 from litestar.openapi.spec import (
     OpenAPIMediaType,
@@ -224,9 +225,15 @@ def router(store: Store, scheduler: Scheduler) -> Router:
     ) -> Response[Any]:
         """Look at what a run lists one by one, such as rows of a source that were left out.
 
-        With `?format=csv`, or `Accept: text/csv`, all of them as a CSV file.
+        With `?format=csv`, or `Accept: text/csv`, all of them as a CSV file. Those of job `canary`
+        hold links, and are for admins.
         """
-        await _known(store, run_id)
+        run = await _known(store, run_id)
+        if run.job == "canary" and not caller_of(request).may(Scope.ADMIN):
+            raise HTTPException(
+                status_code=HTTPStatus.FORBIDDEN,
+                detail="What this run lists are links: they take a key with the scope admin.",
+            )
         accepts = header(request.scope, b"accept")
         if form == "csv" or (form is None and CSV in accepts):
             name = f"run-{run_id}-findings.csv"
