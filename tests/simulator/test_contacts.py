@@ -217,7 +217,11 @@ def test_two_contacts_are_made_one(own: Customer) -> None:
     second, _ = own.add(other, email="b@example.com", firstName="Bea")
     own.control("POST", "merges", {"contact": first, "into": second})
     (member,) = own.elements(f"{path}/contacts?includeEmbedded=true")
-    assert (member["contactId"], member["email"], member["extRef"]) == (second, "a@example.com", "a")
+    assert (member["contactId"], member["email"], member["extRef"]) == (
+        second,
+        "a@example.com",
+        "a",
+    )
     assert (member["firstName"], member["embeddedData"]) == ("Bea", {"k": "1"})
     assert member["contactLookupId"] != lookup
     assert own.error("GET", f"{own.directory}/contacts/{first}")[0] == 404

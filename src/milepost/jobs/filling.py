@@ -41,6 +41,7 @@ from milepost.routes import StillUnknown, contact_fields
 from milepost.store.contacts import ContactStore, ListedMember, Outlook, Owner, listed_key
 from milepost.store.runs import Finding
 from milepost.upstream import (
+    BudgetSpent,
     CallFailed,
     Forbidden,
     ImportProgress,
@@ -216,8 +217,9 @@ class Position(Struct, kw_only=True, omit_defaults=True):
     beginning is in doubt."""
     import_id: str | None = None
     chunk: int = 0
+    unread: int = 0
+    """Contacts that were imported since the list was read, and how many of them were refused."""
     refused: int = 0
-    """Contacts that imports did not take."""
     restarts: int = 0
 
     then: Step = "decide"
@@ -297,7 +299,8 @@ async def paced(run: Run, call: Callable[[], Awaitable[T]]) -> T:
     """Make a call; while there is none left for it, wait.
 
     Raises:
-        Throttled: it was in vain for `PATIENCE_SECONDS`, or the run is to stop.
+        Throttled: it was in vain for `PATIENCE_SECONDS`, or the run is to stop, or the platform is
+            away.
         And as the call.
     """
     waiting = _Patience(run)
@@ -343,6 +346,8 @@ class _Patience:
 
     async def out(self, error: Throttled) -> None:
         """Wait until it may be tried again; raises the error where that takes too long."""
+        if isinstance(error, BudgetSpent) and error.rule == "upstream-away":
+            raise error  # that is no matter of calls
         seconds = error.retry_after or THROTTLED_SECONDS
         if asyncio.get_running_loop().time() + seconds > self._until:
             raise error
@@ -511,6 +516,7 @@ class Filling:
         if at.import_id is not None:
             progress = await self._imports.finished(run, at.import_id)
             if progress is not None:
+                at.unread += at.chunk
                 at.refused += progress.failed
                 at.import_id = None
                 await self._imported(run, at)
@@ -535,7 +541,10 @@ class Filling:
                 break
         if not owners:
             at.rounds += 1
-            await self._begin_listing(run, at, "decide", run.progress.total)
+            if at.unread:
+                await self._begin_listing(run, at, "decide", run.progress.total)
+            else:
+                at.step = "decide"
             return
         at.importing, at.chunk = owners[-1].id, len(owners)
         await self._commit(run, at)
@@ -653,7 +662,7 @@ class Filling:
     async def _compare(self, run: Run, at: Position) -> None:
         if at.listing_began is not None:
             await self._target.compare(at.listing_began, at.refused)
-        at.is_listed, at.refused = True, 0
+        at.is_listed, at.unread, at.refused = True, 0, 0
         if at.then == "import":
             outlook = await self._target.outlook()
             await self._begin(run, at, "import", outlook.addable)

@@ -158,8 +158,7 @@ class _Course:
             await self._part("opt-outs", self._pull_opt_outs)
             await self._part("contacts", self._fill_home_list)
             await self._part("updates", self._update)
-            # Whom an update did not meet, a comparison notices.
-            await self._part("contacts again", self._fill_home_list)
+            await self._part("contacts again", self._look_again)
             for slot in await self._store.memberships.slots():
                 await self._part(f"slot {slot.slot_id}", partial(self._fill_ahead, slot))
         except _Stopped:
@@ -188,8 +187,17 @@ class _Course:
                 if str(error) not in whole.asks:
                     whole.asks.append(str(error))
         self._check_stopping()
+        was_idle = whole.at is None
         whole.done.append(name)
         whole.part = whole.at = None
+        if not was_idle:
+            at = self._run.progress
+            await self._run.commit(
+                msgspec.to_builtins(whole),
+                stage=at.stage or name,
+                done=at.done,
+                counts=self._counts,
+            )
 
     def _check_stopping(self) -> None:
         if self._run.stopping.is_set():
@@ -230,9 +238,9 @@ class _Course:
                 )
                 at.cursor = page.cursor
                 at.done += len(page.elements)
-                await run.commit(
-                    msgspec.to_builtins(at), stage="opt-outs", done=at.done, counts=self._counts
-                )
+                if at.cursor is not None:
+                    position = msgspec.to_builtins(at)
+                    await run.commit(position, stage="opt-outs", done=at.done, counts=self._counts)
                 self._check_stopping()
         except (Throttled, Unauthorized):
             raise
@@ -260,6 +268,7 @@ class _Course:
                 await self._fill(home)
             except ListGone as error:
                 if not self._run.options.get("accept_losses"):
+                    await self._store.contacts.note_listed(None)
                     raise NeedsAPerson(
                         f"the home list: {error}; to have another one made, and everybody put into "
                         "it: milepost run sync --accept-losses"
@@ -285,6 +294,12 @@ class _Course:
             await updating.run(self._run)
         except NotFound:
             await contacts.note_listed(None)  # the comparison tells of it
+
+    async def _look_again(self) -> None:
+        """Whom an update did not meet, a comparison notices."""
+        outlook = await self._store.contacts.outlook(merges=self._merges)
+        if outlook.listed and outlook.since_listed is None:
+            await self._fill_home_list()
 
     async def _fill_ahead(self, slot: AheadSlot) -> None:
         ahead = AheadList(
