@@ -242,7 +242,7 @@ async def test_criteria_that_have_changed_are_told(
     await switch(deduplication_criteria={"email": False, "externalDataReference": True})
     finding = (await found(environment))["directory"]
     assert ("warn", "Run: milepost run sync") == (finding.verdict, finding.fix)
-    await milepost.sync.run_once()
+    await milepost.run("sync", asked_by="test")
     assert "ok" == (await found(environment))["directory"].verdict
 
 
@@ -267,7 +267,7 @@ async def test_registrants_without_a_contact_are_counted(
     await milepost.store.registrants.put({"ann": RegistrantDetails(email="ann@example.com")})
     finding = (await found(environment))["registrants"]
     assert ("warn", "Run: milepost run sync") == (finding.verdict, finding.fix)
-    await milepost.sync.run_once()
+    await milepost.run("sync", asked_by="test")
     finding = (await found(environment))["registrants"]
     assert ("ok", "1 known, each with a contact") == (finding.verdict, finding.found)
 

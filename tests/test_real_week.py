@@ -64,7 +64,8 @@ async def set_up(
         await milepost.store.milestones.put("landed", definition)
         report = await import_file(milepost.store, registrants)
         assert 0 == report.bad
-        assert report.created == (await milepost.sync.run_once()).made
+        synced = await milepost.run("sync", asked_by="test")
+        assert report.created == synced.counts["made"]
         assert SLOTS == (await milepost.replenish.run_once()).ready
         pool = await milepost.store.pools.entries("landed", survey_id)
         _, key = await milepost.store.keys.create("app", [Scope.ISSUE])

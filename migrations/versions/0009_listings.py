@@ -10,11 +10,31 @@ branch_labels = None
 depends_on = None
 
 UPGRADE = """
-SELECT 1;
+-- The listing that is being read, and nothing of it once it is applied. `contact_key` is what a
+-- registrant of the listed values has (`registrants.contact_key`).
+CREATE TABLE listed_members (
+    list_id     text NOT NULL,
+    contact_id  text NOT NULL,
+    lookup_id   text NOT NULL,
+    number      bigint NOT NULL,
+    ref         text COLLATE "C",
+    contact_key text COLLATE "C",
+    PRIMARY KEY (list_id, contact_id)
+);
+CREATE INDEX listed_members_ref ON listed_members (list_id, ref) WHERE ref IS NOT NULL;
+
+-- home_listed_at: when the home list was last read to its end; NULL: it is to be read.
+ALTER TABLE deployment ADD COLUMN home_listed_at timestamptz;
+
+-- Who opted out is told by the contact.
+CREATE INDEX registrants_contact ON registrants (contact_id) WHERE contact_id IS NOT NULL;
+CREATE INDEX registrants_stale ON registrants (id) WHERE contact_stale;
 """
 
 DOWNGRADE = """
-SELECT 1;
+DROP INDEX registrants_stale, registrants_contact;
+ALTER TABLE deployment DROP COLUMN home_listed_at;
+DROP TABLE listed_members;
 """
 
 

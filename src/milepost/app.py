@@ -205,7 +205,7 @@ async def opened(settings: Settings, database_url: str) -> AsyncIterator[Milepos
             "replenish": Whole(lambda stopping, told: replenish.run_once(stopping, progress=told)),
             "rotate": Whole(lambda stopping, told: rotate.run_once(stopping, progress=told)),
             "canary": Canary(store, upstream, provisioning),
-            "sync": Whole(lambda _, told: sync.run_once(told)),
+            "sync": sync,
             "drain": Whole(lambda stopping, _: drain.run_once(stopping)),
             "sweep": Whole(lambda stopping, _: sweep.run_once(stopping)),
         }

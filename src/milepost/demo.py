@@ -210,8 +210,8 @@ async def _up(
         with as_file(_data("registrants.csv")) as path:
             report = await import_file(milepost.store, path)
         _step(f"{report.created} registrants are imported", begun)
-        made = await milepost.sync.run_once()
-        _step(f"{made.made} of them have a contact at the platform", begun)
+        synced = await milepost.run("sync", asked_by="demo")
+        _step(f"{synced.counts['made']} of them have a contact at the platform", begun)
         _, key = await milepost.store.keys.create("demo-app", [Scope.ISSUE])
         _, admin_key = await milepost.store.keys.create("demo-admin", [Scope.ADMIN])
         demo = Demo(

@@ -127,7 +127,8 @@ async def test_who_opted_out_is_read_with_their_ref(simulated: Place, wire: Wire
     await simulated.add(list_id, "grace")
     path = f"/directories/{directory}/contacts/{ada.contact_id}"
     await wire.answer("PUT", path, {"unsubscribed": True})
-    (gone,) = [each async for each in upstream.opted_out_contacts(directory)]
+    (page,) = [each async for each in upstream.opted_out_pages(directory)]
+    (gone,) = page.elements
     assert (gone.contact_id, gone.ref) == (ada.contact_id, simulated.person("ada").ref)
     assert (await upstream.get_contact(directory, ada.contact_id)).unsubscribed is True
     member = await upstream.get_list_contact(directory, list_id, ada.contact_id)

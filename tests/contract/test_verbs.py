@@ -126,8 +126,8 @@ async def test_a_directory_contact_is_made_found_changed_and_deleted(place: Plac
 
 async def test_who_opted_out_can_be_read(place: Place) -> None:
     """The first of them; how many there are is the account's affair."""
-    async for contact in place.upstream.opted_out_contacts(place.directory):
-        assert contact.contact_id
+    async for page in place.upstream.opted_out_pages(place.directory):
+        assert all(contact.contact_id for contact in page.elements)
         break
 
 
@@ -143,7 +143,8 @@ async def test_many_contacts_are_imported_into_a_list(place: Place) -> None:
             break
         await asyncio.sleep(3 if place.is_live else 0.05)  # there is no event to wait for
         progress = await upstream.import_progress(directory, list_id, started)
-    members = [each async for each in upstream.list_contacts(directory, list_id)]
+    (page,) = [each async for each in upstream.list_contact_pages(directory, list_id)]
+    members = page.elements
     for member in members:
         place.undo(upstream.delete_contact, directory, member.contact_id)
     assert (progress.percent_complete, progress.failed) == (100, 0)

@@ -103,7 +103,7 @@ async def test_a_link_that_cannot_be_listed_is_not_added_again(
     elapse: Elapse,
 ) -> None:
     """The add was accepted: until its link is listed the outcome is in doubt, and is asked for."""
-    await milepost.sync.run_once()
+    await milepost.run("sync", asked_by="test")
     await landed(lanes=PATIENT)
     await know(milepost, Fact.LATE_LINK, holds=False)
     await platform.fault("status", call_class="links", status=404, times=1)
@@ -156,10 +156,10 @@ async def test_sync_adds_again_only_where_that_meets_the_first(
     """Otherwise it looks first, and finds whom the lost answer was about."""
     await know(milepost, fact, holds=holds)
     await platform.fault("html", call_class="list_contacts")
-    counts = await milepost.sync.run_once()
-    assert (2, 1) == (counts.made, counts.failed)
+    counts = (await milepost.run("sync", asked_by="test")).counts
+    assert (2, 1) == (counts["made"], counts["failed"])
     await elapse(120)
-    assert 1 == (await milepost.sync.run_once()).made
+    assert 1 == (await milepost.run("sync", asked_by="test")).counts["made"]
     assert (4 if holds else 3) == (await platform.writes()).count("list_contact.add")
 
 
@@ -232,7 +232,7 @@ async def test_who_cannot_be_searched_at_once_is_looked_for_longer(
 ) -> None:
     """Three empty looks allow a second add, over a minute or twice the time that was seen."""
     await platform.switch(deduplication_criteria={"email": False})
-    await milepost.sync.run_once()
+    await milepost.run("sync", asked_by="test")
     await landed(lanes=PATIENT)
     await know(milepost, Fact.PROMPT_SEARCH, holds=holds, figure=None if holds else 300)
     await platform.fault("html", call_class="list_contacts", moment="before")

@@ -98,7 +98,7 @@ async def test_a_lost_answer_is_asked_for_and_not_added_again(
     fault: dict[str, Any],
 ) -> None:
     """With a known contact, the next request finds the membership: exactly one add."""
-    await milepost.sync.run_once()
+    await milepost.run("sync", asked_by="test")
     await landed(lanes=PATIENT)
     await platform.fault(**fault, call_class="list_contacts")
     status, link = await ask_once(client, milepost)
@@ -158,7 +158,7 @@ async def test_a_short_break_is_over_within_the_deadline(
     client: httpx.AsyncClient, milepost: Milepost, landed: Landed, platform: Any
 ) -> None:
     """A request with time left tries again by itself, so its caller sees nothing of it."""
-    await milepost.sync.run_once()
+    await milepost.run("sync", asked_by="test")
     await landed(lanes=PATIENT)
     await platform.fault("reset", call_class="list_contacts")
     status, link = await ask(client, deadline_ms=8_000)
@@ -178,7 +178,7 @@ async def test_without_deduplication_a_search_finds_what_a_lost_answer_made(
     fault: dict[str, Any],
 ) -> None:
     """Each hit of the search is looked at, and the one in the list is it."""
-    await milepost.sync.run_once()
+    await milepost.run("sync", asked_by="test")
     await landed(lanes=PATIENT)
     await platform.fault(**fault, call_class="list_contacts")
     await ask_once(client, milepost)
@@ -351,7 +351,7 @@ async def test_a_claim_whose_process_died_is_taken_over(
     accepted: bool,
 ) -> None:
     """After the lease the next request asks, and adds only what is not there."""
-    await milepost.sync.run_once()
+    await milepost.run("sync", asked_by="test")
     await landed(lanes=PATIENT)
     asked = await milepost.store.links.claim(ARRIVED)
     assert asked.claim is not None
@@ -446,7 +446,7 @@ async def test_no_link_person_or_token_is_in_the_log(
         urls.append((await ask(client, f"f{number}", **event))[1]["url"])
     await ask(client, "f0", registrant="eve", data={"gate": "m4rkother"})
     await client.get("/v1/links/m4rk", headers={"Authorization": "Bearer mp_m4rk_m4rk"})
-    await milepost.sync.run_once()
+    await milepost.run("sync", asked_by="test")
     said = "\n".join(
         f"{record.getMessage()} {record.exc_text or ''}" for record in caplog.records
     ).lower()

@@ -210,6 +210,45 @@ def test_directory_contacts_have_their_own_life(shared: Customer) -> None:
     assert shared.elements(f"{path}/contacts") == []
 
 
+def test_two_contacts_are_made_one(own: Customer) -> None:
+    """By a person: the second has the values of the first and its places; the first is gone."""
+    path, other = own.mailing_list(), own.mailing_list()
+    first, lookup = own.add(path, email="a@example.com", extRef="a", embeddedData={"k": "1"})
+    second, _ = own.add(other, email="b@example.com", firstName="Bea")
+    own.control("POST", "merges", {"contact": first, "into": second})
+    (member,) = own.elements(f"{path}/contacts?includeEmbedded=true")
+    assert (member["contactId"], member["email"], member["extRef"]) == (
+        second,
+        "a@example.com",
+        "a",
+    )
+    assert (member["firstName"], member["embeddedData"]) == ("Bea", {"k": "1"})
+    assert member["contactLookupId"] != lookup
+    assert own.error("GET", f"{own.directory}/contacts/{first}")[0] == 404
+    assert own.add(path, email="A@example.com")[0] == second
+    assert own.control("GET", "journal")["entries"][-2]["operation"] == "directory_contact.merge"
+    refused = own.web.post("/control/merges", json={"contact": second, "into": second})
+    assert refused.status_code == 400
+
+
+def test_an_address_that_is_none_is_refused_on_demand(own: Customer) -> None:
+    """By every call that takes one, and in an import it has failed."""
+    path = own.mailing_list()
+    contact, _ = own.add(path, email="no address")
+    own.control("PUT", "settings", {"facts": {"any_email": False}})
+    for method, where in (
+        ("POST", f"{path}/contacts"),
+        ("PUT", f"{path}/contacts/{contact}"),
+        ("POST", f"{own.directory}/contacts"),
+        ("PUT", f"{own.directory}/contacts/{contact}"),
+    ):
+        assert own.error(method, where, {"email": "none either"})[0] == 400
+    body = {"contacts": [{"email": "none"}, {"email": "a@b"}, {"extRef": "r"}]}
+    started = own.result("POST", f"{path}/transactioncontacts", body)
+    found = own.result("GET", f"{path}/transactioncontacts/{started['id']}")
+    assert found["contacts"]["count"] == {"added": 2, "updated": 0, "failed": 1}
+
+
 @pytest.mark.parametrize(
     ("wanted", "found"),
     [

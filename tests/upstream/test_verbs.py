@@ -592,13 +592,31 @@ async def test_an_import_tells_how_far_it_is(origin: Origin, upstream: Upstream)
 
 
 async def test_who_opted_out_is_told_page_by_page(origin: Origin, upstream: Upstream) -> None:
-    """By the contact's id and the app's own."""
-    origin.answers = [
-        origin.ok({"elements": [{"contactId": CONTACT, "extRef": "r-1"}], "nextPage": None})
-    ]
-    (found,) = [each async for each in upstream.opted_out_contacts(DIRECTORY)]
-    assert (found.contact_id, found.ref) == (CONTACT, "r-1")
-    assert origin.seen[0].target == f"{POOL}/contacts/optedOutContacts?pageSize=100"
+    """By the contact's id and the app's own; a later reader begins behind any page."""
+    more = {"elements": [{"contactId": CONTACT, "extRef": "r-1"}], "nextPage": "/x?skipToken=a/b"}
+    origin.answers = [origin.ok(more), origin.ok({"elements": []}), origin.ok({"elements": []})]
+    first, last = [page async for page in upstream.opted_out_pages(DIRECTORY)]
+    assert [(one.contact_id, one.ref) for one in first.elements] == [(CONTACT, "r-1")]
+    assert (last.elements, last.cursor) == ([], None)
+    again = upstream.opted_out_pages(DIRECTORY, cursor=first.cursor)
+    assert [page async for page in again] == [last]
+    path = f"{POOL}/contacts/optedOutContacts?pageSize=100"
+    assert [seen.target for seen in origin.seen] == [path, *[f"{path}&skipToken=a%2Fb"] * 2]
+
+
+async def test_a_lists_contacts_are_read_from_any_page_on(
+    origin: Origin, upstream: Upstream
+) -> None:
+    """By the cursor of the page before; one that leads back to itself is followed once."""
+    element = {"contactId": CONTACT, "contactLookupId": LOOKUP}
+    circle = {"elements": [element], "nextPage": "https://other.example/?skipToken=t7"}
+    origin.answers = [origin.ok(circle), origin.ok({"elements": [element]}), origin.ok(circle)]
+    (page, rest) = [one async for one in upstream.list_contact_pages(DIRECTORY, LIST)]
+    assert (page.elements, rest.cursor) == ([ListContact(CONTACT, LOOKUP)], None)
+    with pytest.raises(Unreadable):
+        await anext(upstream.list_contact_pages(DIRECTORY, LIST, cursor=page.cursor))
+    path = f"{CONTACTS}?pageSize=100"
+    assert [seen.target for seen in origin.seen] == [path, *[f"{path}&skipToken=t7"] * 2]
 
 
 async def test_transactions_are_read_alone_and_by_contact(

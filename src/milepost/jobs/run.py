@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -58,6 +59,7 @@ class Run:
         self.failures = record.failures
         self._runs = runs
         self._progress = progress
+        self._frame: Callable[[object], object] = lambda position: position
         self._at = Progress(record.stage, record.done, record.total)
         self._found = int(record.counts.get("found", 0))
 
@@ -70,6 +72,21 @@ class Run:
         """Show that so much more is done, without writing it down."""
         self._at = Progress(self._at.stage, self._at.done + done, self._at.total)
         self._progress(self._at)
+
+    @contextmanager
+    def part(self, position: object, frame: Callable[[object], object]) -> Iterator[None]:
+        """While the block runs, a part of the job has the run, with positions of its own.
+
+        Args:
+            position: where the part stood; None: at its beginning.
+            frame: makes a position of the whole job out of one of the part.
+        """
+        outer, self._frame = self._frame, frame
+        self.position = position
+        try:
+            yield
+        finally:
+            self._frame = outer
 
     async def commit(
         self,
@@ -103,7 +120,7 @@ class Run:
         told = {**self.counts, **msgspec.to_builtins(counts), "found": found}
         await self._runs.commit(
             self.record,
-            position=position,
+            position=self._frame(position),
             stage=at.stage,
             done=at.done,
             total=at.total,

@@ -1,218 +1,358 @@
-"""Job `sync`: every registrant who owns a contact gets one, in the home list.
+"""Job `sync`: registrants in from their source, and what the platform has of them in line with it.
 
-The home list is the one mailing list of the deployment that everybody is put into ahead of time:
-one call makes the directory contact and its membership.
+Its parts, in this order; each is gone on with where it stood when a process dies:
 
-Where the directory recognises people, an add whose outcome is unknown is repeated: it meets the
-same contact. Where it does not, or has been proved not to, a second add would make a second
-contact, so the registrant is looked for, once in a run, and added again only after three runs over
-a minute that found nothing.
+1. the **intake**: what the source says of registrants is written down;
+2. **opt-outs** are pulled. They are never undone, and nothing that is sent could opt anybody in;
+3. **contacts**: everybody who owns one gets it, in the home list (`home_list.py`, `filling.py`);
+4. **updates**: what has changed of the others is told (`updating.py`);
+5. **memberships**: the lists that are to hold everybody ahead of events are filled (`ahead.py`).
+
+A part that needs a person does not keep the others from running: the run stops at its end, with
+what is to be decided.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from typing import Final
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
+from typing import Any, Final, Protocol
 
+import msgspec
 from msgspec import Struct
 
-from milepost.errors import DatabaseBusy
+from milepost.errors import DatabaseError, MilepostError, UpstreamError
+from milepost.jobs.ahead import AheadList
 from milepost.jobs.directory import bind
+from milepost.jobs.filling import (
+    Counts,
+    Filling,
+    ListGone,
+    Target,
+    patiently,
+    stopped,
+)
+from milepost.jobs.home_list import HomeList
+from milepost.jobs.run import NeedsAPerson, Run
+from milepost.jobs.updating import Updating
 from milepost.model import Deployment, Fact
-from milepost.routes import StillUnknown, contact_fields
 from milepost.store import Store
-from milepost.store.registrants import WithoutContact
+from milepost.store.memberships import AheadSlot
+from milepost.store.runs import Finding, TakenAway
 from milepost.upstream import (
-    CallFailed,
-    Forbidden,
+    FoundContact,
     NotFound,
+    ReadPage,
     Refused,
     Throttled,
     Unauthorized,
-    UnknownOutcome,
     Upstream,
 )
 
 log = logging.getLogger(__name__)
 
-AT_ONCE: Final = 16
-"""Calls that are out at the same time."""
-
-PAGE: Final = 2 * AT_ONCE
-"""Registrants claimed at once: also a page whose calls all end at their deadline of 10 s, after two
-looks of as much each, is done when its lease of a minute ends."""
-
-SETTLE_SECONDS: Final = 20.0
-SETTLE_PAUSE_SECONDS: Final = 0.5
-"""How long, and how often, what became of a call is written down while Postgres is away: a restart
-takes a few seconds. What is not written in the end is asked for by a later run."""
-
-MOST_ERRORS: Final = 10
-"""Errors that a run tells of; it counts them all."""
+HOME_LIST_SECONDS: Final = 1.0
+"""Between looks whether the home list may be made: whoever died of it leaves a lease behind."""
 
 
-class Counts(Struct, kw_only=True):
-    """What a run did, in registrants; one that another run took over meanwhile is not counted."""
+class Intake(Protocol):
+    """Where registrants come in from."""
 
-    made: int = 0
-    failed: int = 0
-    errors: list[str] = []
+    async def run(self, run: Run) -> None:
+        """Bring them in, from the run's position on, until that is done or the run is to stop.
+
+        Raises:
+            NeedsAPerson: a person must decide first whether they are to come in.
+            As `Job.run_once`.
+        """
+        ...
 
 
 class Sync:
-    """Makes contacts for registrants.
+    """Brings registrants in, and what the platform has of them in line.
 
     Args:
-        store: knows who has none.
-        upstream: makes them.
+        store: knows the registrants.
+        upstream: has their contacts.
         directory_id: the directory that is wanted; None: the account's default one.
+        intake: where registrants come in from; None: from nowhere but the API.
     """
 
-    def __init__(self, store: Store, upstream: Upstream, directory_id: str | None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        upstream: Upstream,
+        directory_id: str | None,
+        intake: Intake | None = None,
+    ) -> None:
         self._store = store
         self._upstream = upstream
         self._directory_id = directory_id
+        self._intake = intake
 
-    async def run_once(self, progress: Callable[[int], None] = lambda _: None) -> Counts:
-        """Make all contacts that are missing.
+    async def run_once(self, run: Run) -> Counts:
+        """Do all of it. See `Job`."""
+        return await _Course(
+            run, self._store, self._upstream, self._directory_id, self._intake
+        ).run()
 
-        Args:
-            progress: is told after each page how many registrants were seen to.
+
+class _Whole(Struct, kw_only=True, omit_defaults=True):
+    """Where a run stands: which parts are done, and how far the one that it is at."""
+
+    done: list[str] = []
+    asks: list[str] = []
+    """What a person must decide."""
+    part: str | None = None
+    at: Any = None
+    """In the part's own words."""
+
+
+class _OptOuts(Struct, kw_only=True, omit_defaults=True):
+    """How far opt-outs are pulled."""
+
+    cursor: str | None = None
+    done: int = 0
+
+
+class _Stopped(Exception):
+    """The run is to stop before all is done."""
+
+
+class _Course:
+    """One run."""
+
+    def __init__(
+        self,
+        run: Run,
+        store: Store,
+        upstream: Upstream,
+        directory_id: str | None,
+        intake: Intake | None,
+    ) -> None:
+        self._run = run
+        self._store = store
+        self._upstream = upstream
+        self._wanted = directory_id
+        self._intake = intake
+        self._whole = msgspec.convert(run.position or {}, _Whole)
+        known = {name: run.counts.get(name, 0) for name in Counts.__struct_fields__}
+        self._counts = msgspec.convert(known, Counts)
+        self._merges = False
+        self._deployment: Deployment
+
+    async def run(self) -> Counts:
+        """Go through all parts.
 
         Raises:
-            UpstreamError: the directory or the home list cannot be had.
-            DatabaseBusy: Postgres is away for longer than a restart takes.
+            NeedsAPerson: at the end, if one of them does.
+            And as `Job.run_once`.
         """
-        deployment = await bind(self._store, self._upstream, self._directory_id)
-        home = deployment.home_list_id or await self._make_home_list(deployment)
-        counts = Counts()
-        if home is None:
-            counts.errors.append("the home list is being made by another process")
-            return counts
+        try:
+            if self._intake is not None:
+                await self._part("intake", self._take_in)
+            if self._run.options.get("dry_run"):
+                return self._counts
+            await self._bind()
+            await self._part("opt-outs", self._pull_opt_outs)
+            await self._part("contacts", self._fill_home_list)
+            await self._part("updates", self._update)
+            await self._part("contacts again", self._look_again)
+            for slot in await self._store.memberships.slots():
+                await self._part(f"slot {slot.slot_id}", partial(self._fill_ahead, slot))
+        except _Stopped:
+            return self._counts
+        if self._whole.asks:
+            raise NeedsAPerson(" ".join(self._whole.asks))
+        return self._counts
+
+    async def _part(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
+        """Do a part, if it is not done already, from where it stands."""
+        if name in self._whole.done:
+            return
+        self._check_stopping()
+        whole = self._whole
+        stood = whole.at if whole.part == name else None
+        whole.part = name
+
+        def frame(position: object) -> object:
+            whole.at = position
+            return msgspec.to_builtins(whole)
+
+        with self._run.part(stood, frame):
+            try:
+                await work()
+            except NeedsAPerson as error:
+                if str(error) not in whole.asks:
+                    whole.asks.append(str(error))
+        self._check_stopping()
+        was_idle = whole.at is None
+        whole.done.append(name)
+        whole.part = whole.at = None
+        if not was_idle:
+            at = self._run.progress
+            await self._run.commit(
+                msgspec.to_builtins(whole),
+                stage=at.stage or name,
+                done=at.done,
+                counts=self._counts,
+            )
+
+    def _check_stopping(self) -> None:
+        if self._run.stopping.is_set():
+            raise _Stopped
+
+    # --- the parts ------------------------------------------------------------------------------
+
+    async def _take_in(self) -> None:
+        assert self._intake is not None  # noqa: S101  (who calls this has looked)
+        try:
+            await self._intake.run(self._run)
+        except (NeedsAPerson, TakenAway, UpstreamError, DatabaseError):
+            raise
+        except MilepostError as error:
+            raise NeedsAPerson(str(error)) from error
+
+    async def _bind(self) -> None:
+        self._deployment = await bind(self._store, self._upstream, self._wanted)
         account = await self._store.capabilities.all()
-        merges = (
-            bool(deployment.dedup_criteria)
+        self._merges = (
+            bool(self._deployment.dedup_criteria)
             and account.holds(Fact.ONE_CONTACT)
             and account.holds(Fact.SAME_LOOKUP)
         )
-        directory = deployment.directory_id or ""
-        gate = asyncio.Semaphore(AT_ONCE)
-        after = 0
-        while page := await self._store.registrants.claim_without_contact(PAGE, after=after):
-            after = page[-1].id
-            # All of them end by themselves, whatever happens to one: a call that is cut off may
-            # have been accepted.
-            outcomes = await asyncio.gather(
-                *(self._make_contact(directory, home, claimed, gate, merges) for claimed in page),
-                return_exceptions=True,
-            )
-            errors: list[CallFailed | StillUnknown] = []
-            for outcome in outcomes:
-                if isinstance(outcome, CallFailed | StillUnknown):
-                    errors.append(outcome)
-                elif isinstance(outcome, BaseException):
-                    raise outcome
-                else:
-                    counts.made += outcome
-            counts.failed += len(errors)
-            told = [str(error) for error in errors]
-            counts.errors = (counts.errors + told)[:MOST_ERRORS]
-            progress(len(page))
-            if _is_hopeless(errors, len(page)):
-                break  # what is left keeps until the next run
-        return counts
 
-    async def _make_contact(
-        self,
-        directory: str,
-        home: str,
-        claimed: WithoutContact,
-        gate: asyncio.Semaphore,
-        merges: bool,  # noqa: FBT001  (of the directory: what a second add would meet)
-    ) -> bool:
-        """Make one contact; False when somebody else has the claim by now.
+    async def _pull_opt_outs(self) -> None:
+        run = self._run
+        at = msgspec.convert(run.position, _OptOuts) if run.position else _OptOuts()
 
-        Raises:
-            CallFailed: the platform did not make it, or may have.
-            StillUnknown: what became of an earlier call is not known yet.
-            DatabaseBusy: what became of this one could not be written down.
-        """
-        registrants = self._store.registrants
-        looked = False
-        async with gate:
-            try:
-                known = None
-                if claimed.in_doubt and not merges:
-                    known = await self._find(directory, home, claimed.ref)
-                    looked = known is None
-                    if looked and not claimed.looked_enough:
-                        raise StillUnknown(  # noqa: TRY301  (handled as the calls' errors are)
-                            "the contact of an earlier call is not found yet", looked=True
-                        )
-                if known is None:
-                    added = await self._upstream.add_list_contact(
-                        directory, home, contact_fields(claimed.ref, claimed.details)
-                    )
-                    known = added.contact_id, added.lookup_id
-            except (CallFailed, StillUnknown) as error:
-                log.warning("a contact could not be made: %s", error)
-                unknown = isinstance(error, UnknownOutcome)
-                await _persistently(
-                    lambda: registrants.set_back_contact(
-                        claimed, outcome_unknown=unknown, looked=looked
-                    )
+        def read(cursor: str | None) -> AsyncIterator[ReadPage[FoundContact]]:
+            return self._upstream.opted_out_pages(self._directory_id, cursor=cursor)
+
+        try:
+            async for page in patiently(run, read, at.cursor):
+                self._counts.opted_out += await self._store.contacts.opt_out(
+                    [one.contact_id for one in page.elements],
+                    [one.ref for one in page.elements if one.ref is not None],
                 )
-                raise
-        return await _persistently(
-            lambda: registrants.settle_contact(claimed.ref, claimed.attempt, *known)
-        )
+                at.cursor = page.cursor
+                at.done += len(page.elements)
+                if at.cursor is not None:
+                    position = msgspec.to_builtins(at)
+                    await run.commit(position, stage="opt-outs", done=at.done, counts=self._counts)
+                self._check_stopping()
+        except (Throttled, Unauthorized):
+            raise
+        except Refused as error:
+            if at.cursor is None:
+                raise NeedsAPerson(f"opt-outs cannot be pulled: {error}") from error
+            # The platform does not know the cursor any more.
+            run.position = None
+            await self._pull_opt_outs()
 
-    async def _find(self, directory: str, home: str, ref: str) -> tuple[str, str] | None:
-        """Where nothing merges contacts, adding again would double what an earlier call made."""
-        async for hit in self._upstream.search_contacts(directory, ref=ref):
+    async def _fill_home_list(self) -> None:
+        while True:
+            list_id = await self._home_list()
+            home = HomeList(
+                self._store.contacts,
+                self._upstream,
+                self._directory_id,
+                list_id,
+                self._counts,
+                merges=self._merges,
+                run=self._run,
+                ask=self._whole.asks.append,
+            )
             try:
-                contact = await self._upstream.get_contact(directory, hit.contact_id)
-            except NotFound:
-                continue
-            if lookup_id := contact.memberships.get(home):
-                return hit.contact_id, lookup_id
-        return None
+                await self._fill(home)
+            except ListGone as error:
+                if not self._run.options.get("accept_losses"):
+                    await self._store.contacts.note_listed(None)
+                    raise NeedsAPerson(
+                        f"the home list: {error}; to have another one made, and everybody put into "
+                        "it: milepost run sync --accept-losses"
+                    ) from error
+                self._counts.lost += await home.forget(await self._store.contacts.begin_listing())
+                await self._store.deployment.forget_home_list(list_id)
+                self._deployment = await self._store.deployment.load()
+                self._run.position = None
+            else:
+                return
 
-    async def _make_home_list(self, deployment: Deployment) -> str | None:
-        attempt = await self._store.deployment.claim_home_list()
-        if attempt is None:
-            return None
-        directory = deployment.directory_id or ""
+    async def _update(self) -> None:
+        contacts = self._store.contacts
+        updating = Updating(
+            contacts,
+            self._upstream,
+            self._directory_id,
+            await self._home_list(),
+            self._counts,
+            merges=self._merges,
+        )
+        try:
+            await updating.run(self._run)
+        except NotFound:
+            await contacts.note_listed(None)  # the comparison tells of it
+
+    async def _look_again(self) -> None:
+        """Whom an update did not meet, a comparison notices."""
+        outlook = await self._store.contacts.outlook(merges=self._merges)
+        if outlook.listed and outlook.since_listed is None:
+            await self._fill_home_list()
+
+    async def _fill_ahead(self, slot: AheadSlot) -> None:
+        ahead = AheadList(
+            self._store,
+            self._upstream,
+            self._directory_id,
+            slot,
+            self._counts,
+            merges=self._merges,
+            run=self._run,
+        )
+        try:
+            await self._fill(ahead)
+        except ListGone as error:
+            log.error("%s: %s", ahead.name, error)  # noqa: TRY400  (nothing crashed)
+            gone = Finding(reason=str(error), source=f"milestone {slot.milestone}")
+            await self._run.commit(
+                None, stage=ahead.name, done=0, counts=self._counts, findings=[gone]
+            )
+
+    async def _fill(self, target: Target) -> None:
+        filling = Filling(
+            self._upstream,
+            self._directory_id,
+            target,
+            self._counts,
+            criteria=self._deployment.dedup_criteria or frozenset(),
+            merges=self._merges,
+            contacts=self._store.contacts,
+        )
+        await filling.run(self._run)
+
+    # --- the home list --------------------------------------------------------------------------
+
+    @property
+    def _directory_id(self) -> str:
+        return self._deployment.directory_id or ""
+
+    async def _home_list(self) -> str:
+        """The home list's id; it is made if there is none."""
+        deployment = self._deployment
+        if deployment.home_list_id is not None:
+            return deployment.home_list_id
+        while (attempt := await self._store.deployment.claim_home_list()) is None:
+            if await stopped(self._run, HOME_LIST_SECONDS):
+                raise _Stopped
         name = f"milepost {deployment.id} home"
         list_id = None
         if attempt > 1:
-            lists = self._upstream.mailing_lists(directory)
+            lists = self._upstream.mailing_lists(self._directory_id)
             found = [known.list_id async for known in lists if known.name == name]
             list_id = found[0] if found else None
-        list_id = list_id or await self._upstream.create_mailing_list(directory, name)
-        is_ours = await self._store.deployment.note_home_list(list_id, attempt)
-        return list_id if is_ours else None
-
-
-async def _persistently(write: Callable[[], Awaitable[bool]]) -> bool:
-    """Write an outcome down, also past a restart of Postgres."""
-    clock = asyncio.get_running_loop().time
-    give_up = clock() + SETTLE_SECONDS
-    while True:
-        try:
-            return await write()
-        except DatabaseBusy:
-            if clock() > give_up:
-                raise
-        await asyncio.sleep(SETTLE_PAUSE_SECONDS)
-
-
-def _is_hopeless(errors: list[CallFailed | StillUnknown], tried: int) -> bool:
-    """Whether more calls would end as these did: all failed, and not over one person's data."""
-    if any(isinstance(e, Throttled | Unauthorized | Forbidden | NotFound) for e in errors):
-        return True
-    return len(errors) == tried and not all(
-        isinstance(error, Refused | StillUnknown) for error in errors
-    )
+        list_id = list_id or await self._upstream.create_mailing_list(self._directory_id, name)
+        await self._store.deployment.note_home_list(list_id, attempt)
+        self._deployment = await self._store.deployment.load()
+        return await self._home_list()

@@ -18,7 +18,7 @@ from milepost.simulator.api import check_fault
 from milepost.simulator.config import check_class, check_limits, limits_of
 from milepost.simulator.faults import Fault
 from milepost.simulator.latency import Latency
-from milepost.simulator.shapes import ClockSetting, FieldName, WorldSettings
+from milepost.simulator.shapes import ClockSetting, FieldName, Nothing, WorldSettings
 from milepost.simulator.traffic import LimitKind
 from milepost.simulator.wire import Refusal, instant, moment, read
 
@@ -56,9 +56,17 @@ class Settings(Struct, forbid_unknown_fields=True):
     undeclared_fields: Literal["recorded", "dropped"] | UnsetType = UNSET
 
 
+class Merge(Struct, forbid_unknown_fields=True):
+    """Two contacts of which somebody makes one; the first is gone then."""
+
+    contact: str
+    into: str
+
+
 _CLOCK = msgspec.json.Decoder(ClockChange)
 _SETTINGS = msgspec.json.Decoder(Settings)
 _FAULT = msgspec.json.Decoder(Fault)
+_MERGE = msgspec.json.Decoder(Merge)
 
 
 def _json(content: object, status: int = 200) -> Response[bytes]:
@@ -235,6 +243,15 @@ def routes(account: Account) -> list[HTTPRouteHandler]:  # noqa: C901 - a table 
         account.faults.waiting.clear()
         return _json(account.faults.waiting)
 
+    @post("/control/merges", status_code=200)
+    async def merge(request: Request[Any, Any, Any]) -> Response[bytes]:
+        wanted = read(_MERGE, await request.body())
+        ids = {"directory": account.directory_id, **msgspec.structs.asdict(wanted)}
+        await account.write(
+            "directory_contact.merge", ids, Nothing(), method="POST", path="/control/merges"
+        )
+        return _json({})
+
     @get("/control/deliveries")
     async def read_deliveries() -> Response[bytes]:
         deliveries = account.deliveries
@@ -251,5 +268,6 @@ def routes(account: Account) -> list[HTTPRouteHandler]:  # noqa: C901 - a table 
         read_faults,
         add_fault,
         delete_faults,
+        merge,
         read_deliveries,
     ]

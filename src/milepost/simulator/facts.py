@@ -65,6 +65,7 @@ class Facts(Struct, frozen=True, forbid_unknown_fields=True):
         links_lag_seconds: How long after contact and distribution were made, or the contact joined,
             a link is listed.
         import_seconds: How long an import takes.
+        any_email: Whether any text is taken for an e-mail address; otherwise it needs an `@`.
         throttle: How a 429 is answered: in the usual envelope, without a body, or as a page.
         link_format: The shape of a contact's link. Whatever it is, links of all shapes open.
         frequency_rule: For how many distributions a contact may be listed before lists of links
@@ -87,6 +88,7 @@ class Facts(Struct, frozen=True, forbid_unknown_fields=True):
     search_lag_seconds: Seconds = 0.0
     links_lag_seconds: Seconds = 0.0
     import_seconds: Seconds = 0.0
+    any_email: bool = True
     throttle: Literal["envelope", "empty", "html"] = "envelope"
     link_format: LinkFormat = "2023"
     frequency_rule: Annotated[int, Meta(ge=0, le=1_000_000)] = 0

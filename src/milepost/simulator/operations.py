@@ -30,6 +30,7 @@ OPERATIONS: dict[str, Operation] = {
     "directory_contact.add": Operation(World.add_contact, shapes.ContactBody),
     "directory_contact.update": Operation(World.update_contact, shapes.ContactChange),
     "directory_contact.delete": Operation(World.delete_contact),
+    "directory_contact.merge": Operation(World.merge_contacts),
     "list_contact.add": Operation(World.add_list_contact, shapes.ListContactBody),
     "list_contact.update": Operation(World.update_list_contact, shapes.ListContactChange),
     "list_contact.remove": Operation(World.remove_list_contact),

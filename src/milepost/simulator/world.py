@@ -52,6 +52,9 @@ from milepost.simulator.wire import Refusal
 LISTED_LISTS = 10_000
 """Beyond so many mailing lists a directory stops listing them (documented)."""
 
+_MERGED = ("contact", "into")
+"""The ids of an act that makes one contact out of two."""
+
 
 class World:
     """Everything that one account holds, and the verbs that change it."""
@@ -209,8 +212,14 @@ class World:
         contact.modified_at = at
         self._index(contact)
 
+    def _check_email(self, body: shapes.ContactBody) -> None:
+        """Refuse an address that is none, where the facts say so."""
+        if not self.facts.any_email and isinstance(body.email, str) and "@" not in body.email:
+            raise Refusal(400, "Invalid request body. Email address is not valid")
+
     def _take_in(self, act: Act) -> tuple[Contact, bool]:
         """The contact of a call that adds one: the match of the criteria, changed, or a new one."""
+        self._check_email(act.body)
         identity = self._identity(act.body) if self.facts.merges else None
         matches = self._by_identity.find(identity) if identity is not None else ()
         contact = self.contacts.get(matches[0]) if matches else None
@@ -239,6 +248,7 @@ class World:
         """Change a directory contact."""
         contact = self.contact(act.ids)
         check_embedded(act.body.embedded_data)
+        self._check_email(act.body)
         self._change(contact, act.body, act.at)
         return Outcome()
 
@@ -251,6 +261,31 @@ class World:
             self.forget_transaction(transaction_id)
         self._unindex(contact)
         self.contacts.remove(contact.id)
+        return Outcome()
+
+    def merge_contacts(self, act: Act) -> Outcome:
+        """Make two contacts one, as a person can; what the first has is the second's (inferred).
+
+        The second comes into the lists that only the first was in, under lookup ids of its own. The
+        links of the first break.
+        """
+        contact, into = (self.contact(act.ids | {"contact": act.ids[one]}) for one in _MERGED)
+        if contact is into:
+            raise Refusal(400, "A contact cannot be merged into itself")
+        merged = shapes.ContactBody(
+            **{
+                name: getattr(contact, name)
+                for name in shapes.DEDUPLICATION_FIELDS.values()
+                if getattr(contact, name)
+            },
+            embedded_data=dict(contact.embedded) if contact.embedded else UNSET,
+        )
+        lists = [self.lists[member.list_id] for member in contact.memberships]
+        self.delete_contact(act)
+        self._change(into, merged, act.at)
+        for mailing_list in lists:
+            if into.membership_in(mailing_list.id) is None:
+                self._join(into, mailing_list, act)
         return Outcome()
 
     def forget_transaction(self, transaction_id: str) -> None:
@@ -279,16 +314,7 @@ class World:
                 self._leave(contact, member)
                 member = None
         if member is None:
-            member = Membership(
-                id=act.mint("CGC"),
-                ordinal=self.next_ordinal(),
-                contact_id=contact.id,
-                list_id=mailing_list.id,
-                added_at=act.at,
-            )
-            contact.memberships += (member,)
-            mailing_list.members.append(member)
-            self.memberships[member.id] = member
+            member = self._join(contact, mailing_list, act)
         _set_private(member, act.body)
         return Outcome(
             {"id": contact.id, "contactLookupId": member.id},
@@ -296,11 +322,25 @@ class World:
             effect,
         )
 
+    def _join(self, contact: Contact, mailing_list: MailingList, act: Act) -> Membership:
+        member = Membership(
+            id=act.mint("CGC"),
+            ordinal=self.next_ordinal(),
+            contact_id=contact.id,
+            list_id=mailing_list.id,
+            added_at=act.at,
+        )
+        contact.memberships += (member,)
+        mailing_list.members.append(member)
+        self.memberships[member.id] = member
+        return member
+
     def update_list_contact(self, act: Act) -> Outcome:
         """Change a list contact."""
         contact, member = self.list_contact(act.ids)
         check_embedded(act.body.embedded_data)
         check_embedded(act.body.private_embedded_data)
+        self._check_email(act.body)
         self._change(contact, act.body, act.at)
         _set_private(member, act.body)
         return Outcome(ids={"lookup": member.id})

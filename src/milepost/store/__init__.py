@@ -14,9 +14,11 @@ from milepost.store.canaries import CanaryStore
 from milepost.store.capabilities import CapabilityStore
 from milepost.store.census import Census
 from milepost.store.connections import Connections
+from milepost.store.contacts import ContactStore
 from milepost.store.deployment import DeploymentStore
 from milepost.store.keys import KeyStore
 from milepost.store.links import LinkStore
+from milepost.store.memberships import MembershipStore
 from milepost.store.milestones import MilestoneStore
 from milepost.store.pools import PoolStore
 from milepost.store.registrants import RegistrantStore
@@ -37,9 +39,11 @@ class Store:
         self.canaries = CanaryStore(connections)
         self.capabilities = CapabilityStore(connections)
         self.census = Census(connections)
+        self.contacts = ContactStore(connections)
         self.deployment = DeploymentStore(connections)
         self.keys = KeyStore(connections)
         self.links = LinkStore(connections, deployment.fingerprint_key, public_url)
+        self.memberships = MembershipStore(connections)
         self.milestones = MilestoneStore(connections)
         self.pools = PoolStore(connections)
         self.registrants = RegistrantStore(connections)

@@ -71,7 +71,7 @@ class DeploymentStore:
         return attempt
 
     async def note_home_list(self, list_id: str, attempt: int) -> bool:
-        """Remember the home list that this attempt made or found.
+        """Remember the home list that this attempt made or found; all who are in it are known.
 
         Returns:
             False when the attempt was taken over by another one and nothing was changed.
@@ -81,6 +81,18 @@ class DeploymentStore:
             changed = await connection.execute(
                 update(row)
                 .where(row.c.home_attempt == attempt)
-                .values(home_list_id=list_id, home_lease_until=None)
+                .values(
+                    home_list_id=list_id, home_lease_until=None, home_listed_at=func.milepost_now()
+                )
             )
         return changed.rowcount == 1
+
+    async def forget_home_list(self, list_id: str) -> None:
+        """The home list is not there any more: another one is to be made."""
+        row = tables.deployment
+        async with self._connections.transaction() as connection:
+            await connection.execute(
+                update(row)
+                .where(row.c.home_list_id == list_id)
+                .values(home_list_id=None, home_lease_until=None)
+            )

@@ -7,9 +7,6 @@ transaction at a time (an advisory lock that claims never touch), and rows are l
 order, as claims do. A registrant whose key changes has another contact from then on, so the old
 one's ids are forgotten, and a key that they leave goes to the next who has the values. By which
 criteria a key is made is read behind that same lock, so nobody goes by criteria that have changed.
-
-A claim to make a contact is in doubt until it is settled or set back: a process that dies leaves
-the doubt behind, and whoever comes next asks before it adds.
 """
 
 from __future__ import annotations
@@ -33,13 +30,6 @@ from milepost.store.grouping import GroupCommit
 CHUNK: Final = 500
 """Rows written in one transaction at the most: a claim waits for one chunk, not for a file."""
 
-LEASE_SECONDS: Final = 60
-"""How long a registrant's contact is one worker's to make: longer than a page of calls takes."""
-
-LOOKS: Final = 3
-"""So many looks that found nothing, over so long, tell that an earlier call made nothing: a search
-finds a contact late (inferred)."""
-
 _KEYS_LOCK: Final = 0x6B657973  # "keys"
 
 _LOCK: Final = statement("registrants_lock")
@@ -47,8 +37,6 @@ _PUT: Final = statement("registrants_put")
 _KEY: Final = statement("registrants_key")
 _CONTACTS: Final = statement("registrants_contacts")
 _ARRIVED: Final = statement("registrants_arrived")
-_WITHOUT_CONTACT: Final = statement("registrants_without_contact")
-_SET_BACK: Final = statement("registrants_set_back")
 
 
 class Counts(Struct, frozen=True, kw_only=True):
@@ -57,20 +45,6 @@ class Counts(Struct, frozen=True, kw_only=True):
     created: int = 0
     changed: int = 0
     unchanged: int = 0
-
-
-class WithoutContact(Struct, frozen=True, kw_only=True):
-    """A registrant whose contact is to be made, and the attempt that it is."""
-
-    id: int
-    ref: str
-    details: RegistrantDetails
-    contact_id: str | None
-    attempt: int
-    in_doubt: bool
-    """An earlier attempt may have made the contact."""
-    looked_enough: bool
-    """`LOOKS` looks, as far apart as a search may be late, found nothing of it."""
 
 
 class RegistrantStore:
@@ -142,81 +116,6 @@ class RegistrantStore:
             result = await connection.execute(select(registrants).where(registrants.c.ref == ref))
             row = result.mappings().one_or_none()
         return _registrant(row) if row else None
-
-    async def claim_without_contact(self, limit: int, *, after: int = 0) -> list[WithoutContact]:
-        """Claim registrants who own a contact that is not in the home list yet, in `id` order.
-
-        Args:
-            limit: how many at the most.
-            after: only those whose `id` is greater; a run that pages so meets nobody twice.
-        """
-        given = {
-            "limit": limit,
-            "after": after,
-            "lease": LEASE_SECONDS,
-            "looks": LOOKS,
-        }
-        async with self._connections.path() as connection:
-            cursor = await connection.execute(_WITHOUT_CONTACT, given)
-            rows = await cursor.fetchall()
-        return [
-            WithoutContact(
-                id=row["id"],
-                ref=row["ref"],
-                details=details_of(row),
-                contact_id=row["contact_id"],
-                attempt=row["contact_attempt"],
-                in_doubt=row["in_doubt"],
-                looked_enough=row["looked_enough"],
-            )
-            for row in sorted(rows, key=lambda row: row["id"])
-        ]
-
-    async def settle_contact(
-        self, ref: str, attempt: int, contact_id: str, home_lookup_id: str
-    ) -> bool:
-        """Remember a registrant's contact and its place in the home list.
-
-        Returns:
-            False when the claim was taken over by another attempt and nothing was changed.
-        """
-        async with self._connections.path() as connection:
-            cursor = await connection.execute(
-                b"UPDATE registrants SET contact_id = %(contact)s, home_lookup_id = %(lookup)s,"
-                b" contact_at = milepost_now(), contact_lease_until = NULL,"
-                b" contact_in_doubt = false, contact_looks = 0, contact_first_look_at = NULL"
-                b" WHERE ref = %(ref)s AND contact_attempt = %(attempt)s",
-                {"ref": ref, "attempt": attempt, "contact": contact_id, "lookup": home_lookup_id},
-            )
-            return cursor.rowcount == 1
-
-    async def set_back_contact(
-        self, claimed: WithoutContact, *, outcome_unknown: bool, looked: bool
-    ) -> bool:
-        """Write down that a claim did not end well; the lease stays, as a pause.
-
-        Args:
-            claimed: the claim.
-            outcome_unknown: a call went out, and may have made the contact. Otherwise the claim is
-                in doubt only if it was so before.
-            looked: the platform was asked for the contact and knew of none. Looks are counted from
-                the last unknown outcome on.
-
-        Returns:
-            False when the claim was taken over by another attempt and nothing was changed.
-        """
-        async with self._connections.path() as connection:
-            cursor = await connection.execute(
-                _SET_BACK,
-                {
-                    "ref": claimed.ref,
-                    "attempt": claimed.attempt,
-                    "in_doubt": outcome_unknown or claimed.in_doubt,
-                    "unknown": outcome_unknown,
-                    "looked": looked,
-                },
-            )
-            return cursor.rowcount == 1
 
     async def note_contact(self, ref: str, contact_id: str, contact_key: str | None) -> None:
         """Remember the contact that a registrant's first link made.

@@ -52,6 +52,7 @@ deployment = Table(
     Column("home_attempt", Integer, nullable=False, server_default=text("0")),
     Column("home_lease_until", Moment),
     Column("created_at", Moment, nullable=False),
+    Column("home_listed_at", Moment),
 )
 
 api_keys = Table(
@@ -136,6 +137,8 @@ registrants = Table(
         "id",
         postgresql_where=text("home_lookup_id IS NULL AND dedup_key IS NOT NULL"),
     ),
+    Index("registrants_contact", "contact_id", postgresql_where=text("contact_id IS NOT NULL")),
+    Index("registrants_stale", "id", postgresql_where=text("contact_stale")),
 )
 
 slots = Table(
@@ -277,6 +280,18 @@ memberships = Table(
     Column("contact_id", Text, nullable=False),
     Column("lookup_id", Word, nullable=False),
     UniqueConstraint("slot_id", "lookup_id", name="memberships_lookup"),
+)
+
+listed_members = Table(
+    "listed_members",
+    metadata,
+    Column("list_id", Text, primary_key=True),
+    Column("contact_id", Text, primary_key=True),
+    Column("lookup_id", Text, nullable=False),
+    Column("number", BigInteger, nullable=False),
+    Column("ref", Word),
+    Column("contact_key", Word),
+    Index("listed_members_ref", "list_id", "ref", postgresql_where=text("ref IS NOT NULL")),
 )
 
 call_classes = Table(

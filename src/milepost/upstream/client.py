@@ -49,6 +49,7 @@ from milepost.upstream.wire import (
     MailingList,
     MailingListBody,
     Page,
+    ReadPage,
     RefFilter,
     SearchBody,
     Subscription,
@@ -194,7 +195,7 @@ class Upstream:
 
     async def directories(self) -> list[Directory]:
         """List the account's directories, with the criteria by which each merges contacts."""
-        pages = self._pages("directories", "directories", "/directories", _DIRECTORIES)
+        pages = self._elements("directories", "directories", "/directories", _DIRECTORIES)
         return [directory async for directory in pages]
 
     # --- mailing lists --------------------------------------------------------------------------
@@ -212,7 +213,7 @@ class Upstream:
         Beyond 10,000 lists a directory stops listing them (documented).
         """
         path = f"{_directory(directory_id)}/mailinglists?pageSize=100"
-        return self._pages("mailing_lists", "mailing_lists", path, _LISTS)
+        return self._elements("mailing_lists", "mailing_lists", path, _LISTS)
 
     async def mailing_list(self, directory_id: str, list_id: str) -> MailingList:
         """Read one list of a directory."""
@@ -256,7 +257,23 @@ class Upstream:
         path = _list(directory_id, list_id) + "/contacts?pageSize=100"
         if include_embedded:
             path += "&includeEmbedded=true"
-        return self._pages("list_contacts", "list_contacts", path, _LIST_CONTACTS)
+        return self._elements("list_contacts", "list_contacts", path, _LIST_CONTACTS)
+
+    def list_contact_pages(
+        self, directory_id: str, list_id: str, *, cursor: str | None = None
+    ) -> AsyncIterator[ReadPage[ListContact]]:
+        """Iterate over the pages of a list's contacts, as `list_contacts` over the contacts.
+
+        Args:
+            directory_id: `POOL_…`.
+            list_id: `CG_…`.
+            cursor: That of an earlier page: begin behind it. For how long the platform knows a
+                cursor is not known; one that it does not know is a refusal.
+        """
+        path = _list(directory_id, list_id) + "/contacts?pageSize=100"
+        return self._pages(
+            "list_contact_pages", "list_contacts", path, _LIST_CONTACTS, cursor=cursor
+        )
 
     async def get_list_contact(
         self, directory_id: str, list_id: str, contact_id: str
@@ -349,10 +366,17 @@ class Upstream:
         request = Request("delete_contact", "directory_contacts", "DELETE", path)
         await self._caller.write(request, _DONE)
 
-    def opted_out_contacts(self, directory_id: str) -> AsyncIterator[FoundContact]:
-        """Iterate over the contacts who opted out of the directory (observed)."""
+    def opted_out_pages(
+        self, directory_id: str, *, cursor: str | None = None
+    ) -> AsyncIterator[ReadPage[FoundContact]]:
+        """Iterate over the pages of contacts who opted out of the directory (observed).
+
+        Args:
+            directory_id: `POOL_…`.
+            cursor: That of an earlier page, as in `list_contact_pages`.
+        """
         path = f"{_directory(directory_id)}/contacts/optedOutContacts?pageSize=100"
-        return self._pages("opted_out_contacts", "directory_contacts", path, _FOUND)
+        return self._pages("opted_out_pages", "directory_contacts", path, _FOUND, cursor=cursor)
 
     def search_contacts(self, directory_id: str, *, ref: str) -> AsyncIterator[FoundContact]:
         """Iterate over the contacts whose `extRef` is `ref`.
@@ -361,7 +385,7 @@ class Upstream:
         """
         path = f"{_directory(directory_id)}/contacts/search?pageSize=100"
         body = _encode(SearchBody(RefFilter(ref)))
-        return self._pages("search_contacts", "directory_contacts", path, _FOUND, body=body)
+        return self._elements("search_contacts", "directory_contacts", path, _FOUND, body=body)
 
     # --- transactions ---------------------------------------------------------------------------
 
@@ -412,7 +436,7 @@ class Upstream:
     ) -> AsyncIterator[Transaction]:
         """Iterate over the transactions of one contact."""
         path = f"{_contact(directory_id, contact_id)}/transactions?pageSize=100"
-        return self._pages("contact_transactions", "transactions", path, _TRANSACTIONS)
+        return self._elements("contact_transactions", "transactions", path, _TRANSACTIONS)
 
     async def delete_transaction(self, directory_id: str, transaction_id: str) -> None:
         """Delete a transaction."""
@@ -439,7 +463,7 @@ class Upstream:
     async def batch_transactions(self, directory_id: str, batch_id: str) -> AsyncIterator[str]:
         """Iterate over the ids, `CTR_…`, of a batch's transactions."""
         path = f"{_batch(directory_id, batch_id)}/transactions?pageSize=100"
-        async for entry in self._pages("batch_transactions", "batch_transactions", path, _BATCH):
+        async for entry in self._elements("batch_transactions", "batch_transactions", path, _BATCH):
             yield entry.transaction_id
 
     async def delete_batch(self, directory_id: str, batch_id: str) -> None:
@@ -522,7 +546,7 @@ class Upstream:
     def distributions(self, survey_id: str) -> AsyncIterator[Distribution]:
         """Iterate over a survey's distributions, everybody's among them."""
         path = f"/distributions?surveyId={path_id('SV', survey_id)}"
-        return self._pages("distributions", "distributions", path, _DISTRIBUTIONS)
+        return self._elements("distributions", "distributions", path, _DISTRIBUTIONS)
 
     def distribution_links(self, distribution_id: str, survey_id: str) -> AsyncIterator[ListedLink]:
         """Iterate over the links of a distribution.
@@ -532,7 +556,7 @@ class Upstream:
         more than 48 hours (observed).
         """
         path = f"{_distribution(distribution_id)}/links?surveyId={path_id('SV', survey_id)}"
-        return self._pages("distribution_links", "links", path, _LINKS)
+        return self._elements("distribution_links", "links", path, _LINKS)
 
     async def history(self, distribution_id: str) -> AsyncGenerator[HistoryEntry, None]:
         """Iterate over what became of a distribution's links.
@@ -542,7 +566,7 @@ class Upstream:
         """
         path = f"{_distribution(distribution_id)}/history"
         try:
-            async for entry in self._pages("history", "history", path, _HISTORY):
+            async for entry in self._elements("history", "history", path, _HISTORY):
                 yield entry
         except Refused as error:
             if error.error_code != _NO_RECIPIENTS:
@@ -552,7 +576,7 @@ class Upstream:
 
     def surveys(self) -> AsyncIterator[Survey]:
         """Iterate over the surveys that the token's owner sees."""
-        return self._pages("surveys", "surveys", "/surveys", _SURVEYS)
+        return self._elements("surveys", "surveys", "/surveys", _SURVEYS)
 
     async def survey_definition(self, survey_id: str) -> SurveyDefinition:
         """Read whether a survey is active, which fields it declares, and where its pages are."""
@@ -588,13 +612,27 @@ class Upstream:
 
     def subscriptions(self) -> AsyncIterator[Subscription]:
         """Iterate over the brand's subscriptions, everybody's among them."""
-        return self._pages("subscriptions", "subscriptions", _SUBSCRIPTION_PATH, _SUBSCRIPTIONS)
+        return self._elements("subscriptions", "subscriptions", _SUBSCRIPTION_PATH, _SUBSCRIPTIONS)
 
     async def delete_subscription(self, subscription_id: str) -> None:
         """End a subscription."""
         path = f"{_SUBSCRIPTION_PATH}/{path_id('SUB', subscription_id)}"
         request = Request("delete_subscription", "subscriptions", "DELETE", path)
         await self._caller.write(request, _DONE)
+
+    async def _elements(
+        self,
+        verb: str,
+        call_class: CallClass,
+        path: str,
+        decoder: msgspec.json.Decoder[Envelope[Page[T]]],
+        *,
+        body: bytes | None = None,
+    ) -> AsyncIterator[T]:
+        """Read a list to its end, element by element."""
+        async for page in self._pages(verb, call_class, path, decoder, body=body):
+            for element in page.elements:
+                yield element
 
     async def _pages(
         self,
@@ -604,27 +642,27 @@ class Upstream:
         decoder: msgspec.json.Decoder[Envelope[Page[T]]],
         *,
         body: bytes | None = None,
-    ) -> AsyncIterator[T]:
+        cursor: str | None = None,
+    ) -> AsyncIterator[ReadPage[T]]:
         """Read a list to its end by cursor; where the next page's URL leads is never looked at.
 
         A wrong data centre answers with URLs of another host (observed).
         """
         method = "GET" if body is None else "POST"
         joint = "&" if "?" in path else "?"
-        seen: set[str] = set()
-        cursor = ""
+        seen = {cursor}
         while True:
             where = f"{path}{joint}{cursor}" if cursor else path
             request = Request(verb, call_class, method, where, body)
             page = (await self._caller.read(request, decoder)).result
-            for element in page.elements:
-                yield element
             if page.next_page is None and page.skip_token is None:
+                yield ReadPage(page.elements, None)
                 return
             cursor = _cursor(verb, page.next_page, page.skip_token)
-            if cursor in seen or len(seen) >= MOST_PAGES:
+            if cursor in seen or len(seen) > MOST_PAGES:
                 raise Unreadable(verb, "the pages of a list do not end", "paging")
             seen.add(cursor)
+            yield ReadPage(page.elements, cursor)
 
 
 def _cursor(verb: str, next_page: str | None, skip_token: str | None) -> str:

@@ -137,6 +137,18 @@ class Page(Struct, Generic[T], frozen=True, rename="camel"):
     skip_token: str | None = None
 
 
+class ReadPage(Struct, Generic[T], frozen=True):
+    """One page of a list, for whoever reads a list page by page.
+
+    Attributes:
+        elements: What stands on it.
+        cursor: Where the next one begins, as an opaque text; None: there is none.
+    """
+
+    elements: list[T]
+    cursor: str | None
+
+
 # --- what is sent -----------------------------------------------------------------------------
 
 

@@ -3,9 +3,11 @@
 -- amid the call cannot say so any more.
 --
 -- %(limit)s
--- %(after)s  only registrants with a greater id
--- %(lease)s  in seconds
--- %(looks)s  how many empty looks are enough, over `milepost_look_seconds()`
+-- %(after)s    only registrants with a greater id
+-- %(upto)s     and no greater one than this
+-- %(anybody)s  also those on whom somebody has a lease
+-- %(lease)s    in seconds
+-- %(looks)s    how many empty looks are enough, over `milepost_look_seconds()`
 UPDATE registrants AS r SET
     contact_attempt = r.contact_attempt + 1,
     contact_in_doubt = true,
@@ -21,11 +23,13 @@ FROM (
             false) AS looked_enough
     FROM registrants
     WHERE id > %(after)s
+        AND id <= %(upto)s
         AND home_lookup_id IS NULL
         AND dedup_key IS NOT NULL
         AND opted_out_at IS NULL
         AND erased_at IS NULL
-        AND coalesce(contact_lease_until <= milepost_now(), true)
+        AND removed_at IS NULL
+        AND (%(anybody)s OR coalesce(contact_lease_until <= milepost_now(), true))
     ORDER BY id
     LIMIT %(limit)s
     FOR NO KEY UPDATE SKIP LOCKED
