@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 from uuid import UUID
@@ -11,9 +12,9 @@ import pytest
 from tests.path.conftest import SECRET
 
 from milepost.app import Milepost
-from milepost.model import Fact, Purpose
+from milepost.model import Fact, Purpose, Route
 from milepost.payload import REFERENCE_FIELD, unseal
-from milepost.routes import contact_fields
+from milepost.routes import TooLate, contact_fields
 
 Landed = Callable[..., Awaitable[None]]
 Elapse = Callable[[float], Awaitable[None]]
@@ -174,11 +175,20 @@ async def test_a_link_is_out_whatever_the_platform_does(
 ) -> None:
     """While it is away, throttles or loses answers; its data are told until they are taken.
 
-    An update whose answer was lost is made again, and changes nothing.
+    An update whose answer was lost is made again, and changes nothing. A worker that was frozen for
+    too long makes none.
     """
     await landed(**AHEAD)
     await join("ann")
     link = await ask(client)
+    frozen = await milepost.store.links.claim_late_data()
+    assert frozen is not None
+    with pytest.raises(TooLate):
+        await milepost.issuing._makers[Route.LIST].tell(  # noqa: SLF001  (as when it wakes up)
+            frozen, begin_by=asyncio.get_running_loop().time() - 0.001
+        )
+    assert [] == await platform.writes()
+    await execute("UPDATE links SET data_due_at = now()")
     faults: list[dict[str, Any]] = [
         {"kind": "timeout", "seconds": 0.05, "moment": "before"},
         {"kind": "status", "status": 429},
