@@ -1,4 +1,4 @@
-"""Places on the path of an event where a process can be made to die, to see what is left of it.
+"""Places where a process can be made to die, to see what is left of it.
 
 For tests of crashes; in any other run `reach` is a function without a body. An event passes:
 
@@ -10,12 +10,21 @@ For tests of crashes; in any other run `reach` is a function without a body. An 
 `answered-late`    as `settled`, where the caller was answered before the call came back
 =================  ===============================================================================
 
+A distribution in the making passes one, three times:
+
+=================  ===============================================================================
+`provisioned`      upstream has made something of it, and its id is not written down; instead of an
+                   event's id it has the words `list of slot 1 of landed`, `probe of …` or
+                   `distribution of the canary of SV_…`
+=================  ===============================================================================
+
 What happens where is said by `MILEPOST_FAILPOINTS`, read when this module is imported: triggers,
 separated by commas.
 
 =================  ===============================================================================
 `settled=kill@9`   SIGKILL at the 9th passage of `settled` in this process
 `made=kill#late`   SIGKILL at each passage of `made` by an event with `late` in its event_id
+                   (or by something with `late` in its words)
 `made=stop@3`      SIGSTOP: the process freezes, and goes on when somebody sends SIGCONT
 =================  ===============================================================================
 
@@ -37,6 +46,10 @@ from msgspec import Struct
 from milepost.errors import ConfigurationError
 
 Failpoint = Literal["arrived", "claimed", "made", "settled", "answered-late"]
+"""Those on the path of an event."""
+MakingPoint = Literal["provisioned"]
+"""That in the making of a distribution."""
+_NAMES: Final = get_args(Failpoint) + get_args(MakingPoint)
 
 VARIABLE: Final = "MILEPOST_FAILPOINTS"
 _EXAMPLE: Final = "settled=kill@250,claimed=kill#poison"
@@ -74,10 +87,10 @@ def _parse(given: str) -> tuple[_Trigger, ...]:
                 f"name=stop#TEXT, for example: {_EXAMPLE}"
             )
         name, act, passage, text = match.groups()
-        if name not in get_args(Failpoint):
+        if name not in _NAMES:
             raise ConfigurationError(
-                f"{VARIABLE}: there is no failpoint {name!r}, only "
-                f"{', '.join(get_args(Failpoint))}, for example: {_EXAMPLE}"
+                f"{VARIABLE}: there is no failpoint {name!r}, only {', '.join(_NAMES)}, "
+                f"for example: {_EXAMPLE}"
             )
         triggers.append(
             _Trigger(
@@ -94,18 +107,18 @@ _triggers: Final = _parse(os.environ.get(VARIABLE, ""))
 _passages: Final = Counter[str]()
 
 
-def _watch(name: Failpoint, event_id: str = "") -> None:
+def _watch(name: Failpoint | MakingPoint, passer: str = "") -> None:
     _passages[name] += 1
     for trigger in _triggers:
         if trigger.failpoint != name:
             continue
-        if trigger.passage == _passages[name] or (trigger.text and trigger.text in event_id):
+        if trigger.passage == _passages[name] or (trigger.text and trigger.text in passer):
             trigger.act()
 
 
-def _pass(name: Failpoint, event_id: str = "") -> None:
+def _pass(name: Failpoint | MakingPoint, passer: str = "") -> None:
     """Nothing stands in the way."""
 
 
 reach: Final = _watch if _triggers else _pass
-"""Pass a failpoint with the event of this id, unless a trigger stands there."""
+"""Pass a failpoint with the event of this id, or with words, unless a trigger stands there."""

@@ -27,7 +27,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from milepost import policy
+from milepost import failpoints, policy
 from milepost.errors import MilepostError
 from milepost.model import Capabilities, Deployment, Fact
 from milepost.personal_link import NotAPersonalLink, PersonalLink, Template, parse
@@ -297,6 +297,7 @@ class Provisioning:
                 list_id = await self._upstream.create_mailing_list(
                     self._directory_id, making.list_name
                 )
+                failpoints.reach("provisioned", f"list of {making.name}")
             making = await self._store.pools.note_list(making, list_id)
         list_id = making.list_id or ""
         if making.probe_lookup_id is None:
@@ -305,6 +306,7 @@ class Provisioning:
                 added = await self._upstream.add_list_contact(
                     self._directory_id, list_id, self._probe()
                 )
+                failpoints.reach("provisioned", f"probe of {making.name}")
                 probe = added.contact_id, added.lookup_id
             making = await self._store.pools.note_probe(making, *probe)
         if making.distribution_id is None:
@@ -313,6 +315,7 @@ class Provisioning:
                 distribution_id = await self._upstream.create_distribution(
                     making.survey_id, list_id, making.description, making.expires_at
                 )
+                failpoints.reach("provisioned", f"distribution of {making.name}")
             making = await self._store.pools.note_distribution(making, distribution_id)
         return making
 
