@@ -10,6 +10,8 @@ For tests of crashes; in any other run `reach` is a function without a body. An 
 `answered-late`    as `settled`, where the caller was answered before the call came back
 =================  ===============================================================================
 
+The data of a link that went out before its call pass `claimed` and `made` in the same sense.
+
 What happens where is said by `MILEPOST_FAILPOINTS`, read when this module is imported: triggers,
 separated by commas.
 
