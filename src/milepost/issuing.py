@@ -442,6 +442,8 @@ class Issuing:
             failpoints.reach("answered-late", claim.link.event_id)
         if link is not None and claim.contact_id is None:
             self._behind(self._note_contact(claim, made))
+        if claim.place.has_rested:
+            self._behind(self._store.pools.found(claim.place.slot_id))
         return link
 
     async def _rest(self, slot_id: int, error: MilepostError) -> None:

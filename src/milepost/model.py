@@ -456,6 +456,8 @@ class Place(Struct, frozen=True, kw_only=True):
     distribution_id: int
     template: str
     expires_at: datetime
+    has_rested: bool
+    """The platform has once not known the list, and no call since then has found it."""
 
 
 class Claim(Struct, frozen=True, kw_only=True):

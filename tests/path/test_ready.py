@@ -246,6 +246,26 @@ async def test_what_the_platform_refuses_for_good_is_told(
     assert "ready" != (await ask(client, "e3", registrant="cleo"))["lane"]
 
 
+async def test_a_list_that_is_found_again_gives_ready_links_again(
+    client: httpx.AsyncClient,
+    *,
+    landed: Landed,
+    join: Join,
+    milepost: Milepost,
+    platform: Any,
+    execute: Execute,
+) -> None:
+    """Once it was missed, perhaps by mistake, the next link on it is made by a call."""
+    await landed(**AHEAD)
+    await join("ann", "ben")
+    await execute("UPDATE slots SET rests_until = now() WHERE number = 1")
+    assert "direct" == (await ask(client))["lane"]
+    await milepost.issuing.finish()
+    assert [(None,)] == await execute("SELECT rests_until FROM slots WHERE number = 1")
+    assert "ready" == (await ask(client, "e2", registrant="ben"))["lane"]
+    assert ["list_contact.add"] == await platform.writes()
+
+
 async def test_data_that_surveys_do_not_see_are_not_sent(
     client: httpx.AsyncClient, landed: Landed, join: Join, milepost: Milepost, platform: Any
 ) -> None:

@@ -56,6 +56,7 @@ _NO_LIST: Final = {
     "list_at": None,
     "probe_contact_id": None,
     "probe_lookup_id": None,
+    "rests_until": None,
 }
 
 _STANDING: Final = statement("pool_standing")
@@ -340,6 +341,19 @@ class PoolStore:
                 update(distributions)
                 .where(distributions.c.slot_id == slot_id, distributions.c.state == "ready")
                 .values(last_error=error)
+            )
+
+    async def found(self, slot_id: int) -> None:
+        """The platform has taken a call for the list of a slot that had to rest."""
+        slots, distributions = tables.slots, tables.distributions
+        async with self._connections.transaction() as connection:
+            await connection.execute(
+                update(slots).where(slots.c.id == slot_id).values(rests_until=None)
+            )
+            await connection.execute(
+                update(distributions)
+                .where(distributions.c.slot_id == slot_id, distributions.c.state == "ready")
+                .values(last_error=None)
             )
 
     async def entries(self, milestone: str, survey_id: str) -> Sequence[PoolEntry]:

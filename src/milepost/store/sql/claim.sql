@@ -196,7 +196,7 @@ judged AS (
     -- The link that can be had without a call: their membership in the list of that place is known,
     -- and is good for one. Once it has served, the list holds an event's data, which the next link's
     -- survey would show until its own have followed. Nor is a list relied on that was missed before,
-    -- until somebody has found it.
+    -- until a call has found it.
     LEFT JOIN LATERAL (
         SELECT m.lookup_id, milepost_link(free.template, m.lookup_id) AS url
         FROM memberships AS m
@@ -420,7 +420,8 @@ LEFT JOIN LATERAL (
         'looked_enough', c.looked_enough,
         'place', json_build_object(
             'slot_id', s.id, 'list_id', s.list_id, 'distribution_id', d.id,
-            'template', d.template, 'expires_at', d.expires_at),
+            'template', d.template, 'expires_at', d.expires_at,
+            'has_rested', s.rests_until IS NOT NULL),
         'details', json_build_object(
             'email', r.email, 'first_name', r.first_name, 'last_name', r.last_name,
             'phone', r.phone, 'language', r.language, 'attributes', r.attributes),
