@@ -8,13 +8,13 @@ from typing import Any
 
 import psycopg
 import pytest
-from tests.store.conftest import CRITERIA, DIRECTORY, Register, Sql, event, later
+from tests.store.conftest import CRITERIA, DIRECTORY, Register, Sql, event
 from tests.store.test_concurrency import until_blocked
 
 from milepost.errors import DatabaseBusy
 from milepost.model import RegistrantDetails
 from milepost.store import Store, registrants
-from milepost.store.registrants import Counts, RegistrantStore, WithoutContact
+from milepost.store.registrants import Counts, RegistrantStore
 
 NAME = frozenset({"email", "first_name"})
 
@@ -76,16 +76,16 @@ async def test_a_contact_has_one_owner_at_a_time(store: Store) -> None:
 
 async def test_who_changes_their_key_has_another_contact(store: Store) -> None:
     """The ids of the old contact are forgotten, and a late settlement of it changes nothing."""
-    claimed = {row.ref: row.attempt for row in await store.registrants.claim_without_contact(10)}
-    assert await store.registrants.settle_contact("ann", claimed["ann"], "CID_1", "CGC_1")
+    claimed = {row.ref: row for row in await store.contacts.claim(10)}
+    assert await store.contacts.settle(claimed["ann"], "CID_1", "CGC_1")
     await store.registrants.put({"ann": person("ann@x.test", first_name="Ann")})
     ann = await store.registrants.get("ann")
     assert ann is not None
     assert "CID_1" == ann.contact_id
     new = {"ann": person("a@x.test"), "ben": person("b@x.test")}
     await store.registrants.put(new)
-    assert not await store.registrants.settle_contact("ben", claimed["ben"], "CID_2", "CGC_2")
-    again = await store.registrants.claim_without_contact(10)
+    assert not await store.contacts.settle(claimed["ben"], "CID_2", "CGC_2")
+    again = await store.contacts.claim(10)
     assert [("ann", None), ("ben", None)] == [(row.ref, row.contact_id) for row in again]
 
 
@@ -186,51 +186,6 @@ async def test_the_contact_of_a_key_that_was_left_is_not_noted(store: Store, sql
     await store.registrants.note_contact("ann", "CID_1", row["contact_key"])
     ann = await store.registrants.get("ann")
     assert "CID_1" == (ann and ann.contact_id)
-
-
-@pytest.mark.usefixtures("store")
-async def test_a_claim_is_in_doubt_until_it_says_otherwise(database_url: str) -> None:
-    """After a death and an unknown outcome, not after a refusal; looks are counted since then."""
-
-    async def claim(minutes: int) -> WithoutContact:
-        """Claim the first registrant, so much later."""
-        async with await Store.open(later(database_url, minutes=minutes)) as then:
-            (claimed,) = await then.registrants.claim_without_contact(1)
-            return claimed
-
-    async def set_back(claimed: WithoutContact, minutes: int, **more: bool) -> bool:
-        """Set a claim back, so much later."""
-        outcome = {"outcome_unknown": False, "looked": False} | more
-        async with await Store.open(later(database_url, minutes=minutes)) as then:
-            return await then.registrants.set_back_contact(claimed, **outcome)
-
-    first = await claim(0)
-    assert await set_back(first, 0)
-    refused = await claim(2)
-    assert (False, False) == (first.in_doubt, refused.in_doubt)
-    orphan = await claim(4)
-    assert orphan.in_doubt
-    assert not await set_back(refused, 4)
-    for minutes in (6, 8, 10):
-        assert await set_back(orphan, minutes - 2, looked=True)
-        orphan = await claim(minutes)
-    assert (True, True) == (orphan.in_doubt, orphan.looked_enough)
-    assert await set_back(orphan, 10, outcome_unknown=True)
-    again = await claim(12)
-    assert (True, False) == (again.in_doubt, again.looked_enough)
-
-
-@pytest.mark.usefixtures("store")
-async def test_a_run_that_pages_meets_nobody_twice(database_url: str) -> None:
-    """Also one that lasts longer than the leases of those it could not help."""
-    refs = []
-    after = 0
-    for minutes in range(0, 8, 2):
-        async with await Store.open(later(database_url, minutes=minutes)) as then:
-            for claimed in await then.registrants.claim_without_contact(1, after=after):
-                refs.append(claimed.ref)
-                after = claimed.id
-    assert ["ann", "ben", "cleo"] == refs
 
 
 async def test_imports_and_events_at_once_give_each_contact_one_owner(
