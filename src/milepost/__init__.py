@@ -10,6 +10,7 @@ The map, from the top; imports run downwards only. The path of an event is `api/
 - `app`: the composition root: settings go in, a running Milepost comes out
 - `api/`: REST: parse, call one verb, shape the answer; `api/short_links.py` is what customers see
 - `worker`: runs the jobs, beside the API or alone
+- `scheduler`: the cadence table: which job is due when, and who runs it
 - `jobs/`: periodic work, one file for each job, each with `run_once()`
 - `issuing`: the path: event → claim → call → link → settle
 - `routes/`: what the routes do differently
@@ -18,6 +19,7 @@ The map, from the top; imports run downwards only. The path of an event is `api/
 - `upstream/`: the client of the survey platform
 - `embedded`: Postgres from a wheel, for a machine that has none
 - `personal_link`: pure: a URL becomes its parts, a template and a lookup id become a URL
+- `calendars`: pure: when something is due, by intervals or crontab lines
 - `policy`: pure: whose contact it is, who is in the sample, how many slots, when to rotate
 - `payload`: pure: an event's data, checked, fingerprinted, sealed
 - `model`: the words as values

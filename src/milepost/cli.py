@@ -711,7 +711,7 @@ def _counted(counts: Mapping[str, Any]) -> str:
     return ", ".join(
         f"{count} {name.replace('_', ' ')}"
         for name, count in counts.items()
-        if isinstance(count, int)
+        if isinstance(count, int) and count
     )
 
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import httpx
 import msgspec
-import pytest
 from tests.clock import Clock
 
 from milepost.api.jobs import FINDINGS_AT_ONCE, RunView
@@ -152,56 +151,45 @@ async def test_a_run_is_asked_for(
     assert again.json()["id"] == (await store.runs.page("sync"))[0].id
 
 
-@pytest.mark.parametrize(
-    ("body", "field", "said"),
-    [
-        ({"options": {"accept_remova1s": True}}, "options.accept_remova1s", "accept_removals, acc"),
-        ({"options": {"accept_removals": 1}}, "options[...]", "true or false"),
-        ({"option": {}}, "option", "There is no field 'option' here."),
-        ([], None, "an object"),
-    ],
-    ids=repr,
-)
-async def test_a_wrong_wish_is_refused(
-    client: httpx.AsyncClient, body: object, field: str | None, said: str
-) -> None:
-    """What is wrong is named, and what there is instead."""
-    answer = await client.post("/v1/jobs/sync/run", json=body)
-    problem = answer.json()
-    assert (400, "invalid-request", field) == (
-        answer.status_code,
-        problem["code"],
-        problem.get("field"),
-    )
-    assert said in f"{problem['detail']} {problem.get('fix')}"
-    assert [] == (await got(client, "/v1/jobs/sync"))["runs"]
+async def test_a_wrong_wish_is_refused(client: httpx.AsyncClient) -> None:
+    """What is wrong is named, and what there is instead; one of another job would do nothing."""
+    removals = {"options": {"accept_removals": True}}
+    for job, body, field, said in (
+        (
+            "sync",
+            {"options": {"accept_remova1s": True}},
+            "options.accept_remova1s",
+            "accept_losses.",
+        ),
+        ("sync", {"options": {"accept_removals": 1}}, "options[...]", "true or false"),
+        ("sync", {"option": {}}, "option", "There is no field 'option' here."),
+        ("sync", [], None, "an object"),
+        ("replenish", removals, "options.accept_removals", "Leave it out."),
+    ):
+        answer = await client.post(f"/v1/jobs/{job}/run", json=body)
+        problem = answer.json()
+        assert (400, "invalid-request", field) == (
+            answer.status_code,
+            problem["code"],
+            problem.get("field"),
+        )
+        assert said in f"{problem['detail']} {problem.get('fix')}"
+        assert [] == (await got(client, f"/v1/jobs/{job}"))["runs"]
 
 
-async def test_an_option_of_another_job_is_refused(client: httpx.AsyncClient) -> None:
-    """It would do nothing, and whoever gave it believes otherwise."""
-    body = {"options": {"accept_removals": True}}
-    answer = await client.post("/v1/jobs/replenish/run", json=body)
-    assert (400, "Leave it out.") == (answer.status_code, answer.json()["fix"])
-
-
-@pytest.mark.parametrize(
-    ("method", "path", "code"),
-    [
+async def test_what_is_not_there_is_named(client: httpx.AsyncClient) -> None:
+    """A job by those that there are."""
+    for method, path, code in (
         ("GET", "/v1/jobs/clean", "unknown-job"),
         ("POST", "/v1/jobs/clean/run", "unknown-job"),
         ("GET", "/v1/runs/1", "unknown-run"),
         ("GET", "/v1/runs/1/findings", "unknown-run"),
         ("GET", f"/v1/runs/{2**63}", "unknown-run"),
         ("GET", "/v1/runs/last", "not-found"),
-    ],
-)
-async def test_what_is_not_there_is_named(
-    client: httpx.AsyncClient, method: str, path: str, code: str
-) -> None:
-    """A job by those that there are."""
-    answer = await client.request(method, path)
-    assert (404, code) == (answer.status_code, answer.json()["code"])
-    assert code != "unknown-job" or "replenish, rotate, sync" in answer.json()["fix"]
+    ):
+        answer = await client.request(method, path)
+        assert (path, 404, code) == (path, answer.status_code, answer.json()["code"])
+        assert code != "unknown-job" or "replenish, rotate, sync" in answer.json()["fix"]
 
 
 async def listed(store: Store, *findings: Finding) -> RunRecord:

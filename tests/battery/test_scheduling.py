@@ -21,8 +21,10 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 from tests.battery.jobbing import Line
+from tests.battery.load import SECRET, variables
 from tests.clock import Clock
 
+from milepost.local import process, simulator
 from milepost.scheduler import TRIES
 from milepost.store.runs import LEASE_SECONDS
 
@@ -75,10 +77,10 @@ class Crew:
 
     def stop(self) -> None:
         """End all of them, as an operator would."""
-        for pid, process in self.processes.items():
+        for pid, one in self.processes.items():
             self.signal(pid, signal.SIGCONT)
-            process.terminate()
-        ends = [process.wait(PATIENCE_SECONDS) for process in self.processes.values()]
+            one.terminate()
+        ends = [one.wait(PATIENCE_SECONDS) for one in self.processes.values()]
         self._exit.close()
         self.processes.clear()
         assert {0, -signal.SIGTERM} >= {*ends}, self._said.read_text()[-2_000:]
@@ -292,3 +294,40 @@ def test_four_processes_while_they_are_killed_and_the_clock_is_set(
     assert all(run["attempt"] <= TRIES for run in poisonous)
     assert poisonous[0]["error"].startswith("ValueError at jobbing.py:")
     assert "ann@example.com" not in f"{on.saying()}{poisonous}"
+
+
+@pytest.mark.battery
+def test_a_run_that_is_interrupted_is_left(database_url: str) -> None:
+    """Where it stands, for somebody else; the exit code says that it was ended."""
+    with simulator(0, "--latency-ms", "300") as ready:
+        on = ready()
+        settings = variables(
+            {
+                "DATABASE_URL": database_url,
+                "UPSTREAM_URL": on["url"],
+                "UPSTREAM_TOKEN": "simulator",
+                "SECRET": SECRET,
+            }
+        )
+        with psycopg.connect(database_url) as database:
+            database.execute(
+                "INSERT INTO milestones SELECT 'landed', %s, 'n', 'list', 'event', '{deferred}',"
+                " 'every_event', NULL, 100, 25, 25, 'deferred', 60, 14, '[]', NULL, NULL, 'reject',"
+                " false, 1500, 'active', now(), now()",
+                [on["survey_id"]],
+            )
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        with process("run", "replenish", environment=os.environ | settings, **pipes) as running:
+            with psycopg.connect(database_url, autocommit=True) as database:
+                is_begun = "SELECT EXISTS (SELECT FROM distributions WHERE attempt > 0)"
+                until(lambda: database.execute(is_begun).fetchone() == (True,))
+            running.send_signal(signal.SIGINT)
+            assert 128 + signal.SIGINT == running.wait(60)
+            assert running.stdout is not None
+            assert running.stderr is not None
+            told, said = running.stdout.read(), running.stderr.read()
+            with psycopg.connect(database_url) as database:
+                runs = database.execute("SELECT state, failures FROM runs").fetchall()
+    assert b"nothing was done\n" == told
+    assert said.startswith(b"milepost: replenish is left where it stands: `milepost serve` or ")
+    assert [("waiting", 0)] == runs

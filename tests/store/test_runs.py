@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -38,10 +39,11 @@ def clock(database_url: str) -> Clock:
 
 
 @pytest.fixture
-async def runs(clock: Clock, store: Store) -> RunStore:  # noqa: ARG001  (it is set first)
+async def runs(clock: Clock, database_url: str) -> AsyncIterator[RunStore]:  # noqa: ARG001  (it is set first)
     """The verbs of runs; job `sync` is known."""
-    await store.runs.look(["sync"])
-    return store.runs
+    async with await Store.open(database_url) as store:
+        await store.runs.look(["sync"])
+        yield store.runs
 
 
 async def outlook(runs: RunStore, job: str = "sync") -> Outlook:
@@ -86,12 +88,15 @@ async def test_a_due_time_is_one_runs(runs: RunStore) -> None:
     assert due_at == (await outlook(runs)).accounted_until
 
 
-async def test_one_who_looked_long_ago_takes_no_due_time_before_others(runs: RunStore) -> None:
-    """What they found out holds no more."""
+@pytest.mark.parametrize("minutes", [10, 50])
+async def test_what_was_found_out_long_ago_holds_no_more(minutes: int, runs: RunStore) -> None:
+    """Somebody else has taken a due time since: an earlier one is gone, a later one counts anew."""
     since = (await outlook(runs)).accounted_until
     run = await taken(runs, 30)
     await runs.end(run, "done", counts={})
-    assert None is await runs.take("sync", since=since, due_at=since + timedelta(minutes=10))
+    due_at = since + timedelta(minutes=minutes)
+    assert None is await runs.take("sync", since=since, due_at=due_at)
+    assert run.due_at == (await outlook(runs)).accounted_until
 
 
 async def test_whoever_decides_is_not_waited_for(runs: RunStore, database_url: str) -> None:
