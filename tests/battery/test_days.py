@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import pytest
 from msgspec import Struct
-from tests.battery.days import Customers, Milestone, landings, people, town, verify
+from tests.battery.days import Customers, Milestone, Town, landings, people, town, verify
 from tests.battery.load import LONG
 
 import milepost
@@ -124,3 +125,59 @@ def grown(known: Sequence[Mapping[str, str]], day: int) -> Iterator[dict[str, st
                 f"{row['first_name']} {day}" if (number + day) % 20 == 0 else row["first_name"]
             )
             yield {**row, "first_name": married}
+
+
+Mended = Literal["the platform goes back", "a person resumes"]
+
+
+@pytest.mark.usefixtures("grants_at_once")
+@pytest.mark.parametrize(
+    ("link_format", "mended"),
+    [
+        ("2020", "a person resumes"),
+        pytest.param("2020", "the platform goes back", marks=LONG),
+        pytest.param("unknown", "the platform goes back", marks=LONG),
+    ],
+)
+async def test_no_link_is_given_in_a_format_that_changed_overnight(
+    database_url: str, tmp_path: Path, link_format: str, mended: Mended
+) -> None:
+    """The canary stops the milestones and says why; what waits is made once that is mended."""
+    known = people(DEMO)[:12]
+    refs = {row["ref"] for row in known}
+    (day,) = landings(DEMO)
+    landed = [one for one in day if one.registrant in refs]
+    async with town(database_url, tmp_path, customers=CUSTOMERS) as on:
+        for milestone in (OFTEN, COOL):
+            await on.register(milestone)
+        for _ in range(2):
+            await on.live(landed, registrants=known)
+
+        on.travel(on.now + timedelta(hours=2))
+        listed = [(on.now, on.listing())]
+        write_links_as(on, link_format)
+        await on.live(landed, registrants=known)
+        waiting = [told for told in on.told.values() if told.day == 2 and told.url is not None]
+        assert {("waiting", "deferred", "route-stopped")} == {
+            (told.state, told.lane, told.rule) for told in waiting
+        }
+        assert 'data-state="waiting"' in await on.look(waiting[0].url or "")
+        for milestone in (OFTEN, COOL):
+            stop = (await on.call("GET", f"/v1/milestones/{milestone.key}"))["stopped"]
+            assert stop["because"]
+            assert stop["expected"] != stop["found"]
+
+        if mended == "a person resumes":
+            for milestone in (OFTEN, COOL):
+                await on.call("POST", f"/v1/milestones/{milestone.key}/resume")
+                await on.work()
+        else:
+            write_links_as(on, "2023")
+        await on.live(landed, registrants=known)
+        assert {"issued"} == {told.state for told in on.told.values() if told.day == 3 and told.url}
+        verify(on, warm=4, listed=listed if mended == "a person resumes" else [], stops=True)
+
+
+def write_links_as(on: Town, link_format: str) -> None:
+    """Let the platform write links in another format from now on."""
+    on.platform.control("PUT", "settings", {"facts": {"link_format": link_format}})
