@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import pytest
 from msgspec import Struct
-from tests.battery.days import Customers, Milestone, landings, people, town, verify
+from tests.battery.days import Customers, Landing, Milestone, Town, landings, people, town
+from tests.battery.days_verdicts import verify
 from tests.battery.load import LONG
 
 import milepost
 
 DEMO: Final = Path(milepost.__file__).parent / "demo_data"
 WEEK: Final = Path(__file__).parents[3] / "shared" / "data"
+
+OFTEN_ENOUGH: Final = 2
+"""Landings of a day."""
 
 CUSTOMERS: Final = Customers(at_once=0.1, later=0.2, answering=0.5)
 
@@ -50,10 +56,19 @@ class Course(Struct, frozen=True, kw_only=True):
     milestones: tuple[Milestone, ...]
     hours: tuple[int, ...]
     warm: int
+    """Days until pools know what people need."""
+    generations: int
+    """Of distributions, at the least, on the oldest list."""
 
 
 SHORT: Final = Course(
-    days=12, folder=DEMO, people=25, milestones=(OFTEN, ONCE, COOL), hours=(9, 17), warm=4
+    days=12,
+    folder=DEMO,
+    people=14,
+    milestones=(OFTEN, ONCE, COOL),
+    hours=(9, 17),
+    warm=4,
+    generations=5,
 )
 
 SIXTY_DAYS: Final = Course(
@@ -93,6 +108,7 @@ SIXTY_DAYS: Final = Course(
     ),
     hours=(7, 10, 13, 16, 19, 22),
     warm=8,
+    generations=9,
 )
 
 
@@ -104,16 +120,24 @@ async def test_no_link_is_short_or_broken_over_many_days(
     database_url: str, tmp_path: Path, course: Course
 ) -> None:
     """Nor is a slot used against its two rules, or a due time missed, or a pool dry."""
-    known = people(course.folder)[: course.people]
-    refs = {row["ref"] for row in known}
-    weekdays = [[one for one in day if one.registrant in refs] for day in landings(course.folder)]
+    known, weekdays = crowd(course.folder, course.people)
     async with town(database_url, tmp_path, customers=CUSTOMERS, hours=course.hours) as on:
         for milestone in course.milestones:
             await on.register(milestone)
         for day in range(course.days):
             await on.live(weekdays[day % len(weekdays)], registrants=list(grown(known, day)))
         verdict = verify(on, warm=course.warm)
-    assert verdict.generations >= course.days // 3
+    assert verdict.generations >= course.generations
+
+
+def crowd(folder: Path, few: int | None) -> tuple[list[dict[str, str]], list[list[Landing]]]:
+    """People, and their landings of each day that there are; of a few, no one lands often."""
+    known, days = people(folder), landings(folder)
+    landed = Counter(landing.registrant for day in days for landing in day)
+    if few is not None:
+        known = [row for row in known if landed[row["ref"]] <= OFTEN_ENOUGH][:few]
+    refs = {row["ref"] for row in known}
+    return known, [[one for one in day if one.registrant in refs] for day in days]
 
 
 def grown(known: Sequence[Mapping[str, str]], day: int) -> Iterator[dict[str, str]]:
@@ -124,3 +148,56 @@ def grown(known: Sequence[Mapping[str, str]], day: int) -> Iterator[dict[str, st
                 f"{row['first_name']} {day}" if (number + day) % 20 == 0 else row["first_name"]
             )
             yield {**row, "first_name": married}
+
+
+Mended = Literal["the platform goes back", "a person resumes"]
+
+
+@pytest.mark.usefixtures("grants_at_once")
+@pytest.mark.parametrize(
+    ("link_format", "mended"),
+    [
+        ("2020", "a person resumes"),
+        pytest.param("2020", "the platform goes back", marks=LONG),
+        pytest.param("unknown", "the platform goes back", marks=LONG),
+    ],
+)
+async def test_no_link_is_given_in_a_format_that_changed_overnight(
+    database_url: str, tmp_path: Path, link_format: str, mended: Mended
+) -> None:
+    """The canary stops the milestones and says why; what waits is made once that is mended."""
+    known, (landed,) = crowd(DEMO, 5)
+    async with town(database_url, tmp_path, customers=CUSTOMERS) as on:
+        for milestone in (OFTEN, COOL):
+            await on.register(milestone)
+        for _ in range(2):
+            await on.live(landed, registrants=known)
+
+        on.travel(on.now + timedelta(hours=2))
+        listed = [(on.now, on.listing())]
+        write_links_as(on, link_format)
+        await on.live(landed, registrants=known)
+        waiting = [told for told in on.told.values() if told.day == 2 and told.url is not None]
+        assert {("waiting", "deferred", "route-stopped")} == {
+            (told.state, told.lane, told.rule) for told in waiting
+        }
+        assert 'data-state="waiting"' in await on.look(waiting[0].url or "")
+        for milestone in (OFTEN, COOL):
+            stop = (await on.call("GET", f"/v1/milestones/{milestone.key}"))["stopped"]
+            assert stop["because"]
+            assert stop["expected"] != stop["found"]
+
+        if mended == "a person resumes":
+            for milestone in (OFTEN, COOL):
+                await on.call("POST", f"/v1/milestones/{milestone.key}/resume")
+                await on.work()
+        else:
+            write_links_as(on, "2023")
+        await on.live(landed, registrants=known)
+        assert {"issued"} == {told.state for told in on.told.values() if told.day == 3 and told.url}
+        verify(on, warm=4, listed=listed if mended == "a person resumes" else [], stops=True)
+
+
+def write_links_as(on: Town, link_format: str) -> None:
+    """Let the platform write links in another format from now on."""
+    on.platform.control("PUT", "settings", {"facts": {"link_format": link_format}})
