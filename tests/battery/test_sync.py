@@ -6,11 +6,13 @@ import json
 import logging
 import os
 import random
+import re
 import signal
 import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
@@ -42,6 +44,9 @@ PER_MINUTE: Final = 1_200
 
 LATENCY_MS: Final = 100
 
+LOOK_SECONDS: Final = 0.02
+"""Between looks at the memory of a process."""
+
 Install = Callable[..., Installation]
 
 
@@ -64,9 +69,9 @@ def sync(on: Installation) -> Ran:
     begun = time.monotonic()
     with running(on) as started:
         assert started.stdout is not None
-        told = json.loads(started.stdout.read())
-        _, status, usage = os.wait4(started.pid, 0)
-        started.returncode = os.waitstatus_to_exitcode(status)
+        with ThreadPoolExecutor(1) as threads:
+            most = threads.submit(memory_kb, started)
+            told = json.loads(started.stdout.read())
     return Ran(
         state=told["state"],
         counts={name: count for name, count in told["counts"].items() if count},
@@ -74,8 +79,18 @@ def sync(on: Installation) -> Ran:
         imports=on.platform.calls("imports")["calls"],
         pages=on.platform.calls("list_contacts")["calls"],
         seconds=round(time.monotonic() - begun, 1),
-        memory_kb=usage.ru_maxrss,
+        memory_kb=most.result(),
     )
+
+
+def memory_kb(started: subprocess.Popen[bytes]) -> int:
+    """The most memory that a process has held, looked at until it ends."""
+    most = 0
+    while started.poll() is None:
+        found = re.search(r"VmHWM:\s*(\d+) kB", Path(f"/proc/{started.pid}/status").read_text())
+        most = int(found[1]) if found else most
+        time.sleep(LOOK_SECONDS)
+    return most
 
 
 def running(on: Installation) -> Any:
