@@ -130,6 +130,10 @@ CALLS_UNDER_WAY: Final = "calls-under-way"
 """Why no call is made while so many are."""
 
 
+_PERSONAL: Final = frozenset({Lane.READY, Lane.DIRECT})
+"""Lanes by which a personal URL is had at the time of the event."""
+
+
 class Answer(Struct, frozen=True, kw_only=True):
     """What the caller gets for an event."""
 
@@ -505,8 +509,9 @@ def _result(call: asyncio.Task[Link | None]) -> Link | None:
 
 def _may_be_ready(definition: MilestoneDefinition) -> bool:
     """Whether a link may need no call, and is preferred then: lanes stand in their order."""
-    ready = (lane for lane in definition.lanes if lane in {Lane.READY, Lane.DIRECT})
-    return definition.membership == "ahead" and next(ready, None) is Lane.READY
+    if definition.membership != "ahead":
+        return False
+    return next(lane for lane in definition.lanes if lane in _PERSONAL) is Lane.READY
 
 
 def _lacks_registrant(link: Link) -> bool:

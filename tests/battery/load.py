@@ -44,7 +44,6 @@ from milepost.local import process
 from milepost.model import Field, MilestoneDefinition, RegistrantDetails, Scope
 from milepost.settings import PREFIX, load
 from milepost.store.registrants import CHUNK
-from milepost.upstream import ContactFields
 
 log = logging.getLogger(__name__)
 
@@ -285,33 +284,10 @@ async def found(
         report = await milepost.replenish.run_once()
         assert wanted.slots <= report.ready, f"of {wanted.slots} slots only these are: {report}"
         if wanted.membership == "ahead":
-            await _join(milepost, people)
+            run = await milepost.run("sync", asked_by="battery")
+            assert people == run.counts["memberships"], f"of {people} registrants: {run.counts}"
         _, key = await milepost.store.keys.create("battery", [Scope.ISSUE])
         return key
-
-
-async def _join(milepost: app.Milepost, people: int) -> None:
-    """Have the platform put registrants into slot 1's list, and write down what it says of them."""
-    directory_id = milepost.deployment.directory_id or ""
-    milestone = await milepost.store.milestones.get(MILESTONE)
-    first = (await milepost.store.pools.entries(MILESTONE, milestone.definition.survey_id))[0]
-
-    async def join(number: int) -> None:
-        """Put one in."""
-        ref = ref_of(number)
-        contact = ContactFields(ref=ref, email=f"{ref}@example.com")
-        added = await milepost.upstream.add_list_contact(directory_id, first.list_id or "", contact)
-        async with milepost.store.connections.path() as connection:
-            await connection.execute(_JOINED, (added.contact_id, added.lookup_id, ref))
-
-    await asyncio.gather(*map(join, range(people)))
-
-
-_JOINED: Final = b"""
-INSERT INTO memberships (registrant_id, slot_id, contact_key, contact_id, lookup_id)
-SELECT r.id, s.id, r.dedup_key, %s, %s
-FROM registrants AS r, slots AS s
-WHERE r.ref = %s AND s.number = 1"""
 
 
 # --- events ---------------------------------------------------------------------------------------
