@@ -51,7 +51,6 @@ from tests.conftest import set_clock_ahead
 
 from milepost import app
 from milepost.app import Milepost
-from milepost.jobs.registrants_file import import_file
 from milepost.model import Scope
 from milepost.payload import unseal
 from milepost.settings import load
@@ -230,7 +229,7 @@ class Town:
             registrants: who is known; of the others some come, with the next days.
         """
         self.write(registrants)
-        await import_file(self.mileposts[0].store, self.source)
+        await self.mileposts[0].import_file(self.source, asked_by="a test")
         begins = BEGINS + self.day * DAY
         for hour in NIGHT:
             self.travel(begins + timedelta(hours=hour))
