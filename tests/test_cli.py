@@ -180,11 +180,57 @@ def test_milestones_and_registrants_are_taken(settings: dict[str, str], tmp_path
     assert {"landed": "created"} == told["milestones"]
     assert ["not-probed"] == [caution["code"] for caution in told["cautions"]["landed"]]
     assert [(1, 0), (1, 0), (0, 1)] == [(i["created"], i["unchanged"]) for i in imports]
-    assert [{"line": 3, "reason": "1 values under 2 columns"}] == imports[0]["bad_rows"]
+    bad = {"source": "people.csv", "line": 3, "ref": None, "reason": "1 value under 2 columns"}
+    assert [bad] == imports[0]["bad_rows"] == imports[2]["bad_rows"]
+    assert [True, False, False] == [i["dry_run"] for i in imports]
     assert ("done", 1) == ((ran := the_object(synced))["state"], ran["counts"]["made"])
     assert [0, 0] == [ran["counts"]["issued"] for ran in taken_up]
-    assert "2 rows: 0 created, 0 changed, 1 unchanged, 1 bad\n" == report.stdout
-    assert "  line 3: 1 values under 2 columns\n" == report.stderr
+    assert 1 == report.exit_code
+    assert [
+        "people.csv: CSV in utf-8, separated by ,",
+        "2 rows: 0 created, 0 changed, 1 unchanged, 1 bad",
+    ] == report.stdout.splitlines()
+    assert "  people.csv line 3: 1 value under 2 columns\n" == report.stderr
+
+
+def test_a_file_of_registrants_may_have_a_form_of_its_own(
+    settings: dict[str, str], tmp_path: Path
+) -> None:
+    """Columns, encoding and delimiter are said or detected, and told; so is what would change."""
+    people = tmp_path / "people.csv"
+    header = "Customer Id;Mail;notes;tier\n"
+    rows = "".join(f"{n};{n}@x.test;ü;gold\n" for n in range(30))
+    mapping = ("--column", "ref=Customer Id", "--column", "email=Mail", "--column", "notes=")
+    with simulator(0) as ready:
+        settings |= {"MILEPOST_UPSTREAM_URL": ready()["url"]}
+
+        def imported(content: str, *more: str) -> Result:
+            """Import a file of this content."""
+            people.write_bytes(content.encode("cp1252"))
+            arguments = ("registrants", "import", str(people), *mapping, *more)
+            return milepost(*arguments, settings=settings)
+
+        first = imported(header + rows)
+        rows = rows.replace("gold", "blue") + "bad\n" * 25
+        second = imported(header + rows, "--dry-run")
+        with_json = the_object(imported(header + rows, "--json"))
+        wrong = milepost("registrants", "import", str(people), settings=settings)
+    assert 0 == first.exit_code
+    assert [
+        "people.csv: CSV in cp1252, separated by ;",
+        "  ref is Customer Id, email is Mail, notes is passed over",
+        "30 rows: 30 created, 0 changed, 0 unchanged, 0 bad",
+    ] == first.stdout.splitlines()
+    assert "55 rows: 0 would be created, 30 would be changed, 0 unchanged, 25 bad" in second.stdout
+    assert "  of those who would change: attributes.tier 30" in second.stdout
+    assert second.stderr.splitlines()[20].startswith("  and 5 more: GET /v1/runs/")
+    assert [*range(32, 57)] == [bad["line"] for bad in with_json["bad_rows"]]
+    assert "there is no column ref" in complaint(wrong)
+    for option, value in (("column", "ref"), ("encoding", "klingon"), ("delimiter", "x")):
+        arguments = ("registrants", "import", str(people), f"--{option}", value)
+        result = milepost(*arguments, settings=settings)
+        assert result.exit_code in {1, 2}
+        assert option in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,6 @@ import uvloop
 
 import milepost
 from milepost import app, settings
-from milepost.jobs.registrants_file import import_file
 from milepost.local import process, simulator
 from milepost.model import Field, FieldType, MilestoneDefinition, Scope
 from milepost.replay import replay
@@ -62,10 +61,10 @@ async def set_up(
             deadline_ms=8000,  # it is no race: each is to have its personal link
         )
         await milepost.store.milestones.put("landed", definition)
-        report = await import_file(milepost.store, registrants)
-        assert 0 == report.bad
+        counts = (await milepost.import_file(registrants, asked_by="a test")).counts
+        assert 0 == counts["bad"]
         synced = await milepost.run("sync", asked_by="test")
-        assert report.created == synced.counts["made"]
+        assert counts["created"] == synced.counts["made"]
         assert SLOTS == (await milepost.replenish.run_once()).ready
         pool = await milepost.store.pools.entries("landed", survey_id)
         _, key = await milepost.store.keys.create("app", [Scope.ISSUE])

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from pathlib import Path
 from types import FrameType
 
 import uvicorn
@@ -27,11 +28,14 @@ from milepost.jobs.canary import Canary
 from milepost.jobs.directory import bind
 from milepost.jobs.drain import Drain
 from milepost.jobs.flow import Flow
+from milepost.jobs.intake import Import, Intake, stage_files
 from milepost.jobs.late_data import LateDataFlow
 from milepost.jobs.provisioning import Provisioning
 from milepost.jobs.replenish import Replenish
 from milepost.jobs.rotate import Rotate
+from milepost.jobs.rows import Form
 from milepost.jobs.run import Job, Progress, Whole
+from milepost.jobs.sources import FileSource, configured
 from milepost.jobs.sweep import Sweep
 from milepost.jobs.sync import Sync
 from milepost.model import Deployment, Route
@@ -136,6 +140,38 @@ class Milepost(Struct, frozen=True, kw_only=True):
             asked = await runs.get(asked.id) or asked
         return asked
 
+    async def import_file(
+        self,
+        path: Path,
+        form: Form | None = None,
+        *,
+        asked_by: str,
+        dry_run: bool = False,
+        progress: Callable[[Progress], None] = lambda _: None,
+        following: Callable[[RunRecord], None] = lambda _: None,
+    ) -> RunRecord:
+        """Take in the registrants of a file of this machine.
+
+        Args:
+            path: of the file, or of a folder of files.
+            form: what is said of it.
+            asked_by: who hands it over.
+            dry_run: only tell what would change.
+            progress: is told how far it is: in bytes while it is read, then in rows.
+            following: as `run`.
+
+        Returns:
+            The run of job `import` that has done it.
+
+        Raises:
+            Unreadable: the file is not there, or holds something else.
+        """
+        intake = await stage_files(self.store, FileSource(path, form or Form()), progress)
+        options = {"intake": intake, "dry_run": dry_run}
+        return await self.run(
+            "import", asked_by=asked_by, options=options, progress=progress, following=following
+        )
+
 
 @contextmanager
 def database(settings: Settings) -> Iterator[str]:
@@ -171,11 +207,13 @@ async def opened(settings: Settings, database_url: str) -> AsyncIterator[Milepos
     starts while the platform is down.
 
     Raises:
-        ConfigurationError: the directory is not there, or a job is due at no time that there is.
+        ConfigurationError: the directory is not there, a job is due at no time that there is, or
+            the source of registrants cannot be one.
         DatabaseError: Postgres cannot be reached.
         UpstreamError: the platform cannot be asked for the directory, the first time.
     """
     when = timetable(settings.schedule, settings.time_zone)
+    source = configured(settings.registrants_source)
     async with (
         await Store.open(database_url, settings.public_url or LOCAL_URL) as store,
         Budget(
@@ -200,7 +238,8 @@ async def opened(settings: Settings, database_url: str) -> AsyncIterator[Milepos
         provisioning = Provisioning(store, upstream, deployment)
         replenish = Replenish(store, provisioning, deployment)
         rotate = Rotate(store, provisioning, deployment)
-        sync = Sync(store, upstream, settings.directory_id)
+        intake = None if source is None else Intake(store, source)
+        sync = Sync(store, upstream, settings.directory_id, intake)
         jobs: dict[str, Job] = {
             "replenish": Whole(lambda stopping, told: replenish.run_once(stopping, progress=told)),
             "rotate": Whole(lambda stopping, told: rotate.run_once(stopping, progress=told)),
@@ -208,6 +247,7 @@ async def opened(settings: Settings, database_url: str) -> AsyncIterator[Milepos
             "sync": sync,
             "drain": Whole(lambda stopping, _: drain.run_once(stopping)),
             "sweep": Whole(lambda stopping, _: sweep.run_once(stopping)),
+            "import": Import(store),
         }
         scheduler = Scheduler(store.runs, jobs, when)
         note = store.runs.note_round

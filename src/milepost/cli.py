@@ -14,7 +14,6 @@ import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
-from io import SEEK_END
 from pathlib import Path
 from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
     from milepost.app import Milepost
     from milepost.jobs import run as runs
     from milepost.jobs import teardown
-    from milepost.jobs.registrants_file import Report
     from milepost.local import Crew
     from milepost.replay import Tally
     from milepost.scheduler import Standing
@@ -59,6 +57,8 @@ SURVEY_ID = re.compile("SV_[0-9A-Za-z]{15}")
 
 MOST_LISTED = 20
 """Bad rows that a person is shown; `--json` has more."""
+
+TAB = "\t"
 
 WIDEST = 100
 """Characters of a line of prose on a terminal."""
@@ -573,45 +573,108 @@ def registrants() -> None:
 @registrants.command("import")
 @click.argument("file", type=a_file)
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and change nothing.")
+@click.option(
+    "--column",
+    "columns",
+    multiple=True,
+    metavar="OURS=THEIRS",
+    help="What one of our columns is called in the file; OURS= passes one over; repeatable.",
+)
+@click.option("--encoding", metavar="NAME", help="Such as utf-8 or cp1252; else: detected.")
+@click.option("--delimiter", metavar="CHARACTER", help="One of , ; | tab; else: detected.")
 @as_json
-def import_registrants(*, file: Path, dry_run: bool, as_json: bool) -> None:
+def import_registrants(
+    *,
+    file: Path,
+    dry_run: bool,
+    columns: tuple[str, ...],
+    encoding: str | None,
+    delimiter: str | None,
+    as_json: bool,
+) -> None:
     """Write down the registrants of a CSV or NDJSON file; bad rows are listed.
 
-    CSV has commas and a header, NDJSON (.ndjson, .jsonl) an object a line; both are UTF-8. Columns:
-    ref, email, first_name, last_name, phone, language; any other becomes an attribute. The exit
-    code is 1 when there were bad rows.
+    CSV (.csv, .tsv) has a header, NDJSON (.ndjson, .jsonl) an object a line. Columns: ref, email,
+    first_name, last_name, phone, language; any other becomes an attribute. Nobody is removed. A
+    folder is read in the order of its files' names. The exit code is 1 when there were bad rows.
     """
-    from milepost.jobs.registrants_file import UnreadableFile, import_file
+    from milepost.jobs.rows import Form
+    from milepost.jobs.sources import FileSource
 
-    try:
-        with file.open("rb") as opened:
-            size = opened.seek(0, SEEK_END)
-    except OSError as error:
-        raise UnreadableFile(f"{file}: {error.strerror}") from error
+    form = Form.of(columns=_columns(columns), encoding=encoding, delimiter=delimiter)
+    FileSource(file, form).check()  # before anything is started for it
 
-    async def run(milepost: Milepost) -> Report:
-        with _bar("registrants", size, quiet=as_json) as advance:
-            return await import_file(milepost.store, file, dry_run=dry_run, progress=advance.to)
+    async def run(milepost: Milepost) -> tuple[RunRecord, list[NumberedFinding]]:
+        with _stages("import", quiet=as_json) as stages:
+            done = await milepost.import_file(
+                file,
+                form,
+                asked_by="command line",
+                dry_run=dry_run,
+                progress=stages.show,
+                following=stages.follow,
+            )
+        findings = milepost.store.runs.findings
+        listed = await findings(done.id, limit=MOST_LISTED)
+        while as_json and (page := await findings(done.id, after=len(listed) - 1)):
+            listed += page
+        return done, listed
 
-    report = _with_milepost(run)
+    done, listed = _with_milepost(run)
+    if done.error is not None:
+        _fail(done.error)
+    counts = dict(done.counts)
     if as_json:
-        _print({**msgspec.to_builtins(report), "dry_run": dry_run})
-        raise SystemExit(1 if report.bad else 0)
+        bad_rows = [
+            {name: value for name, value in msgspec.to_builtins(bad).items() if name != "number"}
+            for bad in listed
+        ]
+        _print({"run": done.id, "dry_run": dry_run, **counts, "bad_rows": bad_rows})
+    else:
+        _tell_import(counts, dry_run=dry_run)
+        _tell_findings(done, listed)
+    if counts["bad"]:
+        raise SystemExit(1)
+
+
+def _columns(given: tuple[str, ...]) -> dict[str, str | None]:
+    """What our columns are called there, as it was said on the command line."""
+    columns: dict[str, str | None] = {}
+    for one in given:
+        ours, equals, theirs = one.partition("=")
+        if not equals or not ours:
+            raise click.UsageError(f"--column: {one!r} is not OURS=THEIRS, such as ref=CustomerId")
+        columns[ours] = theirs or None
+    return columns
+
+
+def _tell_import(counts: dict[str, Any], *, dry_run: bool) -> None:
+    """Print how a file was read, and what became of its rows."""
+    for read in counts["read"]:
+        delimiter = read["delimiter"]
+        separated = (
+            f", separated by {'tabs' if delimiter == TAB else delimiter}" if delimiter else ""
+        )
+        click.echo(f"{read['source']}: {read['kind'].upper()} in {read['encoding']}{separated}")
+        renamed = [
+            f"{ours} is {theirs}" for ours, theirs in read["columns"].items() if ours != theirs
+        ]
+        passed_over = [f"{name} is passed over" for name in read["passed_over"]]
+        if renamed or passed_over:
+            click.echo(f"  {', '.join(renamed + passed_over)}")
     would = "would be " if dry_run else ""
     told = [
-        f"{report.created} {would}created",
-        f"{report.changed} {would}changed",
-        f"{report.unchanged} unchanged",
-        *([f"{report.repeated} repeated"] if report.repeated else []),
-        f"{report.bad} bad",
+        f"{counts['created']} {would}created",
+        f"{counts['changed']} {would}changed",
+        *([f"{counts['returned']} {would}back"] if counts["returned"] else []),
+        f"{counts['unchanged']} unchanged",
+        *([f"{counts['repeated']} repeated"] if counts["repeated"] else []),
+        f"{counts['bad']} bad",
     ]
-    click.echo(f"{report.rows} rows: {', '.join(told)}")
-    for row in report.bad_rows[:MOST_LISTED]:
-        click.echo(f"  line {row.line}: {row.reason}", err=True)
-    if report.bad > MOST_LISTED:
-        click.echo(f"  and {report.bad - MOST_LISTED} more", err=True)
-    if report.bad:
-        raise SystemExit(1)
+    click.echo(f"{counts['rows']} rows: {', '.join(told)}")
+    if counts["fields"]:
+        named = ", ".join(f"{name} {count}" for name, count in counts["fields"].items())
+        click.echo(f"  of those who {'would change' if dry_run else 'changed'}: {named}")
 
 
 # --- work -----------------------------------------------------------------------------------------
@@ -627,6 +690,7 @@ def import_registrants(*, file: Path, dry_run: bool, as_json: bool) -> None:
     is_flag=True,
     help="sync: go on however many contacts are not there any more.",
 )
+@click.option("--dry-run", is_flag=True, help="sync: only say what the source would change.")
 @as_json
 def run(*, job: str, as_json: bool, **accepted: bool) -> None:
     """Run a job now, and wait for its end; `milepost jobs` lists them.
@@ -697,6 +761,10 @@ def _tell_run(ran: RunRecord, findings: Sequence[NumberedFinding]) -> None:
     click.echo(_counted(ran.counts) or "nothing was done")
     for error in ran.counts.get("errors", ()):
         click.echo(f"  {error}", err=True)
+    _tell_findings(ran, findings)
+
+
+def _tell_findings(ran: RunRecord, findings: Sequence[NumberedFinding]) -> None:
     for finding in findings:
         line = f"line {finding.line}" if finding.line is not None else None
         place = " ".join(part for part in (finding.source, line, finding.ref) if part)

@@ -36,7 +36,6 @@ from milepost import app, personal_link, settings
 from milepost.app import Milepost
 from milepost.embedded import EmbeddedPostgres
 from milepost.errors import ConfigurationError, MilepostError, UpstreamError
-from milepost.jobs.registrants_file import import_file
 from milepost.local import free_port, local_simulator, process
 from milepost.model import Scope
 from milepost.replay import Tally, replay
@@ -208,8 +207,8 @@ async def _up(
         ) as simulator,
     ):
         with as_file(_data("registrants.csv")) as path:
-            report = await import_file(milepost.store, path)
-        _step(f"{report.created} registrants are imported", begun)
+            imported = await milepost.import_file(path, asked_by="demo")
+        _step(f"{imported.counts['created']} registrants are imported", begun)
         synced = await milepost.run("sync", asked_by="demo")
         _step(f"{synced.counts['made']} of them have a contact at the platform", begun)
         _, key = await milepost.store.keys.create("demo-app", [Scope.ISSUE])

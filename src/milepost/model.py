@@ -335,6 +335,8 @@ class Registrant(Struct, frozen=True, kw_only=True):
     contact: Literal["own", "shared", "incomplete"]
     """Whether the registrant has a contact of their own under the directory's dedup criteria."""
     contact_id: str | None
+    removed_at: datetime | None
+    """When their source stopped listing them; to events they are unknown until they come back."""
     opted_out_at: datetime | None
     erased_at: datetime | None
     created_at: datetime

@@ -98,7 +98,7 @@ CADENCES: Final[Mapping[str, Cadence]] = {
         does="brings registrants in, and makes a contact for each",
         due="30 2 * * *",
         grace=timedelta(hours=6),
-        options=("accept_removals", "accept_losses"),
+        options=("accept_removals", "accept_losses", "dry_run"),
     ),
     "canary": Cadence(
         does="holds the links that the platform tells of against those that were built",
@@ -111,6 +111,7 @@ CADENCES: Final[Mapping[str, Cadence]] = {
         due=Always(),
         grace=timedelta(minutes=1),
     ),
+    "import": Cadence(does="takes in registrants that somebody has sent", due=None),
 }
 """The jobs. The worker of every process is always at those that never end."""
 

@@ -46,6 +46,9 @@ OPEN_TO = {
     "GET /v1/runs/{run_id:int}/findings": {Scope.SYNC},
     "PUT /v1/registrants/{ref:path}": {Scope.SYNC},
     "GET /v1/registrants/{ref:path}": {Scope.SYNC, Scope.READ},
+    "POST /v1/registrants/import": {Scope.SYNC},
+    "PUT /v1/registrants/import": {Scope.SYNC},
+    "GET /v1/registrants/import": {Scope.SYNC, Scope.READ},
 }
 """The scopes besides `admin` that open each operation."""
 

@@ -8,7 +8,9 @@ import httpx
 import pytest
 
 
-@pytest.mark.parametrize("ref", ["crm/17", "/17", "17/", "a//b", "a?b#c", "50%25", "über uns"])
+@pytest.mark.parametrize(
+    "ref", ["crm/17", "/17", "17/", "a//b", "a?b#c", "50%25", "über uns", "import"]
+)
 async def test_a_ref_is_taken_as_it_was_sent(client: httpx.AsyncClient, ref: str) -> None:
     """Slashes and all, once they are percent-encoded; nobody else is told of or found."""
     place = f"/v1/registrants/{quote(ref, safe='')}"

@@ -49,7 +49,6 @@ from tests.conftest import set_clock_ahead
 from milepost import app
 from milepost.app import Milepost
 from milepost.calendars import Always
-from milepost.jobs.registrants_file import import_file
 from milepost.model import Scope
 from milepost.scheduler import CADENCES
 from milepost.settings import load
@@ -247,7 +246,7 @@ class Town:
             registrants: who is known; of the others some come, with the next days.
         """
         self.write(registrants)
-        await import_file(self.mileposts[0].store, self.source)
+        await self.mileposts[0].import_file(self.source, asked_by="a test")
         begins = BEGINS + self.day * DAY
         for hour in NIGHT:
             self.travel(begins + timedelta(hours=hour))

@@ -116,7 +116,7 @@ class RunRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a run is asked for with."""
 
     options: dict[str, bool] = {}
-    """What it may do that a person must want: `accept_removals`, `accept_losses`."""
+    """What it may do that a person must want: `accept_removals`, `accept_losses`; or `dry_run`."""
 
 
 class Findings(Struct, frozen=True, kw_only=True):

@@ -54,7 +54,7 @@ _FRAMEWORK: Final[dict[int, tuple[str, str]]] = {
     408: ("request-timeout", "The body did not arrive in time."),
     409: ("conflict", "It contradicts what was said before, or the milestone is paused."),
     413: ("body-too-large", "The body is larger than any that belongs here."),
-    415: ("unsupported-media-type", "The body is not sent as application/json."),
+    415: ("unsupported-media-type", "The body is not of the content type that belongs here."),
     422: ("unprocessable", "It is well-formed, but it does not fit what Milepost knows."),
     503: ("try-again", "The database is away for a moment; nothing was promised."),
 }

@@ -2,28 +2,70 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
 from urllib.parse import unquote
 
 import msgspec
-from litestar import Response, Router, get, put
+from litestar import Response, Router, get, post, put
+from litestar.exceptions import HTTPException
 from litestar.openapi import ResponseSpec
-from litestar.params import FromPath, JSONBody
+from litestar.openapi.spec import (
+    OpenAPIMediaType,
+    OpenAPIType,
+    Operation,
+    RequestBody,
+    Schema,
+)
+from litestar.params import FromPath, FromQuery, JSONBody
+from msgspec import Struct
 
 from milepost.api.access import caller_of, needs
+from milepost.api.jobs import RunView, view
 from milepost.api.problems import documented
 from milepost.api.requests import MAX_BODY_BYTES, StrictRequest, checked
-from milepost.errors import UnknownRegistrant
+from milepost.errors import InvalidRequest, UnknownRegistrant
+from milepost.jobs.intake import stage_body
+from milepost.jobs.reading import Kind
+from milepost.jobs.rows import Form, Unreadable, WrongForm
 from milepost.model import Ref, Registrant, RegistrantDetails, Scope
 from milepost.store import Store
 
 _PATH: Final = "/v1/registrants"
+_KINDS: Final[Mapping[str, Kind]] = {"text/csv": "csv", "application/x-ndjson": "ndjson"}
 _CREATED = ResponseSpec(Registrant, description="They were not known.", generate_examples=False)
+
+
+class Accepted(Struct, frozen=True):
+    """What was sent is written down; a run takes it in."""
+
+    run: RunView
+
+
+@dataclass
+class _ImportOperation(Operation):
+    """Documents a body that is read piece by piece."""
+
+    def __post_init__(self) -> None:
+        text = OpenAPIMediaType(Schema(type=OpenAPIType.STRING))
+        self.request_body = RequestBody(dict.fromkeys(_KINDS, text), required=True)
 
 
 def router(store: Store) -> Router:
     """The routes under `/v1/registrants`."""
+
+    async def told(request: StrictRequest, details: RegistrantDetails) -> Response[Registrant]:
+        ref = _ref(request)
+        counts = await store.registrants.put({ref: details})
+        registrant = await _known(store, ref)
+        status = HTTPStatus.CREATED if counts.created else HTTPStatus.OK
+        return Response(registrant, status_code=status)
+
+    async def seen(request: StrictRequest) -> Registrant:
+        registrant = await _known(store, _ref(request))
+        return registrant if caller_of(request).may(Scope.SYNC) else masked(registrant)
 
     @put(
         "/{ref:path}",
@@ -37,11 +79,7 @@ def router(store: Store) -> Router:
         data: JSONBody[RegistrantDetails],
     ) -> Response[Registrant]:
         """Tell of a registrant; what is left out is forgotten. Job `sync` makes the contact."""
-        known_as = _ref(request)
-        counts = await store.registrants.put({known_as: data})
-        registrant = await _known(store, known_as)
-        status = HTTPStatus.CREATED if counts.created else HTTPStatus.OK
-        return Response(registrant, status_code=status)
+        return await told(request, data)
 
     @get("/{ref:path}", opt=needs(Scope.SYNC, Scope.READ), responses=documented(404))
     async def read(
@@ -49,10 +87,95 @@ def router(store: Store) -> Router:
         ref: FromPath[str],  # noqa: ARG001  (for the schema; see `_ref`)
     ) -> Registrant:
         """Look at one registrant."""
-        registrant = await _known(store, _ref(request))
-        return registrant if caller_of(request).may(Scope.SYNC) else masked(registrant)
+        return await seen(request)
 
-    return Router(_PATH, route_handlers=[upsert, read], tags=["registrants"])
+    @post(
+        "/import",
+        opt=needs(Scope.SYNC),
+        status_code=HTTPStatus.ACCEPTED,
+        request_max_body_size=None,
+        operation_class=_ImportOperation,
+        responses=documented(body=True),
+        response_description="All has arrived; a worker begins the run within a second or two.",
+    )
+    async def take_in(
+        request: StrictRequest,
+        *,
+        dry_run: FromQuery[bool] = False,
+        column: FromQuery[list[str] | None] = None,
+        encoding: FromQuery[str | None] = None,
+        delimiter: FromQuery[str | None] = None,
+    ) -> Accepted:
+        """Send registrants as CSV or NDJSON, of any number; bad rows are listed by the run.
+
+        `column=ref=CustomerId` says what one of our columns is called there, `column=notes=` passes
+        one over; both may be repeated. Encoding and delimiter are detected unless they are given.
+        Nobody is removed. A body that breaks off is not taken.
+        """
+        kind, said = _kind(request)
+        form = _form(column or [], encoding or said, delimiter)
+        try:
+            intake = await stage_body(store, request.pieces(), kind, form)
+        except Unreadable as error:
+            raise InvalidRequest(f"{error}.") from error
+        options = {"intake": intake, "dry_run": dry_run}
+        asked_by = caller_of(request).name
+        asked = await store.runs.ask("import", asked_by=asked_by, options=options)
+        return Accepted(view(asked))
+
+    # Who is called `import` is nobody else's: the address of an import would hide them.
+
+    @put(
+        "/import",
+        opt=needs(Scope.SYNC),
+        request_max_body_size=MAX_BODY_BYTES,
+        include_in_schema=False,
+    )
+    async def upsert_import(
+        request: StrictRequest, data: JSONBody[RegistrantDetails]
+    ) -> Response[Registrant]:
+        """Tell of the registrant `import`."""
+        return await told(request, data)
+
+    @get("/import", opt=needs(Scope.SYNC, Scope.READ), include_in_schema=False)
+    async def read_import(request: StrictRequest) -> Registrant:
+        """Look at the registrant `import`."""
+        return await seen(request)
+
+    handlers = [upsert, read, take_in, upsert_import, read_import]
+    return Router(_PATH, route_handlers=handlers, tags=["registrants"])
+
+
+def _kind(request: StrictRequest) -> tuple[Kind, str | None]:
+    """What the body is, and in which encoding it says that it is."""
+    content_type, parameters = request.content_type
+    kind = _KINDS.get(content_type.strip().lower())
+    if kind is None:
+        raise HTTPException(
+            status_code=HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+            detail=f"The content type is {content_type or 'missing'}; send CSV as text/csv, or "
+            "NDJSON as application/x-ndjson.",
+        )
+    return kind, parameters.get("charset")
+
+
+def _form(columns: list[str], encoding: str | None, delimiter: str | None) -> Form:
+    """What the address says of the form of the body.
+
+    Raises:
+        InvalidRequest: it cannot be.
+    """
+    names: dict[str, str | None] = {}
+    for one in columns:
+        ours, equals, theirs = one.partition("=")
+        if not equals or not ours:
+            raise InvalidRequest("It must be OURS=THEIRS, such as ref=CustomerId.", field="column")
+        names[ours] = theirs or None
+    try:
+        return Form.of(columns=names, encoding=encoding, delimiter=delimiter)
+    except WrongForm as error:
+        field = "column" if error.field == "columns" else error.field
+        raise InvalidRequest(f"{error.detail}.", field=field) from error
 
 
 def masked(registrant: Registrant) -> Registrant:

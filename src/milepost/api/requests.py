@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from functools import cache
 from http import HTTPStatus
 from typing import Any, Final, TypeVar, cast, get_args
@@ -32,6 +32,8 @@ MAX_BODY_BYTES: Final = 64 * 1024
 """For one event or one definition; a body that is larger is a mistake or an attack."""
 BODY_SECONDS: Final = 5.0
 """From the head of a request to the end of its body."""
+PIECE_SECONDS: Final = 10.0
+"""From one piece of a body that may be of any size to the next."""
 
 _AT: Final = re.compile(r" - at (?:`key` in )?`\$\.?(?P<path>[^`]*)`\Z")
 _NAMED: Final = re.compile(r"field `(?P<name>[^`]*)`")
@@ -134,6 +136,29 @@ class StrictRequest(Request[Any, Any, State]):
                 raise RequestEntityTooLarge
             if not message["more_body"]:
                 return b"".join(parts)
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """Read the body piece by piece, whatever its size.
+
+        Raises:
+            HTTPException: 408 for one that stalls.
+            InvalidRequest: the caller hung up.
+        """
+        is_whole = False
+        while not is_whole:
+            try:
+                async with asyncio.timeout(PIECE_SECONDS):
+                    message = cast("HTTPReceiveMessage", await self.receive())
+            except TimeoutError as error:
+                raise HTTPException(
+                    status_code=HTTPStatus.REQUEST_TIMEOUT,
+                    detail=f"Nothing of the body arrived for {PIECE_SECONDS:g} s: none of it is "
+                    "taken.",
+                ) from error
+            if message["type"] == "http.disconnect":
+                raise InvalidRequest("The connection ended before the body did: none is taken.")
+            is_whole = not message["more_body"]
+            yield message["body"]
 
     async def json(self) -> Any:
         """Decode the body into what the handler takes.

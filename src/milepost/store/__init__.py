@@ -23,6 +23,7 @@ from milepost.store.milestones import MilestoneStore
 from milepost.store.pools import PoolStore
 from milepost.store.registrants import RegistrantStore
 from milepost.store.runs import RunStore
+from milepost.store.sources import SourceStore
 
 __all__ = ["Store"]
 
@@ -48,6 +49,7 @@ class Store:
         self.pools = PoolStore(connections)
         self.registrants = RegistrantStore(connections)
         self.runs = RunStore(connections)
+        self.sources = SourceStore(connections)
 
     @classmethod
     async def open(cls, url: str, public_url: str = LOCAL_URL) -> Self:

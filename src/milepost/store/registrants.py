@@ -7,6 +7,10 @@ transaction at a time (an advisory lock that claims never touch), and rows are l
 order, as claims do. A registrant whose key changes has another contact from then on, so the old
 one's ids are forgotten, and a key that they leave goes to the next who has the values. By which
 criteria a key is made is read behind that same lock, so nobody goes by criteria that have changed.
+
+A registrant whom their source does not list any more is removed: to events they are unknown, and
+their contact's key goes to the next who has the values. Whoever writes them down again, by whatever
+way, brings them back; they get the key again if nobody has it.
 """
 
 from __future__ import annotations
@@ -35,6 +39,7 @@ _KEYS_LOCK: Final = 0x6B657973  # "keys"
 _LOCK: Final = statement("registrants_lock")
 _PUT: Final = statement("registrants_put")
 _KEY: Final = statement("registrants_key")
+_REMOVE: Final = statement("registrants_remove")
 _CONTACTS: Final = statement("registrants_contacts")
 _ARRIVED: Final = statement("registrants_arrived")
 
@@ -72,22 +77,15 @@ class RegistrantStore:
         given: Mapping[str, RegistrantDetails],
         *,
         change: bool = True,
-        dry_run: bool = False,
     ) -> Counts:
         """Write down at most `CHUNK` registrants, by ref.
 
         Args:
             given: what is known of each.
-            change: whether those who are known already may be changed.
-            dry_run: only count, and change nothing.
+            change: whether those who are known already may be changed; who was removed is not.
         """
-        async with (
-            self._connections.path() as connection,
-            connection.transaction(force_rollback=dry_run),
-        ):
-            await _be_the_key_giver(connection)
-            criteria = await _criteria(connection)
-            return await _write(connection, given, criteria, change=change)
+        async with self._connections.path() as connection, connection.transaction():
+            return await write(connection, given, change=change)
 
     async def introduce(self, ref: str, details: RegistrantDetails) -> None:
         """Write down what an event tells of a registrant; one who is known is left alone.
@@ -179,7 +177,8 @@ class RegistrantStore:
             # Read behind the lock that all who change details take, or a change would be undone.
             await _be_the_key_giver(connection)
             cursor = await connection.execute(
-                b"SELECT * FROM registrants WHERE ref > %(after)s ORDER BY ref LIMIT %(limit)s",
+                b"SELECT * FROM registrants WHERE ref > %(after)s AND removed_at IS NULL"
+                b" ORDER BY ref LIMIT %(limit)s",
                 {"after": after, "limit": CHUNK},
             )
             given = {row["ref"]: details_of(row) for row in await cursor.fetchall()}
@@ -195,7 +194,8 @@ class RegistrantStore:
         async with self._connections.path() as connection, connection.transaction():
             await _be_the_key_giver(connection)
             cursor = await connection.execute(
-                b"SELECT * FROM registrants WHERE updated_at >= %(began)s", {"began": began}
+                b"SELECT * FROM registrants WHERE updated_at >= %(began)s AND removed_at IS NULL",
+                {"began": began},
             )
             given = {row["ref"]: details_of(row) for row in await cursor.fetchall()}
             counts = await _write(connection, given, criteria, change=True)
@@ -205,6 +205,44 @@ class RegistrantStore:
                 {"directory": directory_id, "criteria": sorted(criteria)},
             )
             return counts.changed
+
+
+async def write(
+    connection: psycopg.AsyncConnection[DictRow],
+    given: Mapping[str, RegistrantDetails],
+    *,
+    change: bool = True,
+    source: str | None = None,
+) -> Counts:
+    """Write down at most `CHUNK` registrants, in the caller's transaction.
+
+    Args:
+        connection: in a transaction.
+        given: what is known of each, by ref.
+        change: whether those who are known already may be changed; who was removed is not.
+        source: lists them; None: nobody does, or whoever did before.
+    """
+    await _be_the_key_giver(connection)
+    return await _write(
+        connection, given, await _criteria(connection), change=change, source=source
+    )
+
+
+async def remove(
+    connection: psycopg.AsyncConnection[DictRow], refs: Sequence[str], source: str
+) -> None:
+    """Remove at most `CHUNK` registrants whom a source lists no more, in the caller's transaction.
+
+    Args:
+        connection: in a transaction.
+        refs: of the registrants; who is not the source's stays.
+        source: does not list them.
+    """
+    await _be_the_key_giver(connection)
+    cursor = await connection.execute(_LOCK, {"refs": refs})
+    locked = sorted(row["ref"] for row in await cursor.fetchall())
+    await connection.execute(_REMOVE, {"refs": refs, "source": source})
+    await connection.execute(_KEY, {"refs": locked})
 
 
 async def _be_the_key_giver(connection: psycopg.AsyncConnection[DictRow]) -> None:
@@ -224,6 +262,7 @@ async def _write(
     criteria: frozenset[str],
     *,
     change: bool,
+    source: str | None = None,
 ) -> Counts:
     rows = [
         {
@@ -234,15 +273,17 @@ async def _write(
         for ref, details in given.items()
     ]
     cursor = await connection.execute(_LOCK, {"refs": list(given)})
-    locked = {row["ref"] for row in await cursor.fetchall()}
+    locked = {row["ref"]: row["removed_at"] for row in await cursor.fetchall()}
     cursor = await connection.execute(
-        _PUT, {"given": msgspec.json.encode(rows).decode(), "change": change}
+        _PUT,
+        {"given": msgspec.json.encode(rows).decode(), "change": change, "source": source},
     )
     written = await cursor.fetchall()
-    await connection.execute(_KEY, {"refs": sorted(locked | given.keys())})
+    await connection.execute(_KEY, {"refs": sorted(locked.keys() | given.keys())})
+    arrived = [row["ref"] for row in written if row["is_first"] or locked.get(row["ref"])]
+    if arrived:
+        await connection.execute(_ARRIVED, {"refs": arrived})
     created = [row["ref"] for row in written if row["is_first"]]
-    if created:
-        await connection.execute(_ARRIVED, {"refs": created})
     return Counts(
         created=len(created),
         changed=len(written) - len(created),
@@ -272,6 +313,7 @@ def _registrant(row: RowMapping) -> Registrant:
         if row["contact_key"] is None
         else "shared",
         contact_id=row["contact_id"],
+        removed_at=row["removed_at"],
         opted_out_at=row["opted_out_at"],
         erased_at=row["erased_at"],
         created_at=row["created_at"],

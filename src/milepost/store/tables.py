@@ -386,3 +386,42 @@ findings = Table(
     Column("ref", Text),
     Column("reason", Text, nullable=False),
 )
+
+intakes = Table(
+    "intakes",
+    metadata,
+    _row_id(),
+    Column("run_id", BigInteger, ForeignKey("runs.id", ondelete="SET NULL")),
+    Column("rows", BigInteger),
+    Column("bad", BigInteger),
+    Column("read", JSONB),
+    Column("touched_at", Moment, nullable=False),
+)
+
+staged = Table(
+    "staged",
+    metadata,
+    Column("intake_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("ref", Word),
+    Column("email", Text),
+    Column("first_name", Text),
+    Column("last_name", Text),
+    Column("phone", Text),
+    Column("language", Text),
+    Column("attributes", JSONB),
+    Column("source", Text),
+    Column("line", BigInteger),
+    Column("reason", Text),
+    Column("is_guess", Boolean, nullable=False),
+    Index("staged_by_ref", "intake_id", "ref", "number", postgresql_where=text("ref IS NOT NULL")),
+    Index("staged_bad", "intake_id", "number", postgresql_where=text("reason IS NOT NULL")),
+)
+
+watermarks = Table(
+    "watermarks",
+    metadata,
+    Column("source", Word, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("value", Text, nullable=False),
+)

@@ -2,12 +2,15 @@
 -- givers come one after another (an advisory lock), so no two of them give the same key.
 --
 -- %(refs)s  registrants, whose rows are locked
+--
+-- Whoever has no dedup_key is asked for as in registrants_lock.sql.
 UPDATE registrants AS r SET dedup_key = r.contact_key
 FROM (
     SELECT DISTINCT ON (c.contact_key) c.id
     FROM registrants AS c
     WHERE c.ref = ANY (%(refs)s)
-        AND c.dedup_key IS NULL
+        AND c.dedup_key IS DISTINCT FROM c.contact_key
+        AND c.removed_at IS NULL
         AND c.contact_key IS NOT NULL
         AND NOT EXISTS (SELECT FROM registrants AS h WHERE h.dedup_key = c.contact_key)
     ORDER BY c.contact_key, c.id

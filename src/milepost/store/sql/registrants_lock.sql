@@ -2,7 +2,10 @@
 -- who gets it if its holder leaves it. In ref order, as a claim locks them (claim_lock.sql).
 --
 -- %(refs)s  the registrants that are to be written
-SELECT ref
+--
+-- Whoever is not the holder has no dedup_key. Asked for like that, Postgres would read the entries
+-- that an import leaves in the index of these keys, all of them, once for each of the registrants.
+SELECT ref, removed_at
 FROM registrants
 WHERE ref = ANY (%(refs)s)
     OR id = ANY (ARRAY(
@@ -12,7 +15,8 @@ WHERE ref = ANY (%(refs)s)
             SELECT h.id
             FROM registrants AS h
             WHERE h.contact_key = holder.dedup_key
-                AND h.dedup_key IS NULL
+                AND h.dedup_key IS DISTINCT FROM h.contact_key
+                AND h.removed_at IS NULL
                 AND h.ref <> ALL (%(refs)s)
             ORDER BY h.id
             LIMIT 1
