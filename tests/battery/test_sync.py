@@ -11,7 +11,7 @@ import signal
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 UNLIMITED: Final = {"RATE_PER_MINUTE": "1000000", "LIMITS": "none"}
 
-A_MILLION: Final = 1_500
+MOST_CALLS: Final = 1_500
 """Calls that 100,000 people may cost at the most."""
 
 OTHER_CALLS: Final = 10
@@ -55,6 +55,7 @@ class Ran(Struct, frozen=True):
 
     state: str
     counts: dict[str, int]
+    error: str | None
     calls: int
     imports: int
     pages: int
@@ -63,18 +64,19 @@ class Ran(Struct, frozen=True):
     """The most that the process held (`VmHWM`)."""
 
 
-def sync(on: Installation) -> Ran:
+def sync(on: Installation, *options: str) -> Ran:
     """Run the job to its end, in a process of its own."""
     on.platform.control("DELETE", "stats")
     begun = time.monotonic()
-    with running(on) as started:
+    with running(on, *options) as started:
         assert started.stdout is not None
         with ThreadPoolExecutor(1) as threads:
             most = threads.submit(memory_kb, started)
             told = json.loads(started.stdout.read())
     return Ran(
         state=told["state"],
-        counts={name: count for name, count in told["counts"].items() if count},
+        counts={name: n for name, n in told["counts"].items() if n and isinstance(n, int)},
+        error=told["error"],
         calls=on.platform.calls()["calls"],
         imports=on.platform.calls("imports")["calls"],
         pages=on.platform.calls("list_contacts")["calls"],
@@ -93,10 +95,19 @@ def memory_kb(started: subprocess.Popen[bytes]) -> int:
     return most
 
 
-def running(on: Installation) -> Any:
+def running(on: Installation, *options: str) -> Any:
     """`milepost run sync`, while the block runs."""
-    environment = os.environ | on.environment
-    return process("run", "sync", "--json", environment=environment, stdout=subprocess.PIPE)
+    arguments = ("run", "sync", "--json", *options)
+    return process(*arguments, environment=os.environ | on.environment, stdout=subprocess.PIPE)
+
+
+def write(path: Path, people: Iterable[int], changed: int = 0) -> None:
+    """A file of registrants, of whom the first so many have changed their names."""
+    with path.open("w") as file:
+        file.write("ref,email,first_name\n")
+        for number in people:
+            name = "Other" if number < changed else "First"
+            file.write(f"{ref_of(number)},{ref_of(number)}@example.com,{name}\n")
 
 
 def execute(on: Installation, statement: str, *values: object) -> list[dict[str, Any]]:
@@ -140,34 +151,42 @@ def assert_nobody_is_two(on: Installation, people: int) -> None:
 @pytest.mark.parametrize(
     "people", [pytest.param(600, id="short"), pytest.param(100_000, id="long", marks=LONG)]
 )
-def test_a_crowd_costs_few_calls_and_no_memory(install: Install, people: int) -> None:
-    """Into an empty directory; the same again is no write, and of a changed hundredth only that."""
-    on = install(people=people, slots=1, replicas=0, settings=UNLIMITED)
+def test_a_crowd_costs_few_calls_and_no_memory(
+    install: Install, tmp_path: Path, people: int
+) -> None:
+    """A file of them into an empty directory; the same again is no write.
+
+    Where a hundredth has changed, only they are told; where 15 of 100 are missing, nobody is.
+    """
+    source = tmp_path / "people.csv"
+    write(source, range(people))
+    settings = UNLIMITED | {"REGISTRANTS_SOURCE": str(source)}
+    on = install(people=0, slots=1, replicas=0, settings=settings)
     first = sync(on)
     log.info("first: %s", first)
-    assert ("done", {"made": people}) == (first.state, first.counts)
+    came = {"rows": people, "created": people, "made": people}
+    assert ("done", came) == (first.state, first.counts)
     assert first.calls <= calls_in_bulk(people, 0) + OTHER_CALLS
-    assert people < 100_000 or first.calls <= A_MILLION
+    assert people < 100_000 or first.calls <= MOST_CALLS
     assert_nobody_is_two(on, people)
 
     before = on.platform.control("GET", "stats")["accepted_writes"]
     again = sync(on)
     log.info("again: %s", again)
-    assert ("done", {}) == (again.state, again.counts)
+    assert ("done", {"rows": people, "unchanged": people}) == (again.state, again.counts)
     assert again.calls <= OTHER_CALLS
     assert before == on.platform.control("GET", "stats")["accepted_writes"]
     assert first.memory_kb - again.memory_kb < MORE_MEMORY_KB
 
     changed = max(people // 100, 60)
-    execute(
-        on,
-        "UPDATE registrants SET first_name = 'Other', contact_stale = true, updated_at = now()"
-        " WHERE id <= %s",
-        changed,
-    )
+    write(source, range(people), changed)
     some = sync(on)
     log.info("a hundredth: %s", some)
-    assert ("done", {"updated": changed}) == (some.state, some.counts)
+    assert ("done", changed, changed) == (
+        some.state,
+        some.counts["changed"],
+        some.counts["updated"],
+    )
     assert some.calls <= 2 * -(-changed // 1_000) + OTHER_CALLS
     told = [
         contact["extRef"]
@@ -176,6 +195,15 @@ def test_a_crowd_costs_few_calls_and_no_memory(install: Install, people: int) ->
         for contact in entry["body"]["contacts"]
     ]
     assert {ref_of(number): 1 for number in range(changed)} == Counter(told)
+
+    before = on.platform.control("GET", "stats")["accepted_writes"]
+    write(source, range(people * 15 // 100, people), changed)
+    stopped = sync(on)
+    log.info("15 of 100 missing: %s", stopped)
+    assert ("stopped", True) == (stopped.state, "--accept-removals" in (stopped.error or ""))
+    assert [{"n": 0}] == execute(on, "SELECT count(removed_at) AS n FROM registrants")
+    assert people * 15 // 100 == sync(on, "--accept-removals").counts["removed"]
+    assert before == on.platform.control("GET", "stats")["accepted_writes"]
 
 
 class Killing(Struct, frozen=True):
@@ -193,13 +221,16 @@ class Killing(Struct, frozen=True):
     ],
 )
 def test_a_run_that_is_killed_again_and_again_ends_complete(
-    install: Install, killing: Killing
+    install: Install, tmp_path: Path, killing: Killing
 ) -> None:
-    """At any page; whoever comes next goes on there, and nobody is made twice.
+    """At any page, of the file or the platform; whoever comes next goes on, and nobody is two.
 
     Between two deaths the lease runs out in the ledger instead of on the clock.
     """
-    on = install(people=killing.people, slots=1, replicas=0, settings=UNLIMITED)
+    source = tmp_path / "people.csv"
+    write(source, range(killing.people))
+    settings = UNLIMITED | {"REGISTRANTS_SOURCE": str(source)}
+    on = install(people=0, slots=1, replicas=0, settings=settings)
     dice = random.Random(killing.people)  # noqa: S311  (a seed, so that it can be done again)
     commits = calls_in_bulk(killing.people, 0) // (killing.deaths + 1)
     stages = []
