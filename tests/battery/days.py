@@ -64,8 +64,8 @@ NIGHT: Final = (2, 4)
 """Hours of a day, in UTC, at which the schedulers look, and nobody lands. In Berlin job `sync` is
 due before the first of them, summer and winter, and `canary` before the second."""
 
-BEGINS: Final = datetime(2027, 3, 1, tzinfo=UTC)
-"""Before a night that has no 02:30, at which `sync` is due."""
+BEGINS: Final = datetime(2027, 3, 22, tzinfo=UTC)
+"""The sixth night from it has no 02:30 in Berlin, at which `sync` is due."""
 
 DUE: Final = tuple(name for name, one in CADENCES.items() if not isinstance(one.due, Always))
 """The jobs that have due times, in the order in which they are looked at."""
