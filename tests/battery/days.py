@@ -64,8 +64,8 @@ NIGHT: Final = (2, 4)
 """Hours of a day, in UTC, at which the schedulers look, and nobody lands. In Berlin job `sync` is
 due before the first of them, summer and winter, and `canary` before the second."""
 
-BEGINS: Final = datetime(2027, 3, 1, tzinfo=UTC)
-"""Before a night that has no 02:30, at which `sync` is due."""
+BEGINS: Final = datetime(2027, 3, 22, tzinfo=UTC)
+"""The sixth night from it has no 02:30 in Berlin, at which `sync` is due."""
 
 DUE: Final = tuple(name for name, one in CADENCES.items() if not isinstance(one.due, Always))
 """The jobs that have due times, in the order in which they are looked at."""
@@ -395,6 +395,7 @@ class Town:
             answered = _state(sent) == "thanks"
             # Somebody else may have been given the same link, and be at it as well.
             assert answered or _state(sent) == "taken", sent
+            self._write(_FINISHED, url)
         self.visits.append(
             Visit(event_id=told.event_id, at=self.now, url=url, state=state, answered=answered)
         )
@@ -460,6 +461,10 @@ class Town:
     def _read(self, statement: str) -> list[tuple[Any, ...]]:
         with psycopg.connect(self.database_url) as connection:
             return connection.execute(statement.encode()).fetchall()
+
+    def _write(self, statement: str, *values: object) -> None:
+        with psycopg.connect(self.database_url) as connection:
+            connection.execute(statement.encode(), values)
 
     def listing(self) -> Listing:
         """All links that the platform lists of our distributions, now."""
@@ -554,6 +559,10 @@ async def town(
         await made.work()  # due times are those after somebody has looked first
         yield made
 
+
+_FINISHED: Final = """
+    -- As the platform's history tells it: nothing of ours asks for it yet.
+    UPDATE links SET finished_at = milepost_now() WHERE url = %s"""
 
 _WAITING: Final = "SELECT event_id FROM links WHERE due_at IS NOT NULL"
 
