@@ -197,7 +197,7 @@ def router(store: Store, scheduler: Scheduler) -> Router:
         asked_by = caller_of(request).name
         return view(await store.runs.ask(name, asked_by=asked_by, options=wanted))
 
-    @get("/runs/{run_id:int}", opt=needs(Scope.READ), responses=documented(404))
+    @get("/runs/{run_id:int}", opt=needs(Scope.READ, Scope.SYNC), responses=documented(404))
     async def look(run_id: FromPath[int]) -> RunView:
         """Look at one run."""
         return view(await _known(store, run_id))
