@@ -28,6 +28,10 @@ help: ## list these commands
 demo: .venv/.run ## run Milepost with a simulated survey platform (ARGS=--exit: and end after it)
 	@.venv/bin/milepost demo $(ARGS)
 
+# Tests start many processes of ours: compiled files save each a tenth of its start, and the workers
+# seconds, also where the environment wants none written.
+test battery: export PYTHONDONTWRITEBYTECODE =
+
 test: .venv/.dev ## run the tests
 	@.venv/bin/pytest --quiet --numprocesses 3 $(ARGS)
 

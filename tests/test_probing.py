@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
@@ -50,7 +51,7 @@ pytestmark = pytest.mark.usefixtures("grants_at_once")
 SECRET = "a secret of at least sixteen bytes"
 DECLARED = ("milepost_ref", "gate")
 
-HASTE = Patience(search=4, links=4, attribution=0.3, opening=0.2, person=5, pause=0.05)
+HASTE = Patience(search=1.5, links=1.5, attribution=0.3, opening=0.2, person=5, pause=0.05)
 
 AS_HOPED = dict.fromkeys(Fact, "yes") | {Fact.THROTTLE: "not known"}
 """What is found in a world that is as one would have it; nobody provokes a 429."""
@@ -130,6 +131,12 @@ def world(database_url: str, request: pytest.FixtureRequest) -> Any:
 def few_transactions(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each is removed by a call of its own."""
     monkeypatch.setattr("milepost.doctor.probing.MOST_TRANSACTIONS", 8)
+
+
+@pytest.fixture
+def soon_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a 403 the next call of its class waits for a moment only."""
+    monkeypatch.setattr("milepost.upstream.breaker.PROBE_SECONDS", 0.2)
 
 
 def facts(**facts: object) -> dict[str, object]:
@@ -236,7 +243,8 @@ async def test_each_fact_is_told_either_way(world: World, differs: dict[Fact, st
 )
 async def test_a_figure_is_found(world: World, fact: Fact, figure: set[int]) -> None:
     """How many at once, how long, how late; it is stored with the answer."""
-    answer = answers(await world.probe())[fact]
+    patience = msgspec.structs.replace(HASTE, search=4, links=4)
+    answer = answers(await world.probe(patience=patience))[fact]
     assert answer.figure in figure, answer.evidence
     assert answer.figure == (await stored(world))[fact][1]
 
@@ -410,6 +418,7 @@ async def test_what_a_call_without_an_outcome_has_made_is_found_and_removed(
     assert Counter() == await world.left()
 
 
+@pytest.mark.usefixtures("soon_trusted")
 async def test_what_cannot_be_removed_is_told(world: World) -> None:
     """With its id, the probe's name and the reason."""
     endpoint = "DELETE /directories/{directory}/mailinglists/{list}"
@@ -620,6 +629,7 @@ def test_programs_get_one_object(world: World) -> None:
     assert ([], []) == (probe["responses"], probe["remains"])
 
 
+@pytest.mark.usefixtures("soon_trusted")
 def test_what_stays_behind_is_printed_and_fails(world: World) -> None:
     """Below the answers, with its id."""
     endpoint = "DELETE /directories/{directory}/mailinglists/{list}"

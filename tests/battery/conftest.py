@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -71,10 +72,11 @@ def install(
 @pytest.fixture
 def arm(tmp_path: Path) -> Iterator[Callable[..., Replica]]:
     """Starts a further replica that has triggers at failpoints: `arm(on, "claimed=kill@5", …)`."""
+    numbers = itertools.count()
     with ExitStack() as stack:
 
         def start(on: Installation, triggers: str, *options: str) -> Replica:
-            log_file = tmp_path / f"armed{len(on.replicas)}.log"
+            log_file = tmp_path / f"armed{next(numbers)}.log"
             replica = Replica(log_file, on.environment | {VARIABLE: triggers}, *options)
             stack.callback(replica.stop)
             replica.start()

@@ -9,6 +9,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Final, NamedTuple, get_args
 from uuid import UUID
@@ -111,7 +112,7 @@ class Killing(Struct, frozen=True):
 @pytest.mark.parametrize(
     "killing",
     [
-        pytest.param(Killing(600, 3_600, 1, 20), id="short"),
+        pytest.param(Killing(360, 3_600, 1, 12), id="short"),
         pytest.param(Killing(10_000, 5_000, 5, 50, ("--no-worker",)), id="long", marks=LONG),
         pytest.param(Killing(10_000, 5_000, 5, 50, is_timed=False), id="long-workers", marks=LONG),
     ],
@@ -131,9 +132,9 @@ def test_a_crash_loses_nothing_and_makes_nothing_twice(
         platform=("--limits", "none", "--latency-ms", str(LATENCY_MS)),
         settings=UNLIMITED,
     )
-    doomed = [
-        arm(on, f"{name}=kill@{killing.passage}", *killing.options) for name in get_args(Failpoint)
-    ]
+    triggers = [f"{name}=kill@{killing.passage}" for name in get_args(Failpoint)]
+    with ThreadPoolExecutor() as starts:
+        doomed = list(starts.map(lambda trigger: arm(on, trigger, *killing.options), triggers))
     usual = events(count, people=count, deadline_ms=5_000)
     hasty = events(count, people=count, deadline_ms=HASTY_MS)
     sent = [(hasty if number % 3 == 0 else usual)[number] for number in range(count)]
