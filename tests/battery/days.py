@@ -28,6 +28,7 @@ from collections.abc import (
     Awaitable,
     Callable,
     Iterable,
+    Iterator,
     Mapping,
     Sequence,
 )
@@ -48,7 +49,7 @@ from tests.conftest import set_clock_ahead
 
 from milepost import app
 from milepost.app import Milepost
-from milepost.calendars import Always
+from milepost.calendars import Every
 from milepost.model import Scope
 from milepost.scheduler import CADENCES
 from milepost.settings import load
@@ -67,7 +68,7 @@ due before the first of them, summer and winter, and `canary` before the second.
 BEGINS: Final = datetime(2027, 3, 22, tzinfo=UTC)
 """The sixth night from it has no 02:30 in Berlin, at which `sync` is due."""
 
-DUE: Final = tuple(name for name, one in CADENCES.items() if not isinstance(one.due, Always))
+DUE: Final = tuple(name for name, one in CADENCES.items() if isinstance(one.due, str | Every))
 """The jobs that have due times, in the order in which they are looked at."""
 
 APART: Final = timedelta(minutes=40)
@@ -203,6 +204,8 @@ class Town:
     """An installation, and all that happened in it.
 
     Attributes:
+        source: The file that registrants come from.
+        registrants: Who is in it.
         now: The moment, as the clocks were set last; they go on by themselves.
         day: The number of the day that goes by.
         told: By event id.
@@ -210,7 +213,7 @@ class Town:
     """
 
     database_url: str
-    folder: Path
+    source: Path
     platform: Platform
     mileposts: list[Milepost]
     lines: asyncio.Queue[Connection]
@@ -220,6 +223,7 @@ class Town:
     customers: Customers
     hours: Sequence[int]
     milestones: list[Milestone] = field(default_factory=list)
+    registrants: Sequence[Mapping[str, str]] = ()
     now: datetime = BEGINS
     day: int = 0
     told: dict[str, Told] = field(default_factory=dict)
@@ -243,23 +247,23 @@ class Town:
 
         Args:
             day: who lands.
-            registrants: who is known; of the others some come, with the next days.
+            registrants: who is in the source from this night on.
         """
         self.write(registrants)
-        await self.mileposts[0].import_file(self.source, asked_by="a test")
         begins = BEGINS + self.day * DAY
         for hour in NIGHT:
             self.travel(begins + timedelta(hours=hour))
             await self.work()
+        parts = len(self.hours)
         for number, hour in enumerate(self.hours):
             self.travel(begins + timedelta(hours=hour))
-            await self.work()
-            for wave in waves(day[number :: len(self.hours)]):
+            part = day[len(day) * number // parts : len(day) * (number + 1) // parts]
+            for wave in waves(part):
+                await self.work()
                 await self.happen(wave)
                 await self.open_due()
                 await self.drain()
                 self.travel(self.now + APART)
-                await self.work()
         self.day += 1
 
     async def work(self) -> None:
@@ -281,6 +285,7 @@ class Town:
 
     def write(self, registrants: Sequence[Mapping[str, str]]) -> None:
         """Let these be the registrants of the source, from the next run of `sync` on."""
+        self.registrants = registrants
         half = self.source.with_suffix(".half")
         with half.open("w", newline="", encoding="utf-8") as lines:
             rows = csv.DictWriter(lines, list(registrants[0]))
@@ -288,10 +293,12 @@ class Town:
             rows.writerows(registrants)
         half.rename(self.source)
 
-    @property
-    def source(self) -> Path:
-        """Where registrants come from."""
-        return self.folder / "registrants.csv"
+    def contacts(self) -> dict[str, str]:
+        """The first names that the platform has of people, by ref."""
+        with self._browser() as web:
+            (directory,) = _elements(web, "directories")
+            contacts = _elements(web, f"directories/{directory['directoryId']}/contacts")
+            return {one["extRef"]: one["firstName"] for one in contacts if one["extRef"]}
 
     # --- events ---------------------------------------------------------------------------------
 
@@ -469,18 +476,30 @@ class Town:
     def listing(self) -> Listing:
         """All links that the platform lists of our distributions, now."""
         found = {}
-        headers = {"x-api-token": "simulator"}
-        with httpx.Client(headers=headers, trust_env=False, timeout=30) as web:
+        with self._browser() as web:
             for (distribution,) in self._read(_DISTRIBUTIONS):
                 path = f"distributions/{distribution}/links?surveyId={self.platform.survey_id}"
-                url: str | None = f"{self.platform.url}/{path}"
-                while url is not None:
-                    result = web.get(url).raise_for_status().json()["result"]
-                    for element in result["elements"]:
-                        lookup = re.search(r"CGC_\w{15}", element["link"])
-                        found[distribution, lookup[0] if lookup else ""] = element["link"]
-                    url = result["nextPage"]
+                for element in _elements(web, path):
+                    lookup = re.search(r"CGC_\w{15}", element["link"])
+                    found[distribution, lookup[0] if lookup else ""] = element["link"]
         return found
+
+    def _browser(self) -> httpx.Client:
+        return httpx.Client(
+            base_url=self.platform.url,
+            headers={"x-api-token": "simulator"},
+            timeout=30,
+            trust_env=False,
+        )
+
+
+def _elements(web: httpx.Client, path: str) -> Iterator[Any]:
+    """All elements of a paged answer of the platform."""
+    url: str | None = path
+    while url is not None:
+        result = web.get(url).raise_for_status().json()["result"]
+        yield from result["elements"]
+        url = result["nextPage"]
 
 
 def _state(page: Response) -> str:
@@ -513,6 +532,8 @@ async def town(
         seed: of all that is drawn.
     """
     async with AsyncExitStack() as stack:
+        source = folder / "registrants.csv"
+        source.write_text("ref,email\n")
         platform = Platform(folder, "--limits", "none", "--seed", str(seed))
         stack.callback(platform.stop)
         platform.start()
@@ -527,6 +548,7 @@ async def town(
                 "RATE_PER_MINUTE": "1000000",
                 "LIMITS": "none",
                 "TIME_ZONE": "Europe/Berlin",
+                "REGISTRANTS_SOURCE": str(source),
             }
         )
         settings = load(environment, folder)
@@ -546,7 +568,7 @@ async def town(
                 queue.put_nowait(line)
         made = Town(
             database_url=database_url,
-            folder=folder,
+            source=source,
             platform=platform,
             mileposts=mileposts,
             lines=lines,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Final, Literal
@@ -19,8 +19,8 @@ import milepost
 DEMO: Final = Path(milepost.__file__).parent / "demo_data"
 WEEK: Final = Path(__file__).parents[3] / "shared" / "data"
 
-OFTEN_ENOUGH: Final = 2
-"""Landings of a day."""
+STAYING: Final = 14
+"""Of so many people one leaves in the end, one a day."""
 
 CUSTOMERS: Final = Customers(at_once=0.1, later=0.2, answering=0.5)
 
@@ -124,30 +124,39 @@ async def test_no_link_is_short_or_broken_over_many_days(
     async with town(database_url, tmp_path, customers=CUSTOMERS, hours=course.hours) as on:
         for milestone in course.milestones:
             await on.register(milestone)
+        gone: set[str] = set()
         for day in range(course.days):
-            await on.live(weekdays[day % len(weekdays)], registrants=list(grown(known, day)))
+            here = registrants(known, day)
+            gone = {row["ref"] for row in on.registrants} - {row["ref"] for row in here} | gone
+            landed = weekdays[day % len(weekdays)]
+            await on.live([one for one in landed if one.registrant not in gone], registrants=here)
         verdict = verify(on, warm=course.warm)
     assert verdict.generations >= course.generations
 
 
 def crowd(folder: Path, few: int | None) -> tuple[list[dict[str, str]], list[list[Landing]]]:
-    """People, and their landings of each day that there are; of a few, no one lands often."""
+    """People, and their landings of each day that there are; of a few, each lands once a day."""
     known, days = people(folder), landings(folder)
     landed = Counter(landing.registrant for day in days for landing in day)
     if few is not None:
-        known = [row for row in known if landed[row["ref"]] <= OFTEN_ENOUGH][:few]
+        known = [row for row in known if landed[row["ref"]] == 1][:few]
     refs = {row["ref"] for row in known}
     return known, [[one for one in day if one.registrant in refs] for day in days]
 
 
-def grown(known: Sequence[Mapping[str, str]], day: int) -> Iterator[dict[str, str]]:
-    """Who is known on a day: more every day, and some with another name than yesterday."""
+def registrants(known: Sequence[Mapping[str, str]], day: int) -> list[dict[str, str]]:
+    """Who is in the source on a day: most at once, all after three days; then some leave.
+
+    Some have another name than yesterday.
+    """
+    found = []
     for number, row in enumerate(known):
-        if number < len(known) * (0.7 + 0.1 * day):
-            married = (
-                f"{row['first_name']} {day}" if (number + day) % 20 == 0 else row["first_name"]
-            )
-            yield {**row, "first_name": married}
+        here = number < len(known) * (0.7 + 0.1 * day)
+        leaves_on = 5 + number // STAYING if number % STAYING == 0 else None
+        if here and (leaves_on is None or day < leaves_on):
+            is_renamed = (number + day) % STAYING == 1
+            found.append({**row, "first_name": f"New {day}"} if is_renamed else dict(row))
+    return found
 
 
 Mended = Literal["the platform goes back", "a person resumes"]
