@@ -45,6 +45,12 @@ COOL: Final = Milestone(
     },
 )
 
+AHEAD: Final = Milestone(
+    key="ahead",
+    percent=40,
+    definition={**BRIEF, "slots": 1, "membership": "ahead", "late_data": True},
+)
+
 
 class Course(Struct, frozen=True, kw_only=True):
     """How long, where, and with how many people."""
@@ -65,7 +71,7 @@ SHORT: Final = Course(
     days=12,
     folder=DEMO,
     people=14,
-    milestones=(OFTEN, ONCE, COOL),
+    milestones=(OFTEN, ONCE, COOL, AHEAD),
     hours=(9, 17),
     warm=4,
     generations=5,
@@ -132,6 +138,7 @@ async def test_no_link_is_short_or_broken_over_many_days(
             await on.live([one for one in landed if one.registrant not in gone], registrants=here)
         verdict = verify(on, warm=course.warm)
     assert verdict.generations >= course.generations
+    assert verdict.lanes["ready"]
 
 
 def crowd(folder: Path, few: int | None) -> tuple[list[dict[str, str]], list[list[Landing]]]:
@@ -177,7 +184,7 @@ async def test_no_link_is_given_in_a_format_that_changed_overnight(
     """The canary stops the milestones and says why; what waits is made once that is mended."""
     known, (landed,) = crowd(DEMO, 5)
     async with town(database_url, tmp_path, customers=CUSTOMERS) as on:
-        for milestone in (OFTEN, COOL):
+        for milestone in (OFTEN, AHEAD):
             await on.register(milestone)
         for _ in range(2):
             await on.live(landed, registrants=known)
@@ -191,13 +198,13 @@ async def test_no_link_is_given_in_a_format_that_changed_overnight(
             (told.state, told.lane, told.rule) for told in waiting
         }
         assert 'data-state="waiting"' in await on.look(waiting[0].url or "")
-        for milestone in (OFTEN, COOL):
+        for milestone in (OFTEN, AHEAD):
             stop = (await on.call("GET", f"/v1/milestones/{milestone.key}"))["stopped"]
             assert stop["because"]
             assert stop["expected"] != stop["found"]
 
         if mended == "a person resumes":
-            for milestone in (OFTEN, COOL):
+            for milestone in (OFTEN, AHEAD):
                 await on.call("POST", f"/v1/milestones/{milestone.key}/resume")
                 await on.work()
         else:
