@@ -210,6 +210,7 @@ class Town:
         day: The number of the day that goes by.
         told: By event id.
         dry: Slots that took no links at some moment.
+        headroom: Days for which pools could have gone on by themselves, at the end of each day.
     """
 
     database_url: str
@@ -230,6 +231,7 @@ class Town:
     visits: list[Visit] = field(default_factory=list)
     runs: list[RunRecord] = field(default_factory=list)
     dry: list[Dry] = field(default_factory=list)
+    headroom: list[tuple[int, str, float]] = field(default_factory=list)
     _due: list[tuple[datetime, str]] = field(default_factory=list)
 
     # --- time -----------------------------------------------------------------------------------
@@ -264,6 +266,9 @@ class Town:
                 await self.open_due()
                 await self.drain()
                 self.travel(self.now + APART)
+        for milestone in self.milestones:
+            pool = await self.call("GET", f"/v1/milestones/{milestone.key}/pool")
+            self.headroom.append((self.day, milestone.key, pool["headroom_days"]))
         self.day += 1
 
     async def work(self) -> None:

@@ -202,6 +202,8 @@ class Verdict(Struct, frozen=True, kw_only=True):
     generations: int
     """Of the slot that has most."""
     slots: dict[str, int]
+    headroom_days: float
+    """The least that a pool had at the end of a day."""
     shortest_days: float
     """That a link had left when it was made."""
     calls: int
@@ -258,6 +260,7 @@ def verify(
         distributions=len(pools),
         generations=max(latest.values()),
         slots=Counter(milestone for milestone, _ in latest),
+        headroom_days=min(left for _, _, left in town.headroom),
         shortest_days=min(_left(row, witness) / DAY for row in own),
         calls=calls,
         runs=Counter(run.job for run in town.runs),
@@ -447,6 +450,8 @@ def _never_dry(town: Town, warm: int) -> Iterator[str]:
     yield from _differ(
         "a distribution on each slot", [str(one) for one in town.dry], len(town.runs)
     )
+    none = [f"{key}, day {day}" for day, key, left in town.headroom if left <= 0]
+    yield from _differ("days of headroom for each pool", none, len(town.headroom))
     without = [
         f"{told.event_id}: {told.rule}"
         for told in town.told.values()
