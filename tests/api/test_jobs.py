@@ -159,7 +159,7 @@ async def test_a_wrong_wish_is_refused(client: httpx.AsyncClient) -> None:
             "sync",
             {"options": {"accept_remova1s": True}},
             "options.accept_remova1s",
-            "accept_losses.",
+            "accept_losses, dry_run.",
         ),
         ("sync", {"options": {"accept_removals": 1}}, "options[...]", "true or false"),
         ("sync", {"option": {}}, "option", "There is no field 'option' here."),
