@@ -698,26 +698,26 @@ def run(*, job: str, as_json: bool, **accepted: bool) -> None:
     A run of it that is under way comes first. After Ctrl-C the run is left where it stands, and
     whoever runs the jobs goes on with it. The exit code is 1 if it did not do all.
     """
-    from milepost.scheduler import CADENCES
+    options = _wishes(job, accepted)
 
-    if job not in CADENCES:
-        raise click.UsageError(f"there is no job {job!r}; there are: {', '.join(CADENCES)}")
-    options = {name: True for name, is_accepted in accepted.items() if is_accepted}
-    if wrong := [name for name in options if name not in CADENCES[job].options]:
-        raise click.UsageError(f"--{wrong[0].replace('_', '-')} is not for {job}")
-    if job in {"drain", "sweep"}:
-        settings.demand_public_url(settings.load())
-
-    async def work(milepost: Milepost) -> tuple[RunRecord, list[NumberedFinding]]:
+    async def work(
+        milepost: Milepost,
+    ) -> tuple[RunRecord, list[NumberedFinding], list[RunRecord]]:
         ran = await _run(milepost, job, options, quiet=as_json)
-        return ran, await milepost.store.runs.findings(ran.id, limit=MOST_LISTED)
+        findings = await milepost.store.runs.findings(ran.id, limit=MOST_LISTED)
+        before = await milepost.store.runs.page(job, before=ran.id, limit=3)
+        return ran, findings, [run for run in before if _ended_since(run, ran.created_at)]
 
-    ran, findings = _with_milepost(work)
+    # What it says of how the run ended is what is printed here.
+    logging.getLogger("milepost.scheduler").addFilter(lambda said: said.levelno < logging.ERROR)
+    ran, findings, before = _with_milepost(work)
     if as_json:
         from milepost.api.jobs import view
 
         _print({**msgspec.to_builtins(view(ran)), "findings": msgspec.to_builtins(findings)})
     else:
+        for run in reversed(before):
+            click.echo(f"run {run.id}, which came first: {_counted(run.counts) or run.state}")
         _tell_run(ran, findings)
     if ran.ended_at is None:
         _complain(
@@ -757,8 +757,29 @@ async def _run(milepost: Milepost, job: str, options: dict[str, bool], *, quiet:
             raise KeyboardInterrupt from None
 
 
+def _wishes(job: str, accepted: Mapping[str, bool]) -> dict[str, bool]:
+    """The options of a run, if there is such a job and they are for it."""
+    from milepost.scheduler import CADENCES
+
+    if job not in CADENCES:
+        raise click.UsageError(f"there is no job {job!r}; there are: {', '.join(CADENCES)}")
+    if by := CADENCES[job].by:
+        raise click.UsageError(f"{job} is not run by its name: {by}")
+    options = {name: True for name, is_accepted in accepted.items() if is_accepted}
+    if wrong := [name for name in options if name not in CADENCES[job].options]:
+        raise click.UsageError(f"--{wrong[0].replace('_', '-')} is not for {job}")
+    if job in {"drain", "sweep"}:
+        settings.demand_public_url(settings.load())
+    return options
+
+
+def _ended_since(run: RunRecord, moment: datetime) -> bool:
+    return run.ended_at is not None and run.ended_at >= moment
+
+
 def _tell_run(ran: RunRecord, findings: Sequence[NumberedFinding]) -> None:
-    click.echo(_counted(ran.counts) or "nothing was done")
+    if ran.counts or not ran.error:
+        click.echo(_counted(ran.counts) or "nothing was done")
     for error in ran.counts.get("errors", ()):
         click.echo(f"  {error}", err=True)
     _tell_findings(ran, findings)
@@ -803,13 +824,13 @@ def jobs_(*, as_json: bool) -> None:
         for standing in found:
             upcoming = f", next {_local(standing.next_due_at)}" if standing.next_due_at else ""
             _tell(
-                "ok" if standing.is_fresh else "fail",
+                "ok" if standing.is_well else "fail",
                 f"{standing.name}: {standing.calendar}{upcoming}",
                 _last(standing),
             )
         if not found:
             click.echo("no process has looked at the jobs yet: start `milepost serve`")
-    if not all(standing.is_fresh for standing in found):
+    if not all(standing.is_well for standing in found):
         raise SystemExit(1)
 
 

@@ -39,7 +39,7 @@ DEDUP_CRITERIA: Final = ("email", "first_name", "last_name", "ref", "phone")
 EXPLANATIONS: Final[Mapping[str, str]] = {
     "waiting/registrant-unknown": "The registrant is not known yet; the link waits for them.",
     "waiting/route-stopped": "The milestone's links are not trusted at present, and none is made: "
-    "see its pool.",
+    "GET /v1/milestones/KEY says why.",
     "waiting/pool-empty": "No distribution of the milestone takes links; job replenish makes them.",
     "waiting/no-slot": "The registrant has a live link in every slot: one must end, or the pool "
     "grow.",

@@ -81,6 +81,8 @@ class Cadence(Struct, frozen=True, kw_only=True):
     """So long after it was due it is to be done at the latest, or something is wrong."""
     options: tuple[str, ...] = ()
     """What a person may allow a run that they ask for."""
+    by: str | None = None
+    """How it is asked for, where it needs more than a name."""
 
 
 CADENCES: Final[Mapping[str, Cadence]] = {
@@ -111,7 +113,11 @@ CADENCES: Final[Mapping[str, Cadence]] = {
         due=Always(),
         grace=timedelta(minutes=1),
     ),
-    "import": Cadence(does="takes in registrants that somebody has sent", due=None),
+    "import": Cadence(
+        does="takes in registrants that somebody has sent",
+        due=None,
+        by="milepost registrants import FILE, or POST /v1/registrants/import",
+    ),
 }
 """The jobs. The worker of every process is always at those that never end."""
 
@@ -173,6 +179,11 @@ class Standing(Struct, frozen=True, kw_only=True):
     error_at: datetime | None
     run: RunRecord | None
     """The one that was begun last."""
+
+    @property
+    def is_well(self) -> bool:
+        """Nothing is late, and nothing waits for somebody to mend or to decide something."""
+        return self.is_fresh and (self.run is None or self.run.state not in {"failed", "stopped"})
 
 
 async def standings(

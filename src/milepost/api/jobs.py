@@ -192,6 +192,8 @@ def router(store: Store, scheduler: Scheduler) -> Router:
         it is the same run.
         """
         _check(name, scheduler)
+        if by := CADENCES[name].by:
+            raise InvalidRequest(f"Job {name} is not run by its name.", fix=f"{by}.", field="name")
         _check_options(name, data.options)
         wanted = {option: True for option, is_wanted in data.options.items() if is_wanted}
         asked_by = caller_of(request).name

@@ -112,6 +112,7 @@ def router(store: Store) -> Router:
         one over; both may be repeated. Encoding and delimiter are detected unless they are given.
         Nobody is removed. A body that breaks off is not taken.
         """
+        _refuse_unknown(request)
         kind, said = _kind(request)
         form = _form(column or [], encoding or said, delimiter)
         try:
@@ -144,6 +145,18 @@ def router(store: Store) -> Router:
 
     handlers = [upsert, read, take_in, upsert_import, read_import]
     return Router(_PATH, route_handlers=handlers, tags=["registrants"])
+
+
+def _refuse_unknown(request: StrictRequest) -> None:
+    """A wish that is not understood must not be taken for none: `dryrun` would write."""
+    known = ("dry_run", "column", "encoding", "delimiter")
+    for name in request.query_params:
+        if name not in known:
+            raise InvalidRequest(
+                f"There is no parameter {name!r} here.",
+                fix=f"Use one of: {', '.join(known)}.",
+                field=name,
+            )
 
 
 def _kind(request: StrictRequest) -> tuple[Kind, str | None]:

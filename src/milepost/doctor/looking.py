@@ -661,20 +661,22 @@ def _unsettled(ledger: _Ledger) -> Finding:
 
 
 def _jobs(standings: Sequence[scheduler.Standing]) -> list[Finding]:
-    late = [standing for standing in standings if not standing.is_fresh]
+    wrong = [standing for standing in standings if not standing.is_well]
     if not standings:
         found = "none has begun; `milepost serve` and `milepost work` run them"
         return [Finding(what="jobs", verdict="ok", found=found)]
-    if not late:
+    if not wrong:
         names = ", ".join(standing.name for standing in standings)
         return [Finding(what="jobs", verdict="ok", found=f"none is late: {names}")]
-    return [_late(standing) for standing in late]
+    return [_wrong(standing) for standing in wrong]
 
 
-def _late(standing: scheduler.Standing) -> Finding:
+def _wrong(standing: scheduler.Standing) -> Finding:
     run, minutes = standing.run, int(standing.late.total_seconds() // 60)
     hours, minutes = divmod(minutes, 60)
     found = f"late by {hours} h {minutes} min ({standing.calendar})"
+    if standing.is_fresh:
+        found = "not late"
     fix = "See whether `milepost serve` or `milepost work` runs, and what it logs."
     if standing.error:
         found += f"; it met: {standing.error}"

@@ -186,7 +186,7 @@ class Canary:
                 findings.append(await self._stop(key, wrong))
                 counts.stopped += 1
             elif key in verdicts.well and await self._store.milestones.trust(key, at):
-                log.warning("milestone %s gives links again: the platform's are as they were", key)
+                log.warning("milestone %s gives links again: they are as the platform's", key)
                 counts.resumed += 1
         return findings
 

@@ -127,6 +127,9 @@ class Teardown:
         lists, distributions = len(found), sum(len(each.distributions) for each in found)
         if not dry_run:
             lists, distributions = await self._take_away(found, remains, progress)
+            last = await self._store.pools.expire(milestone)
+            while last is not None:
+                last = await self._store.pools.expire(milestone, after=last)
             left = {each.name for each in remains}
             for belonging in belongings:
                 if belonging.list_name not in left:

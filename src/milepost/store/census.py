@@ -121,12 +121,13 @@ class Census:
         """The registrants, and what they lack."""
         rows = tables.registrants
         owns = rows.c.dedup_key.is_not(None)
+        is_there = rows.c.removed_at.is_(None)
         columns = {
-            "registrants": func.count(),
-            "shared": _count(and_(rows.c.contact_key.is_not(None), ~owns)),
-            "incomplete": _count(rows.c.contact_key.is_(None)),
+            "registrants": _count(is_there),
+            "shared": _count(and_(is_there, rows.c.contact_key.is_not(None), ~owns)),
+            "incomplete": _count(and_(is_there, rows.c.contact_key.is_(None))),
             "without_contact": _count(
-                and_(rows.c.home_lookup_id.is_(None), owns, rows.c.opted_out_at.is_(None))
+                and_(is_there, rows.c.home_lookup_id.is_(None), owns, rows.c.opted_out_at.is_(None))
             ),
             "opted_out": _count(rows.c.opted_out_at.is_not(None)),
         }

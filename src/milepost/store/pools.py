@@ -401,6 +401,29 @@ class PoolStore:
         last = rows[-1].id if len(rows) == PAGE else None
         return sum(row.is_alive for row in rows), last
 
+    async def expire(self, milestone: str, *, after: UUID | None = None) -> UUID | None:
+        """End the next `PAGE` links of a milestone that are alive: what they led to is gone.
+
+        Returns:
+            The id of the page's last link; None: it was the last page.
+        """
+        links, now = tables.links, func.milepost_now()
+        page = select(links.c.id).where(links.c.milestone == milestone)
+        if after is not None:
+            page = page.where(links.c.id > after)
+        async with self._connections.transaction() as connection:
+            # Settlements lock their links in this order, too.
+            rows = await connection.execute(
+                page.order_by(links.c.id).limit(PAGE).with_for_update(key_share=True)
+            )
+            ids = [row.id for row in rows]
+            await connection.execute(
+                update(links)
+                .where(links.c.id.in_(ids), links.c.state == "issued", links.c.expires_at > now)
+                .values(expires_at=now)
+            )
+        return ids[-1] if len(ids) == PAGE else None
+
     async def belongings(self, milestone: str) -> list[Belonging]:
         """The lists of a milestone's pool, those of surveys that it had before among them.
 
