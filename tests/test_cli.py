@@ -278,7 +278,7 @@ def test_what_is_under_way_comes_before_what_is_asked_for(
         listed = the_object(milepost("jobs", "--json", settings=settings))
     assert said.startswith("sync is under way in another process since 2")
     assert said.endswith(", at 45 %\n")
-    assert (b"nothing was done\n", b"") == told
+    assert (b"run 1, which came first: done\nnothing was done\n", b"") == told
     with psycopg.connect(database_url) as database:
         runs = database.execute("SELECT state, asked_by, attempt, options FROM runs ORDER BY id")
         assert [
