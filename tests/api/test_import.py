@@ -175,7 +175,7 @@ async def test_a_body_that_breaks_off_is_not_taken(
 ) -> None:
     """It ends, or it stalls: nothing of it is applied, nothing stays, and the answer says so."""
     monkeypatch.setattr(requests, "PIECE_SECONDS", 0.05)
-    head = b"ref,first_name\n" + b"".join(b"r%d,x\n" % n for n in range(50_000))
+    head = b"ref,note\n" + b"".join(b"r%d,%b\n" % (n, b"x" * 300) for n in range(1_500))
     pieces: list[HTTPReceiveMessage] = [
         {"type": "http.request", "body": head, "more_body": True},
     ]

@@ -1,4 +1,7 @@
-"""Files of a million rows, broken ones, and workers that are killed over them."""
+"""Files of a million rows, and workers that are killed over them.
+
+Their short forms stand in `tests/test_intake.py`: they need no process of their own.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-import pytest
 import uvloop
 from psycopg.rows import tuple_row
 from tests.battery.load import LONG
 
 from milepost.store import Store
 
+pytestmark = [*LONG]
 log = logging.getLogger(__name__)
 
 ROOT = Path(__file__).parents[2]
@@ -122,14 +125,13 @@ async def directory(database_url: str) -> None:
         await store.registrants.rekey(DIRECTORY, frozenset({"email"}))
 
 
-@pytest.mark.parametrize("rows", [pytest.param(1_000_000, marks=LONG)])
-def test_a_file_is_taken_in_whatever_its_size(database_url: str, tmp_path: Path, rows: int) -> None:
+def test_a_file_is_taken_in_whatever_its_size(database_url: str, tmp_path: Path) -> None:
     """In time, in little memory, and each of its bad rows is listed with its line and reason.
 
     The same file again writes no row; one of which 1 % has changed, those; one of which 15 % are
     missing stops and asks.
     """
-    path = tmp_path / "people.csv"
+    rows, path = 1_000_000, tmp_path / "people.csv"
     uvloop.run(directory(database_url))
     bad = write(path, rows)
     good = rows - len(bad)
@@ -167,14 +169,11 @@ def test_a_file_is_taken_in_whatever_its_size(database_url: str, tmp_path: Path,
     )
 
 
-@pytest.mark.parametrize(("rows", "kills"), [(3_000, 1), pytest.param(200_000, 10, marks=LONG)])
-def test_a_worker_that_is_killed_leaves_nothing_undone(
-    database_url: str, tmp_path: Path, rows: int, kills: int
-) -> None:
+def test_a_worker_that_is_killed_leaves_nothing_undone(database_url: str, tmp_path: Path) -> None:
     """At random pages, with the whole of its process group; the next one goes on from there."""
-    path = tmp_path / "people.csv"
+    rows, kills, path = 200_000, 10, tmp_path / "people.csv"
     uvloop.run(directory(database_url))
-    bad = write(path, rows)
+    write(path, rows)
     taken_in(database_url, path)
     bad = write(path, rows, tier=b"blue")
     pages = int(rows / 100 / kills)
