@@ -164,7 +164,9 @@ def database_url(
         server.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(_used.pop()))
     name = f"{os.environ[_RUN]}_{os.getpid()}_{next(_NUMBERS)}"
     database = sql.Identifier(name)
-    server.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(database, template))
+    # Files are copied in less than half the time that it takes to log their pages.
+    copied = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY FILE_COPY")
+    server.execute(copied.format(database, template))
     yield _in_database(postgres_url, name)
     _used.append(database)
 
