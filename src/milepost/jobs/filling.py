@@ -556,7 +556,7 @@ class Filling:
         except NotFound:
             at.importing = None
             await self._begin_listing(run, at, "import", run.progress.total)
-        except (Throttled, Unauthorized, Forbidden, Unreachable):
+        except (Throttled, Unauthorized, Unreachable):
             at.importing = None  # nothing was done
             await self._commit(run, at)
             raise

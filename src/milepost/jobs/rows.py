@@ -25,6 +25,8 @@ from milepost.payload import text
 COLUMNS: Final = ("ref", "email", "first_name", "last_name", "phone", "language")
 """Columns with a meaning; any other becomes an attribute."""
 
+MOST_COLUMNS: Final = 1_000
+"""Ten times as many as are taken; the rest can be passed over."""
 MOST_ATTRIBUTES: Final = 100
 
 MOST_NAMED: Final = 12
@@ -155,6 +157,13 @@ def _delimiter(given: str) -> str:
     return delimiter
 
 
+def _is_data(header: Sequence[str]) -> bool:
+    """Whether it is rather somebody's row: their values must stand in no error."""
+    return "ref" not in header and any(
+        "@" in name or name.strip().isdigit() or not name.isprintable() for name in header
+    )
+
+
 class Table:
     """Rows under a header: whose column is whose.
 
@@ -168,8 +177,16 @@ class Table:
     """
 
     def __init__(self, header: Sequence[str], form: Form, source: str) -> None:
+        if len(header) > MOST_COLUMNS:
+            raise Unreadable(f"{source}: more than {MOST_COLUMNS} columns")
+        if _is_data(header):
+            raise Unreadable(
+                f"{source}: its first line does not look like the names of its {len(header)} "
+                "columns, of which one is ref"
+            )
         names = {name: at for at, name in enumerate(header)}
-        if twice := next((name for name in header if header.count(name) > 1), None):
+        if len(names) < len(header):
+            twice = next(name for at, name in enumerate(header) if names[name] != at)
             raise Unreadable(f"{source}: the column {twice!r} stands there twice")
         taken = {ours: theirs for ours, theirs in form.columns.items() if theirs is not None}
         for ours, theirs in taken.items():
@@ -184,7 +201,7 @@ class Table:
             alike = next((name for name in header if name.lower() == "ref"), header[0])
             raise Unreadable(
                 f"{source}: there is no column ref; its columns are: {_listed(header)}. Say which "
-                f"one it is, such as ref={alike}, or call it ref"
+                f"one it is, such as ref={alike!r}, or call it ref"
             )
         attributes = [ours for ours in taken if ours not in COLUMNS]
         for ours in attributes:

@@ -411,6 +411,8 @@ def configured(setting: str | None) -> Source | None:
     if setting is None:
         return None
     if not setting.lstrip().startswith("{"):
+        if "://" in setting:  # which may hold a password, and would be told as a path
+            raise _wrong("it is an address and no path", _QUERY_EXAMPLE)
         return FileSource(Path(setting), Form())
     try:
         given = msgspec.json.decode(setting, type=dict[str, object])

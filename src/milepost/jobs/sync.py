@@ -52,6 +52,9 @@ from milepost.upstream import (
 
 log = logging.getLogger(__name__)
 
+MOST_RESTARTS: Final = 3
+"""Of a listing whose cursor the platform does not know any more."""
+
 HOME_LIST_SECONDS: Final = 1.0
 """Between looks whether the home list may be made: whoever died of it leaves a lease behind."""
 
@@ -153,16 +156,22 @@ class _Course:
             if self._intake is not None:
                 await self._part("intake", self._take_in)
             if self._run.options.get("dry_run"):
-                return self._counts
+                return self._told()
             await self._bind()
             await self._part("opt-outs", self._pull_opt_outs)
             await self._part("contacts", self._fill_home_list)
             await self._part("updates", self._update)
             await self._part("contacts again", self._look_again)
-            for slot in await self._store.memberships.slots():
+            # Where nothing merges contacts, an add in doubt that is made again doubles a person,
+            # and whether it was made is known of the home list alone.
+            slots = await self._store.memberships.slots() if self._merges else []
+            for slot in slots:
                 await self._part(f"slot {slot.slot_id}", partial(self._fill_ahead, slot))
         except _Stopped:
             return self._counts
+        return self._told()
+
+    def _told(self) -> Counts:
         if self._whole.asks:
             raise NeedsAPerson(" ".join(self._whole.asks))
         return self._counts
@@ -223,7 +232,7 @@ class _Course:
             and account.holds(Fact.SAME_LOOKUP)
         )
 
-    async def _pull_opt_outs(self) -> None:
+    async def _pull_opt_outs(self, restarts: int = 0) -> None:
         run = self._run
         at = msgspec.convert(run.position, _OptOuts) if run.position else _OptOuts()
 
@@ -245,11 +254,11 @@ class _Course:
         except (Throttled, Unauthorized):
             raise
         except Refused as error:
-            if at.cursor is None:
+            if at.cursor is None or restarts == MOST_RESTARTS:
                 raise NeedsAPerson(f"opt-outs cannot be pulled: {error}") from error
             # The platform does not know the cursor any more.
             run.position = None
-            await self._pull_opt_outs()
+            await self._pull_opt_outs(restarts + 1)
 
     async def _fill_home_list(self) -> None:
         while True:

@@ -31,7 +31,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import Update, delete, func, select, true, update
+from sqlalchemy import Update, case, delete, func, select, true, update
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -270,6 +270,9 @@ class RunStore:
             findings: further ones.
             first_finding: the number of the first of these.
         """
+        runs = tables.runs
+        # Only who comes further has got over what it met there.
+        is_where_it_was = runs.c.stage.is_not_distinct_from(stage) & (runs.c.done >= done)
         async with self._connections.transaction() as connection:
             await _move(
                 connection,
@@ -279,7 +282,7 @@ class RunStore:
                 done=done,
                 total=total,
                 counts=dict(counts),
-                failures=0,
+                failures=case((is_where_it_was, runs.c.failures), else_=0),
                 error=None,
                 lease_until=_in(LEASE_SECONDS),
             )
