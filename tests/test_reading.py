@@ -275,7 +275,9 @@ def test_a_reason_never_repeats_a_value() -> None:
         (b"ref" + b",a" * 2, "the column 'a' stands there twice"),
         (("ref," + ",".join(f"a{n}" for n in range(101))).encode(), "more than 100 columns"),
         (b'"ref', "its first line is not CSV: unexpected end of data"),
-        (b"PK\x03\x04" + bytes(range(256)), "there is no column ref"),
+        (b"PK\x03\x04" + bytes(range(256)), "does not look like the names of its"),
+        (b"17,ann@example.com,Ann\n", "does not look like the names of its 3 columns"),
+        (b"ref," + b"a," * 1_000, "more than 1000 columns"),
     ],
 )
 def test_a_file_of_another_kind_is_explained(content: bytes, said: str) -> None:

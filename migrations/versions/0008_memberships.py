@@ -35,9 +35,8 @@ $$;
 -- When the platform is to be told the data of a link that was given out before it knew of them.
 ALTER TABLE links
     ADD COLUMN data_due_at timestamptz,
-    -- No row has such a moment yet: to look through the ledger for one would hold everybody up.
     ADD CONSTRAINT links_data CHECK (
-        data_due_at IS NULL OR (url IS NOT NULL AND data_at IS NULL)) NOT VALID;
+        data_due_at IS NULL OR (url IS NOT NULL AND data_at IS NULL));
 CREATE INDEX links_data_due ON links (data_due_at) WHERE data_due_at IS NOT NULL;
 """
 

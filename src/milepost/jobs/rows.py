@@ -201,7 +201,7 @@ class Table:
             alike = next((name for name in header if name.lower() == "ref"), header[0])
             raise Unreadable(
                 f"{source}: there is no column ref; its columns are: {_listed(header)}. Say which "
-                f"one it is, such as ref={alike!r}, or call it ref"
+                f"one it is, such as ref={alike}, or call it ref"
             )
         attributes = [ours for ours in taken if ours not in COLUMNS]
         for ours in attributes:
