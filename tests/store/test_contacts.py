@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 import psycopg
 import pytest
-from tests.store.conftest import Register, Sql, later
+from tests.store.conftest import Register, Sql, event, issued, later
 
 from milepost.model import RegistrantDetails
 from milepost.policy import contact_key
@@ -225,3 +225,33 @@ async def test_a_place_in_a_slots_list_passes_on_with_its_contact(
     assert 1 == await put("dora")
     assert [{"ref": "dora"}] == sql(valid)
     assert (1, 0) == (await store.memberships.tidy(1, after=0))[:2]
+
+
+async def test_whoever_an_event_is_about_to_put_into_a_slots_list_is_left_to_it(
+    store: Store, register: Register, sql: Sql
+) -> None:
+    """An import is not to come between the call and its data; what the call made is known then."""
+    await register()
+    await listing(store, *((f"CID_{ref}", ref, f"{ref}@x.test") for ref in ("ann", "ben")))
+    await take(store, "ann", "ben")
+    asked = await store.links.claim(event("e1", "ann"))
+    owners, end = await store.memberships.lacking(1, 10, after=0)
+    assert (["ben"], 3) == ([owner.ref for owner in owners], end)
+    await store.links.settle(issued(asked, lookup_id="CGC_link"))
+    assert (1, 1) == (await store.memberships.tidy(1, after=0))[:2]
+    assert [{"contact_id": "CID_ann", "lookup_id": "CGC_link"}] == sql(
+        "SELECT contact_id, lookup_id FROM memberships"
+    )
+
+
+async def test_a_membership_that_is_not_listed_is_forgotten(
+    store: Store, register: Register, sql: Sql
+) -> None:
+    """Somebody has taken its contact out of the list."""
+    await register()
+    await listing(store, *((f"CID_{ref}", ref, f"{ref}@x.test") for ref in ("ann", "ben")))
+    assert 2 == await store.memberships.take_over(1, HOME, ["ann", "ben"], merges=True)
+    assert 0 == await store.memberships.take_over(1, HOME, ["ann", "ben"], merges=True)
+    await listing(store, ("CID_ann", "ann", "ann@x.test"))
+    assert 1 == await store.memberships.forget_not_listed(1, HOME)
+    assert [{"contact_id": "CID_ann"}] == sql("SELECT contact_id FROM memberships")
