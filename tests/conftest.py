@@ -174,16 +174,21 @@ def database_url(
 def set_clock_ahead(database_url: str, by: timedelta) -> None:
     """Let `milepost_now()` be ahead of the real clock, for whoever is connected already as well.
 
-    Replaced, the function is planned anew by every connection. One that sets `milepost.now` keeps
-    its own time.
-    """
-    clock = """
-        CREATE OR REPLACE FUNCTION milepost_now() RETURNS timestamptz
-        LANGUAGE sql STABLE PARALLEL SAFE AS $$
-            SELECT coalesce(
-                nullif(current_setting('milepost.now', true), '')::timestamptz,
-                statement_timestamp() + {}::interval)
-        $$
+    The function is replaced once, since every connection plans its statements anew after that. A
+    connection that sets `milepost.now` keeps its own time.
     """
     with psycopg.connect(database_url, autocommit=True) as database:
-        database.execute(sql.SQL(clock).format(sql.Literal(f"{by / timedelta(seconds=1):f} s")))
+        if database.execute("SELECT to_regclass('ahead')").fetchone() == (None,):
+            database.execute(_AHEAD)
+        database.execute("UPDATE ahead SET by = %s", [by])
+
+
+_AHEAD = """
+    CREATE TABLE ahead AS SELECT interval '0' AS by;
+    CREATE OR REPLACE FUNCTION milepost_now() RETURNS timestamptz
+    LANGUAGE sql STABLE PARALLEL SAFE AS $$
+        SELECT coalesce(
+            nullif(current_setting('milepost.now', true), '')::timestamptz,
+            statement_timestamp() + (SELECT a.by FROM ahead AS a))
+    $$;
+"""

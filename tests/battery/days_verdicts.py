@@ -234,6 +234,8 @@ def verify(
     pools = _rows(town.database_url, _GENERATIONS, Generation)
     witness = Witness.read(town.platform.journal)
     own = [row for row in rows if row.is_own]
+    lost = [*_of_events(town, rows)]
+    assert not lost, "\n".join(lost)
     differing = [
         *_as_told(town, rows),
         *_settled(rows),
@@ -274,12 +276,15 @@ def _differ(expected: str, of: Sequence[str], count: int) -> Iterator[str]:
         yield f"expected: {expected}; came: {len(of)} of {count} others, such as {of[:EXAMPLES]}"
 
 
+def _of_events(town: Town, rows: Sequence[Row]) -> Iterator[str]:
+    """What all else rests on."""
+    kept = {row.event_id for row in rows}
+    yield from _differ("a row for each event", sorted(town.told.keys() - kept), len(town.told))
+    yield from _differ("no row but for an event", sorted(kept - town.told.keys()), len(rows))
+
+
 def _as_told(town: Town, rows: Sequence[Row]) -> Iterator[str]:
     by_event = {row.event_id: row for row in rows}
-    lost = [event_id for event_id in town.told if event_id not in by_event]
-    yield from _differ("a row for each event", lost, len(town.told))
-    extra = [event_id for event_id in by_event if event_id not in town.told]
-    yield from _differ("no row but for an event", extra, len(rows))
     other = [
         told.event_id
         for told in town.told.values()
@@ -373,7 +378,10 @@ def _with_their_data(town: Town, own: Sequence[Row], witness: Witness) -> Iterat
     mixed = []
     by_place = {row.place: row for row in own}
     for place, (at, written) in witness.opened.items():
-        row = by_place[place]
+        row = by_place.get(place)
+        if row is None:
+            mixed.append(" ".join(place))
+            continue
         is_late = row.lane == "ready" and (row.data_at is None or row.data_at > at - CLOCKS)
         if (written is None or written.link != row.id) and not is_late:
             mixed.append(row.event_id)

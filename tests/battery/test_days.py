@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Final, Literal
 
+import psycopg
 import pytest
 from msgspec import Struct
 from tests.battery.days import Customers, Landing, Milestone, Town, landings, people, town
@@ -217,3 +218,44 @@ async def test_no_link_is_given_in_a_format_that_changed_overnight(
 def write_links_as(on: Town, link_format: str) -> None:
     """Let the platform write links in another format from now on."""
     on.platform.control("PUT", "settings", {"facts": {"link_format": link_format}})
+
+
+LIES: Final = (
+    ("milestones SET min_link_days = {}", "4", "2", "lives for `min_link_days`"),
+    (
+        "links SET expires_at = expires_at + make_interval(days => {}) WHERE state = 'issued'",
+        "1",
+        "-1",
+        "expires when the platform says",
+    ),
+    ("links SET url = {}", "url || '#'", "rtrim(url, '#')", "the one that the platform lists"),
+    ("links SET event_id = {}", "'-' || event_id", "substr(event_id, 2)", "a row for each event"),
+    ("links SET lookup_id = {}", "reverse(lookup_id)", "reverse(lookup_id)", "was issued there"),
+    ("distributions SET state = {}", "'draining'", "'ready'", "what takes no links let go"),
+)
+"""What is written into the ledger instead of the truth, and what the verdict says of it."""
+
+
+@pytest.mark.battery
+@pytest.mark.usefixtures("grants_at_once")
+async def test_what_is_wrong_with_days_is_found(database_url: str, tmp_path: Path) -> None:
+    """The ledger tells a lie of each kind; what callers and people saw does not fit it then."""
+    known, (landed,) = crowd(DEMO, 5)
+    everybody = Customers(at_once=1, later=0, answering=0)
+    async with town(database_url, tmp_path, customers=everybody) as on:
+        await on.register(OFTEN)
+        for _ in range(2):
+            await on.live(landed, registrants=known)
+        verify(on, warm=4)
+        for statement, lie, truth, found in LIES:
+            with psycopg.connect(database_url, autocommit=True) as database:
+                database.execute(f"UPDATE {statement.format(lie)}".encode())
+                with pytest.raises(AssertionError, match=found):
+                    verify(on, warm=4)
+                database.execute(f"UPDATE {statement.format(truth)}".encode())
+        on.runs = [run for run in on.runs if run.job != "sync"]
+        on.registrants = [{**row, "first_name": "Nobody"} for row in known]
+        with pytest.raises(AssertionError) as caught:
+            verify(on, warm=4)
+    for found in ("sync once a day", "a contact for each registrant"):
+        assert found in str(caught.value)
