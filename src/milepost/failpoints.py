@@ -10,16 +10,16 @@ For tests of crashes; in any other run `reach` is a function without a body. An 
 `answered-late`    as `settled`, where the caller was answered before the call came back
 =================  ===============================================================================
 
-`provisioned`      upstream has made something of it, and its id is not written down; instead of an
-                   event's id it has the words `list of slot 1 of landed`, `probe of …` or
-                   `distribution of the canary of SV_…`
-=================  ===============================================================================
-=======
 The data of a link that went out before its call pass `claimed` and `made` in the same sense.
 
 A distribution in the making passes one, three times:
 
-=================  ========================================================================
+=================  ===============================================================================
+`provisioned`      upstream has made something of it, and its id is not written down; instead of an
+                   event's id it has the words `list of slot 1 of landed`, `probe of …` or
+                   `distribution of the canary of SV_…`
+=================  ===============================================================================
+
 What happens where is said by `MILEPOST_FAILPOINTS`, read when this module is imported: triggers,
 separated by commas.
 

@@ -239,7 +239,7 @@ class Issuing:
         await asyncio.wait({call})
         return (_result(call)) or asked.link
 
-    async def tell(self, late: LateData, permit: Permit) -> Telling:
+    async def tell(self, late: LateData, permit: Permit, *, claimed_at: float) -> Telling:
         """Tell the platform the data of a link that is out, or see when to try it again.
 
         A call that was lost is made again without asking what became of it: the same data once more
@@ -247,13 +247,14 @@ class Issuing:
         out in the same list before these are told.
 
         Args:
-            late: what to tell, claimed just now.
+            late: what to tell.
             permit: for the call; given back when none is made.
+            claimed_at: the moment of the event loop's clock before it was claimed.
 
         Raises:
             DatabaseBusy: what came of it is not written down.
         """
-        begin_by = asyncio.get_running_loop().time() + BEGIN_SECONDS
+        begin_by = claimed_at + BEGIN_SECONDS
         failpoints.reach("claimed", late.event_id)
         with counting() as calls, spending(permit):
             try:

@@ -172,6 +172,10 @@ class Canary:
         verdicts = _Verdicts()
         has_canary = account.holds(Fact.PROBE_ONLY_DISTRIBUTION)
         link = await self._canary(look, account, verdicts, counts) if has_canary else None
+        # At once: to read the history may take long, and links are given out meanwhile.
+        findings = [await self._stop(key, wrong) for key, wrong in verdicts.wrong.items()]
+        counts.stopped += len(findings)
+        stopped = set(verdicts.wrong)
         if not has_canary and look.learn is not None:
             # Nothing tells what links look like: the person's word must do.
             verdicts.well.add(look.learn)
@@ -180,8 +184,10 @@ class Canary:
                 compared = await self._history(look, link, verdicts, counts)
             if not has_canary:
                 verdicts.well.update(compared)
-        findings = [Finding(reason=note) for note in verdicts.notes]
+        findings += [Finding(reason=note) for note in verdicts.notes]
         for key in look.keys:
+            if key in stopped:
+                continue
             if (wrong := verdicts.wrong.get(key)) is not None:
                 findings.append(await self._stop(key, wrong))
                 counts.stopped += 1

@@ -52,7 +52,13 @@ class LateDataFlow:
         counts = Counts()
         calls = Calls(counts)
         try:
-            while not stopping.is_set() and (late := await self._links.claim_late_data()):
+            clock = asyncio.get_running_loop().time
+            # The moment before the claim: what is begun too late after it is somebody else's.
+            while (
+                not stopping.is_set()
+                and (claimed_at := clock())
+                and (late := await self._links.claim_late_data())
+            ):
                 if late.ended is not None:
                     await self._leave(late, rule=late.ended)
                     counts.untold += 1
@@ -61,7 +67,7 @@ class LateDataFlow:
                     self._call_class, Purpose.CLICK, patience=PATIENCE_SECONDS
                 )
                 if isinstance(permit, Permit):
-                    tell = partial(self._tell, late, permit, counts)
+                    tell = partial(self._tell, late, permit, claimed_at, counts)
                     await calls.begin(tell, permit, alone=late.alone)
                     continue
                 await self._leave(late, pause=permit.retry_after)
@@ -71,8 +77,10 @@ class LateDataFlow:
             await calls.end()
         return counts
 
-    async def _tell(self, late: LateData, permit: Permit, counts: Counts) -> None:
-        telling = await self._issuing.tell(late, permit)
+    async def _tell(
+        self, late: LateData, permit: Permit, claimed_at: float, counts: Counts
+    ) -> None:
+        telling = await self._issuing.tell(late, permit, claimed_at=claimed_at)
         if telling.is_told:
             counts.told += 1
         elif telling.pause:

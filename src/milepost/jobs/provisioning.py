@@ -262,6 +262,8 @@ class Provisioning:
                 await self._store.milestones.stop(
                     making.milestone, str(error), expected=error.expected, found=error.found
                 )
+                # Others have the same survey, or the same account.
+                await self._store.runs.ask("canary", asked_by="a distribution that differs")
             counts.stopped += 1
             counts.errors.append(str(error))
         except (CallFailed, NotListedYet, CanaryBusy) as error:

@@ -19,7 +19,7 @@ WITH taken AS (
 )
 SELECT
     t.id AS link_id, t.event_id, t.attempt, t.route, t.slot_id, t.ref, t.data, m.fields,
-    s.list_id,
+    coalesce(s.list_id, '') AS list_id,
     coalesce(member.contact_id, '') AS contact_id,
     t.contact_key = r.dedup_key AS is_theirs,
     r.email, r.first_name, r.last_name, r.phone, r.language, r.attributes,
@@ -31,7 +31,7 @@ SELECT
         WHEN r.erased_at IS NOT NULL THEN 'erased'
         WHEN t.finished_at IS NOT NULL OR t.expires_at <= milepost_now() THEN 'data-too-late'
         WHEN t.lost > %(tries)s THEN 'parked'
-        WHEN member.contact_id IS NULL THEN 'data-refused'
+        WHEN s.list_id IS NULL OR member.contact_id IS NULL THEN 'data-refused'
     END AS ended
 FROM taken AS t
 CROSS JOIN LATERAL (SELECT s.* FROM slots AS s WHERE s.id = t.slot_id LIMIT 1) AS s
