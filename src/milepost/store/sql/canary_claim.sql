@@ -16,7 +16,11 @@ usable AS (
     WHERE d.slot_id = %(list)s
         AND d.state IN ('making', 'ready')
         AND (coalesce(d.made_at >= %(since)s, true) OR (%(is_patient)s AND d.state = 'making'))
-    ORDER BY d.state = 'ready' DESC, d.generation
+    -- The newest that is ready, since what it shows may have changed since the others; of those that
+    -- are not listed yet the oldest, which is the first to be.
+    ORDER BY
+        d.state = 'ready' DESC,
+        CASE d.state WHEN 'ready' THEN -d.generation ELSE d.generation END
     LIMIT 1
 ),
 
