@@ -514,7 +514,12 @@ class Filling:
 
     async def _import(self, run: Run, at: Position) -> None:
         if at.import_id is not None:
-            progress = await self._imports.finished(run, at.import_id)
+            try:
+                progress = await self._imports.finished(run, at.import_id)
+            except NotFound:
+                at.import_id = None
+                await self._ask_for_the_import(run, at)
+                return
             if progress is not None:
                 at.unread += at.chunk
                 at.refused += progress.failed
@@ -550,12 +555,9 @@ class Filling:
         await self._commit(run, at)
         try:
             at.import_id = await self._imports.begin(run, owners)
-        except UnknownOutcome as error:
+        except (UnknownOutcome, NotFound) as error:
             log.warning("an import into %s: %s", self._target.name, error)
             await self._ask_for_the_import(run, at)
-        except NotFound:
-            at.importing = None
-            await self._begin_listing(run, at, "import", run.progress.total)
         except (Throttled, Unauthorized, Unreachable):
             at.importing = None  # nothing was done
             await self._commit(run, at)
@@ -567,7 +569,10 @@ class Filling:
             await self._commit(run, at)
 
     async def _ask_for_the_import(self, run: Run, at: Position) -> None:
-        """Its beginning is in doubt: who is in the list by now need not be imported again."""
+        """Read the list before an import of which it is not known whether it has begun.
+
+        Who is in the list by now need not be imported again, and a list that is gone shows itself.
+        """
         at.restarts += 1
         if at.restarts > MOST_RESTARTS:
             await self._add_this_chunk(run, at)
@@ -668,6 +673,8 @@ class Filling:
             await self._begin(run, at, "import", outlook.addable)
         else:
             await self._begin(run, at, at.then, None)
+        # Only now: whoever takes the run over must not compare anybody with nothing.
+        await self._contacts.end_listing()
 
     # --- one by one -----------------------------------------------------------------------------
 
