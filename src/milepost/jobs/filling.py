@@ -440,7 +440,6 @@ class Filling:
         upstream: where it is.
         directory_id: of which directory.
         criteria: by which the directory recognises a contact.
-        merges: whether it really does.
         target: the list.
         counts: take what was done.
         contacts: keeps the listing.
@@ -454,7 +453,6 @@ class Filling:
         counts: Counts,
         *,
         criteria: frozenset[str],
-        merges: bool,
         contacts: ContactStore,
     ) -> None:
         self._upstream = upstream
@@ -462,7 +460,6 @@ class Filling:
         self._target = target
         self._counts = counts
         self._criteria = criteria
-        self._merges = merges
         self._contacts = contacts
         self._imports = Imports(upstream, directory_id, target.list_id)
 
