@@ -494,6 +494,7 @@ async def test_an_import_whose_answer_is_lost_is_asked_for(
     platform: Any,
     elapse: Elapse,
     sync: Syncing,
+    execute: Execute,
     dedup: bool,
     moment: str,
 ) -> None:
@@ -511,6 +512,19 @@ async def test_an_import_whose_answer_is_lost_is_asked_for(
     assert MANY + 3 == counts.made
     assert MANY + 3 == made_at(await platform.entries(), "CID")
     assert 1 == (await platform.writes()).count("import.start")
+    assert [] == await execute("SELECT * FROM listed_members")
+
+
+@pytest.mark.parametrize("endpoint", [IMPORTS, f"{IMPORTS.replace('POST', 'GET')}/{{PGRS}}"])
+async def test_an_import_that_is_not_found_is_asked_for_and_at_last_made_one_by_one(
+    milepost: Milepost, platform: Any, sync: Syncing, endpoint: str
+) -> None:
+    """The list is there, and the platform knows nothing of imports, or of this one."""
+    await crowd(milepost, range(80))
+    await platform.fault("status", status=404, endpoint=endpoint, times=None)
+    await platform.forget()
+    assert (83, 0) == ((counts := await sync()).made, counts.failed)
+    assert 83 == made_at(await platform.entries(), "CID")
 
 
 async def test_an_import_is_waited_for_and_so_is_anothers(

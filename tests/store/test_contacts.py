@@ -250,8 +250,8 @@ async def test_a_membership_that_is_not_listed_is_forgotten(
     """Somebody has taken its contact out of the list."""
     await register()
     await listing(store, *((f"CID_{ref}", ref, f"{ref}@x.test") for ref in ("ann", "ben")))
-    assert 2 == await store.memberships.take_over(1, HOME, ["ann", "ben"], merges=True)
-    assert 0 == await store.memberships.take_over(1, HOME, ["ann", "ben"], merges=True)
+    assert 2 == await store.memberships.take_over(1, HOME, ["ann", "ben"])
+    assert 0 == await store.memberships.take_over(1, HOME, ["ann", "ben"])
     await listing(store, ("CID_ann", "ann", "ann@x.test"))
     assert 1 == await store.memberships.forget_not_listed(1, HOME)
     assert [{"contact_id": "CID_ann"}] == sql("SELECT contact_id FROM memberships")

@@ -4,8 +4,8 @@ Whoever is in it has a link that needs no call. It holds everybody who is in the
 those whom an event is about to put into it: their link's data are private to the list, and nothing
 is known of what an import leaves of them.
 
-An add whose outcome is unknown is made again by a later run. Where the directory does not recognise
-people, that would make a second contact, so the list is read first.
+An add whose outcome is unknown is made again by a later run, and meets the same contact: it is done
+only where the directory recognises people.
 """
 
 from __future__ import annotations
@@ -36,7 +36,6 @@ class AheadList:
         directory_id: of which directory.
         slot: whose list.
         counts: take what was done.
-        merges: whether the platform knows a contact again that is added a second time.
         run: what it is for.
     """
 
@@ -48,7 +47,6 @@ class AheadList:
         slot: AheadSlot,
         counts: Counts,
         *,
-        merges: bool,
         run: Run,
     ) -> None:
         self.name = f"memberships of {slot.milestone}"
@@ -59,7 +57,6 @@ class AheadList:
         self._upstream = upstream
         self._directory_id = directory_id
         self._counts = counts
-        self._merges = merges
         self._run = run
 
     async def outlook(self) -> Outlook:
@@ -74,8 +71,9 @@ class AheadList:
         return Outlook(missing=missing, addable=missing, listed=listed, now=now)
 
     def is_to_be_read(self, outlook: Outlook) -> bool:
-        """Whether it is to be read before anybody is added."""
-        return outlook.missing > 0 and not self._merges
+        """Never: an add that is made again meets the contact of the first."""
+        del outlook
+        return False
 
     async def chunk(self, after: int) -> tuple[list[Owner], int]:
         """Who is to be imported next."""
@@ -99,7 +97,7 @@ class AheadList:
         """Take over how these stand in the listing."""
         del told_at  # what the platform knows of people stands with their contact
         self._counts.memberships += await self._memberships.take_over(
-            self._slot_id, self.list_id, refs, merges=self._merges
+            self._slot_id, self.list_id, refs
         )
 
     async def compare(self, listing_began: datetime, refused: int) -> None:

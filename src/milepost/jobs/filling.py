@@ -440,7 +440,6 @@ class Filling:
         upstream: where it is.
         directory_id: of which directory.
         criteria: by which the directory recognises a contact.
-        merges: whether it really does.
         target: the list.
         counts: take what was done.
         contacts: keeps the listing.
@@ -454,7 +453,6 @@ class Filling:
         counts: Counts,
         *,
         criteria: frozenset[str],
-        merges: bool,
         contacts: ContactStore,
     ) -> None:
         self._upstream = upstream
@@ -462,7 +460,6 @@ class Filling:
         self._target = target
         self._counts = counts
         self._criteria = criteria
-        self._merges = merges
         self._contacts = contacts
         self._imports = Imports(upstream, directory_id, target.list_id)
 
@@ -514,7 +511,12 @@ class Filling:
 
     async def _import(self, run: Run, at: Position) -> None:
         if at.import_id is not None:
-            progress = await self._imports.finished(run, at.import_id)
+            try:
+                progress = await self._imports.finished(run, at.import_id)
+            except NotFound:
+                at.import_id = None
+                await self._ask_for_the_import(run, at)
+                return
             if progress is not None:
                 at.unread += at.chunk
                 at.refused += progress.failed
@@ -550,12 +552,9 @@ class Filling:
         await self._commit(run, at)
         try:
             at.import_id = await self._imports.begin(run, owners)
-        except UnknownOutcome as error:
+        except (UnknownOutcome, NotFound) as error:
             log.warning("an import into %s: %s", self._target.name, error)
             await self._ask_for_the_import(run, at)
-        except NotFound:
-            at.importing = None
-            await self._begin_listing(run, at, "import", run.progress.total)
         except (Throttled, Unauthorized, Unreachable):
             at.importing = None  # nothing was done
             await self._commit(run, at)
@@ -567,7 +566,10 @@ class Filling:
             await self._commit(run, at)
 
     async def _ask_for_the_import(self, run: Run, at: Position) -> None:
-        """Its beginning is in doubt: who is in the list by now need not be imported again."""
+        """Read the list before an import of which it is not known whether it has begun.
+
+        Who is in the list by now need not be imported again, and a list that is gone shows itself.
+        """
         at.restarts += 1
         if at.restarts > MOST_RESTARTS:
             await self._add_this_chunk(run, at)
@@ -668,6 +670,8 @@ class Filling:
             await self._begin(run, at, "import", outlook.addable)
         else:
             await self._begin(run, at, at.then, None)
+        # Only now: whoever takes the run over must not compare anybody with nothing.
+        await self._contacts.end_listing()
 
     # --- one by one -----------------------------------------------------------------------------
 

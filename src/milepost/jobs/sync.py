@@ -26,6 +26,7 @@ from milepost.errors import DatabaseError, MilepostError, UpstreamError
 from milepost.jobs.ahead import AheadList
 from milepost.jobs.directory import bind
 from milepost.jobs.filling import (
+    MOST_RESTARTS,
     Counts,
     Filling,
     ListGone,
@@ -51,9 +52,6 @@ from milepost.upstream import (
 )
 
 log = logging.getLogger(__name__)
-
-MOST_RESTARTS: Final = 3
-"""Of a listing whose cursor the platform does not know any more."""
 
 HOME_LIST_SECONDS: Final = 1.0
 """Between looks whether the home list may be made: whoever died of it leaves a lease behind."""
@@ -317,7 +315,6 @@ class _Course:
             self._directory_id,
             slot,
             self._counts,
-            merges=self._merges,
             run=self._run,
         )
         try:
@@ -336,7 +333,6 @@ class _Course:
             target,
             self._counts,
             criteria=self._deployment.dedup_criteria or frozenset(),
-            merges=self._merges,
             contacts=self._store.contacts,
         )
         await filling.run(self._run)

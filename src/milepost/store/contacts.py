@@ -305,19 +305,25 @@ class ContactStore:
     # --- a listing ------------------------------------------------------------------------------
 
     async def begin_listing(self) -> datetime:
-        """Forget the listing before; returns the moment at which this one begins."""
-        while True:
+        """Begin a listing, without anything of the one before; returns the moment."""
+        await self.end_listing()
+        async with self._connections.path() as connection:
+            cursor = await connection.execute(b"SELECT milepost_now() AS now")
+            (row,) = await cursor.fetchall()
+            now: datetime = row["now"]
+            return now
+
+    async def end_listing(self) -> None:
+        """Forget what was listed, some rows at a time."""
+        swept = SWEPT
+        while swept == SWEPT:
             async with self._connections.path() as connection:
                 cursor = await connection.execute(
                     b"DELETE FROM listed_members WHERE ctid IN ("
                     b" SELECT ctid FROM listed_members LIMIT %(limit)s)",
                     {"limit": SWEPT},
                 )
-                if cursor.rowcount < SWEPT:
-                    cursor = await connection.execute(b"SELECT milepost_now() AS now")
-                    (row,) = await cursor.fetchall()
-                    now: datetime = row["now"]
-                    return now
+                swept = cursor.rowcount
 
     async def write_page(self, list_id: str, members: Sequence[ListedMember]) -> None:
         """Write down a page of a listing; one that was written before stays as it is."""

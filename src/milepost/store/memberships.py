@@ -157,18 +157,15 @@ class MembershipStore:
             after = found[-1].id if len(found) == limit else end
         return found, after
 
-    async def take_over(
-        self, slot_id: int, list_id: str, refs: Sequence[str], *, merges: bool
-    ) -> int:
+    async def take_over(self, slot_id: int, list_id: str, refs: Sequence[str]) -> int:
         """Take over where registrants stand in a listing of a slot's list; returns how many.
 
         Args:
             slot_id: whose list.
             list_id: the list.
             refs: of the registrants.
-            merges: whether the platform knows a contact again by the values of its criteria.
         """
-        given = {"slot": slot_id, "list": list_id, "refs": list(refs), "merges": merges}
+        given = {"slot": slot_id, "list": list_id, "refs": list(refs)}
         async with self._connections.path() as connection:
             cursor = await connection.execute(_LISTED, given)
             rows = await cursor.fetchall()

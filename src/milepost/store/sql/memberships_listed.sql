@@ -2,8 +2,7 @@
 -- beginning of other statements; see listing_home.sql for whom it takes.
 --
 -- %(slot)s, %(list)s
--- %(refs)s    of the registrants
--- %(merges)s  whether the platform knows a contact again by the values of its criteria
+-- %(refs)s  of the registrants
 WITH listed AS MATERIALIZED (
     SELECT r.id, r.dedup_key, m.contact_id, m.lookup_id
     FROM unnest(%(refs)s::text[]) AS given (ref)
@@ -14,7 +13,7 @@ WITH listed AS MATERIALIZED (
         FROM listed_members AS m
         WHERE m.list_id = %(list)s
             AND m.ref = r.ref
-            AND (m.contact_id = r.contact_id OR NOT %(merges)s OR m.contact_key = r.dedup_key)
+            AND (m.contact_id = r.contact_id OR m.contact_key = r.dedup_key)
         ORDER BY
             NOT EXISTS (
                 SELECT FROM memberships AS s
