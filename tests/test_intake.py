@@ -93,6 +93,7 @@ def sync(store: Store, path: Path, sql: Sql) -> Sync:
     """Take in what a source lists, by default the file: a new run, or one that was left."""
 
     async def run(source: Source | None = None, **options: object) -> RunRecord:
+        """Run it once."""
         job = TakeIn(store, source or FileSource(path, Form()))
         if not sql("SELECT 1 FROM runs WHERE state = 'running'"):
             await store.runs.ask("sync", asked_by="a test", options=options)
