@@ -297,6 +297,7 @@ def _settled(rows: Sequence[Row]) -> Iterator[str]:
     fine = {
         ("issued", None),
         ("issued", "once"),
+        ("issued", "data-too-late"),
         ("suppressed", "once"),
         ("suppressed", "cooldown"),
     }
@@ -373,6 +374,7 @@ def _with_their_data(town: Town, own: Sequence[Row], witness: Witness) -> Iterat
         row.event_id
         for row in own
         if not any(one.link == row.id for one in witness.writes.get(row.place[1], ()))
+        and (row.rule != "data-too-late" or row.place not in witness.completed)
     ]
     yield from _differ("each link's data are at the platform", unwritten, len(own))
     mixed = []
