@@ -21,6 +21,7 @@ import json
 import logging
 import random
 import re
+import time
 import zlib
 from collections import Counter, defaultdict
 from collections.abc import (
@@ -79,6 +80,9 @@ AT_ONCE: Final = 16
 
 TRIES: Final = 3
 """How often somebody opens a short URL that leads to a page that waits."""
+
+LONG_WAITS: Final = ("registrant-unknown", "route-stopped", "pool-empty", "no-slot", "once")
+"""What no click can end."""
 
 FORM: Final = {"content-type": "application/x-www-form-urlencoded"}
 
@@ -177,6 +181,9 @@ class Visit(Struct, frozen=True, kw_only=True):
 
     event_id: str
     at: datetime
+    """When it was begun."""
+    by: datetime
+    """When the page was there."""
     url: str | None
     """Of the survey; None: the short URL did not lead there."""
     state: str
@@ -232,6 +239,7 @@ class Town:
     runs: list[RunRecord] = field(default_factory=list)
     dry: list[Dry] = field(default_factory=list)
     headroom: list[tuple[int, str, float]] = field(default_factory=list)
+    _since: float = 0.0
     _due: list[tuple[datetime, str]] = field(default_factory=list)
 
     # --- time -----------------------------------------------------------------------------------
@@ -241,6 +249,12 @@ class Town:
         assert to >= self.now, "time never goes back"
         self.now = to
         set_clocks(self.database_url, self.platform, to)
+        self._since = time.monotonic()
+
+    @property
+    def moment(self) -> datetime:
+        """What the clocks show by now."""
+        return self.now + timedelta(seconds=time.monotonic() - self._since)
 
     async def live(
         self, day: Sequence[Landing], *, registrants: Sequence[Mapping[str, str]]
@@ -270,6 +284,12 @@ class Town:
             pool = await self.call("GET", f"/v1/milestones/{milestone.key}/pool")
             self.headroom.append((self.day, milestone.key, pool["headroom_days"]))
         self.day += 1
+
+    async def rest(self) -> None:
+        """Let time go by until all that waits has been looked at once more."""
+        self.travel(self.now + APART)
+        await self.work()
+        await self.drain()
 
     async def work(self) -> None:
         """Let the schedulers run whatever is due, one process a job and the other the next."""
@@ -314,14 +334,15 @@ class Town:
         self.milestones.append(milestone)
 
     async def happen(self, day: Sequence[Landing]) -> None:
-        """Ask for the links of landings: of half of them one at a time, of the others together."""
+        """Ask for the links of landings: of a quarter one at a time, of the others together."""
         events = [
             (milestone.key, landing)
             for landing in day
             for milestone in self.milestones
             if milestone.is_passed(landing)
         ]
-        singly, together = events[::2], events[1::2]
+        singly = events[::4]
+        together = [event for number, event in enumerate(events) if number % 4]
         await self._each(singly, self._ask)
         await self._each(
             [together[n : n + 100] for n in range(0, len(together), 100)], self._ask_all
@@ -365,7 +386,7 @@ class Town:
         self.told[told.event_id] = told
         if told.url is None:
             return
-        if told.rule in ("registrant-unknown", "route-stopped"):
+        if told.state == "waiting" and told.rule in LONG_WAITS:
             # Whoever opens it before it can be made is shown a page that waits, for seconds.
             self._due.append((self.now, told.event_id))
             return
@@ -388,34 +409,27 @@ class Town:
         await self._each(due, lambda event_id: self._visit(self.told[event_id]))
 
     async def _visit(self, told: Told) -> None:
-        url: str | None = told.url or ""
-        if urlsplit(url).path.startswith("/l/"):
-            url, state = await self._led(urlsplit(url).path)
-            if url is None:
-                visit = Visit(
-                    event_id=told.event_id, at=self.now, url=None, state=state, answered=False
-                )
-                self.visits.append(visit)
-                return
-        page = await self._page("GET", url or "")
-        state = _state(page)
-        answered = False
-        if state == "open" and self.dice.random() < self.customers.answering:
-            session = re.search(rb'name="session" value="(FS_\w{15})"', page.body)
-            assert session is not None, page.body
-            sent = await self._page("POST", url or "", b"session=" + session[1] + b"&QID1=5")
-            answered = _state(sent) == "thanks"
-            # Somebody else may have been given the same link, and be at it as well.
-            assert answered or _state(sent) == "taken", sent
-            self._write(_FINISHED, url)
-        self.visits.append(
-            Visit(event_id=told.event_id, at=self.now, url=url, state=state, answered=answered)
+        at, url, answered = self.moment, told.url, False
+        if urlsplit(url or "").path.startswith("/l/"):
+            url, state = await self._led(urlsplit(url or "").path)
+        if url is not None:
+            page = await self._page("GET", url)
+            state = _state(page)
+            if state == "open" and self.dice.random() < self.customers.answering:
+                answered = await self._answer(url, page)
+        visit = Visit(
+            event_id=told.event_id, at=at, by=self.moment, url=url, state=state, answered=answered
         )
+        self.visits.append(visit)
 
-    async def look(self, short_url: str) -> str:
-        """What somebody is shown who opens a short URL once."""
-        path = urlsplit(short_url).path
-        return (await self._over(self.lines, "GET", path, BROWSER)).body.decode()
+    async def _answer(self, url: str, page: Response) -> bool:
+        session = re.search(rb'name="session" value="(FS_\w{15})"', page.body)
+        assert session is not None, page.body
+        sent = await self._page("POST", url, b"session=" + session[1] + b"&QID1=5")
+        self._write(_FINISHED, url)
+        # Somebody else may have been given the same link, and be at it as well.
+        assert _state(sent) in ("thanks", "taken"), sent
+        return _state(sent) == "thanks"
 
     async def _led(self, path: str) -> tuple[str | None, str]:
         """Where a short URL leads, and what was shown if nowhere."""
@@ -524,7 +538,7 @@ async def town(
     folder: Path,
     *,
     customers: Customers,
-    hours: Sequence[int] = (9, 17),
+    hours: Sequence[int] = (12,),
     seed: int = 0,
 ) -> AsyncIterator[Town]:
     """A town before its first day: nobody is known, and there is no milestone.
@@ -540,7 +554,8 @@ async def town(
         source = folder / "registrants.csv"
         source.write_text("ref,email\n")
         platform = Platform(folder, "--limits", "none", "--seed", str(seed))
-        stack.callback(platform.stop)
+        # In a thread: while it ends, connections to it must go on closing.
+        stack.push_async_callback(asyncio.to_thread, platform.stop)
         platform.start()
         set_clocks(database_url, platform, BEGINS)
         environment = variables(
@@ -562,7 +577,7 @@ async def town(
         ]
         _, key = await mileposts[0].store.keys.create("days", [Scope.ADMIN])
         replica = Replica(folder / "serve.log", environment, "--no-worker")
-        stack.callback(replica.stop)
+        stack.push_async_callback(asyncio.to_thread, replica.stop)
         replica.start()
         lines: asyncio.Queue[Connection] = asyncio.Queue()
         pages: asyncio.Queue[Connection] = asyncio.Queue()

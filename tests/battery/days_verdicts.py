@@ -393,22 +393,23 @@ def _with_their_data(town: Town, own: Sequence[Row], witness: Witness) -> Iterat
 def _pages(town: Town, rows: Sequence[Row]) -> Iterator[str]:
     """What people saw: the survey while their link lives, and once."""
     by_event = {row.event_id: row for row in rows}
-    answered = {visit.url: visit.at for visit in town.visits if visit.answered}
+    answered = {visit.url: visit for visit in town.visits if visit.answered}
     begun: set[str | None] = set()
     wrong = []
     for visit in town.visits:
-        row = by_event[visit.event_id]
-        lives = row.expires_at is not None and visit.at < row.expires_at
-        if visit.url is None:
-            expected = {"the survey" if lives else "410"}
-        else:
-            # Whoever has begun before a link expired may end (inferred of the platform).
-            expected = {"open" if lives or visit.url in begun else "expired"}
-            begun |= {visit.url} if visit.state == "open" else set()
-            if answered.get(visit.url, visit.at) < visit.at:
-                expected = {"taken"}
-            elif answered.get(visit.url) == visit.at and not visit.answered:
-                expected |= {"taken"}  # by somebody else who was given it, in the same moment
+        row, expected = by_event[visit.event_id], set[str]()
+        # Whoever has begun before a link expired may end (inferred of the platform).
+        if (
+            row.expires_at is not None and visit.at < row.expires_at + CLOCKS
+        ) or visit.url in begun:
+            expected |= {"open"}
+        if row.expires_at is None or visit.by > row.expires_at - CLOCKS:
+            expected |= {"410" if visit.url is None else "expired"}
+        if (answer := answered.get(visit.url)) not in (None, visit):
+            # By somebody else who was given it, too.
+            expected = {"taken"} if answer.by < visit.at else expected | {"taken"}
+        if visit.state == "open":
+            begun.add(visit.url)
         if visit.state not in expected or visit.url not in (row.url, None):
             wrong.append(f"{visit.event_id}: {visit.state}, not {expected}, at {visit.at}")
     yield from _differ("links open while they live, once", wrong, len(town.visits))
