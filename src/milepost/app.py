@@ -215,7 +215,9 @@ async def opened(settings: Settings, database_url: str) -> AsyncIterator[Milepos
     when = timetable(settings.schedule, settings.time_zone)
     source = configured(settings.registrants_source)
     async with (
-        await Store.open(database_url, settings.public_url or LOCAL_URL) as store,
+        await Store.open(
+            database_url, settings.public_url or LOCAL_URL, secret=settings.secret
+        ) as store,
         Budget(
             store.budget, rate_per_minute=settings.rate_per_minute, limits=settings.limits
         ) as budget,
@@ -231,8 +233,8 @@ async def opened(settings: Settings, database_url: str) -> AsyncIterator[Milepos
             capabilities=store.capabilities.current,
             secret=settings.secret,
         )
-        issuing = Issuing(store, {Route.LIST: maker}, budget)
-        flow = Flow(store.links, issuing, budget, call_class=maker.call_class)
+        issuing = Issuing(store, {Route.LIST: maker}, maker, budget)
+        flow = Flow(store.links, issuing)
         late_data = LateDataFlow(store.links, issuing, budget, call_class=maker.call_class)
         drain, sweep = Drain(flow, late_data), Sweep(flow)
         provisioning = Provisioning(store, upstream, deployment)

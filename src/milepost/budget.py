@@ -107,6 +107,11 @@ PATIENCE_SECONDS: Final = 5.0
 half of the call's deadline."""
 
 
+SEATS_SECONDS: Final = 0.25
+"""How long a grant admits links to a call that carries several: as long as one waits for company
+at the most."""
+
+
 class Denied(Struct, frozen=True):
     """No call may be made now."""
 
@@ -188,6 +193,10 @@ class _Stock:
         """Postgres is not asked before; `spent_until` is when more is sure to come free."""
         self.spent_until = 0.0
         self.lapsed: list[_Piece] = []
+        self.door = asyncio.Lock()
+        self.seats = 0
+        """Links that the next call has room for, until then."""
+        self.seats_until = 0.0
         self._pieces: deque[_Piece] = deque()
         self._second = second
         self._rate = 0.0
@@ -454,6 +463,44 @@ class Budget:
             return Permit(stock, pieces, probed=breaker)
         Permit(stock, pieces).give_back()
         return Denied("upstream-away", breaker.wait())
+
+    async def admit(
+        self,
+        call_class: str | None,
+        purpose: Purpose,
+        carries: int = 1,
+        *,
+        patience: float = 0.0,
+        within: float = RETRY_SECONDS,
+    ) -> Permit | Denied:
+        """The right to make one link now, be it by a call that makes several.
+
+        Where one call carries several, there need only be room for that one, which admits so many
+        within a moment. Their permits hold nothing: the call takes its own when it leaves, and the
+        longer that takes, the more are in it.
+
+        Args:
+            call_class: of the call; None: the link needs none.
+            purpose: for what.
+            carries: links that one call makes.
+            patience: as `grant`.
+            within: as `grant`.
+        """
+        if call_class is None:
+            return Permit(_Stock("none", purpose, self._second, self._wake), [])
+        if carries == 1:
+            return await self.grant(call_class, purpose, patience=patience, within=within)
+        stock = self._stocks[call_class, purpose]
+        async with stock.door:
+            if stock.seats and self._clock() < stock.seats_until:
+                stock.seats -= 1
+                return Permit(stock, [])
+            granted = await self.grant(call_class, purpose, patience=patience, within=within)
+            if isinstance(granted, Permit) and not granted.is_probe:
+                granted.give_back()
+                stock.seats = carries - 1
+                stock.seats_until = self._clock() + SEATS_SECONDS
+            return granted
 
     @asynccontextmanager
     async def passage(self, verb: str, call_class: CallClass, within: float) -> AsyncIterator[None]:

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from typing import Final, TypeVar
@@ -60,6 +61,7 @@ from milepost.routes import (
     Maker,
     NothingThere,
     StillUnknown,
+    Teller,
     Untrusted,
 )
 from milepost.store import Store
@@ -111,9 +113,9 @@ NO_LANE: Final = "no-lane"
 """Why no call is made for a milestone that wants none at the time of the event."""
 
 DIRECT_AT_ONCE: Final = 128
-"""Events of this process whose call is under way, from its grant to its settlement. The client has
-100 calls out at a time; whoever came after these would wait for them, often in vain, so they get
-their short link at once."""
+"""Calls of this process that are under way for events of a route, from their grant to their
+settlement, each with as many events as it carries. The client has 100 calls out at a time; whoever
+came after these would wait for them, often in vain, so they get their short link at once."""
 
 GRANT_SECONDS: Final = 0.3
 """How long an event waits at least to hear whether there is budget for its call. Usually the
@@ -143,18 +145,28 @@ class Answer(Struct, frozen=True, kw_only=True):
 
 
 class Issuing:
-    """Turns events into links. One for each process; safe to share between tasks."""
+    """Turns events into links. One for each process; safe to share between tasks.
 
-    def __init__(self, store: Store, makers: Mapping[Route, Maker], budget: Budget) -> None:
+    Args:
+        store: the ledger.
+        makers: of the routes whose links take calls.
+        teller: tells data that follow a link.
+        budget: permits calls.
+    """
+
+    def __init__(
+        self, store: Store, makers: Mapping[Route, Maker], teller: Teller, budget: Budget
+    ) -> None:
         self._store = store
         self._makers = makers
+        self._teller = teller
         self._budget = budget
         # A looser definition is in force at once, since it is asked for again before an event is
         # refused; a stricter one when the last is forgotten.
         self._definitions = Remembered(self._read_definition)
         self._under_way: dict[UUID, asyncio.Task[Link | None]] = {}
         self._others: set[asyncio.Task[object]] = set()
-        self._direct = 0
+        self._direct = Counter[Route]()
 
     async def issue(self, event: Event, *, deadline_ms: int | None = None) -> Answer:
         """Give an event its link, as far as that can be done inside the deadline.
@@ -216,6 +228,16 @@ class Issuing:
             answers.append(outcome)
         return answers
 
+    async def permit(
+        self, route: Route, purpose: Purpose, *, patience: float = 0.0, within: float = 1.0
+    ) -> Permit | Denied:
+        """The right to make one link of a route now; see `Budget.admit`."""
+        maker = self._makers.get(route)
+        call_class, carries = (maker.call_class, maker.carries) if maker else (None, 1)
+        return await self._budget.admit(
+            call_class, purpose, carries, patience=patience, within=within
+        )
+
     async def take_up(self, event: Event, permit: Permit) -> Link:
         """Try an unsettled link again, as a job or a click does; returns it as it is then.
 
@@ -258,7 +280,7 @@ class Issuing:
         failpoints.reach("claimed", late.event_id)
         with counting() as calls, spending(permit):
             try:
-                is_told = await self._makers[late.route].tell(late, begin_by=begin_by)
+                is_told = await self._teller.tell(late, begin_by=begin_by)
             except MilepostError as error:
                 log.warning("data of link %s: %s", late.link_id, error)
                 if isinstance(error, ListMissing):
@@ -294,8 +316,7 @@ class Issuing:
         pause = FIRST_POLL_SECONDS
         while opened.url is None and opened.gone is None:
             left = until - asyncio.get_running_loop().time()
-            call_class = self._makers[Route.LIST].call_class
-            permit = await self._budget.grant(call_class, Purpose.CLICK)
+            permit = await self.permit(opened.route, Purpose.CLICK)
             if isinstance(permit, Permit) and left > 0:
                 making = self._behind(self.take_up(opened.event, permit))
                 await asyncio.wait({making}, timeout=left)
@@ -351,40 +372,40 @@ class Issuing:
     ) -> Asked:
         """Claim an event with as much of the budget as there is; begin the call if it is ours."""
         failpoints.reach("arrived", event.event_id)
-        if Lane.DIRECT not in definition.lanes:
+        maker = self._makers.get(definition.route)
+        if maker is None or Lane.DIRECT not in definition.lanes:
             return await self._claim(event, NO_LANE)
         if _may_be_ready(definition) and (asked := await self._decide(event)):
             return asked
-        call_class = self._makers[definition.route].call_class
         left = hand_over_at - asyncio.get_running_loop().time()
         patience = max(GRANT_SECONDS, GRANT_SHARE * left)
-        granted = await self._budget.grant(
-            call_class, Purpose.DIRECT, within=min(max(left, 0.0), patience)
+        granted = await self.permit(
+            definition.route, Purpose.DIRECT, within=min(max(left, 0.0), patience)
         )
         if isinstance(granted, Denied):
             return await self._claim(event, granted.rule)
-        if self._direct >= DIRECT_AT_ONCE:
+        if self._direct[definition.route] >= DIRECT_AT_ONCE * maker.carries:
             granted.give_back()
             return await self._claim(event, CALLS_UNDER_WAY)
-        return await self._ask_and_call(event, granted)
+        return await self._ask_and_call(event, definition.route, granted)
 
-    async def _ask_and_call(self, event: Event, permit: Permit) -> Asked:
+    async def _ask_and_call(self, event: Event, route: Route, permit: Permit) -> Asked:
         claimed_at = asyncio.get_running_loop().time()
         call: asyncio.Task[Link | None] | None = None
-        self._direct += 1
+        self._direct[route] += 1
         try:
             asked = await self._claim(event, None)
             if asked.claim is not None:
                 call = self._start(asked.claim, permit, claimed_at + BEGIN_SECONDS)
-                call.add_done_callback(self._not_direct)
+                call.add_done_callback(lambda _: self._not_direct(route))
             return asked
         finally:
             if call is None:
                 permit.give_back()
-                self._not_direct()
+                self._not_direct(route)
 
-    def _not_direct(self, _ended: object = None) -> None:
-        self._direct -= 1
+    def _not_direct(self, route: Route) -> None:
+        self._direct[route] -= 1
 
     async def _decide(self, event: Event) -> Asked | None:
         """Have the event decided without a call; None: it takes one, or its registrant first."""
@@ -434,7 +455,7 @@ class Issuing:
                 made = await self._makers[claim.route].make(claim, begin_by=begin_by)
             except MilepostError as error:
                 log.warning("link %s: %s", claim.link.id, error)
-                if isinstance(error, NotFound):
+                if isinstance(error, NotFound) and claim.place is not None:
                     await self._rest(claim.place.slot_id, error)
                 return await self._settle(_setback(claim, error, calls.count))
         failpoints.reach("made", claim.link.event_id)
@@ -447,7 +468,7 @@ class Issuing:
             failpoints.reach("answered-late", claim.link.event_id)
         if link is not None and claim.contact_id is None:
             self._behind(self._note_contact(claim, made))
-        if claim.place.has_rested:
+        if claim.place is not None and claim.place.has_rested:
             self._behind(self._store.pools.found(claim.place.slot_id))
         return link
 
@@ -538,8 +559,8 @@ def _success(claim: Claim, made: Made, calls: int) -> Settlement:
         lane=Lane.DIRECT,
         lookup_id=made.lookup_id,
         url=made.url,
-        expires_at=claim.place.expires_at,
-        calls=calls,
+        expires_at=made.expires_at,
+        calls=calls if made.calls is None else made.calls,
     )
 
 

@@ -451,11 +451,15 @@ class Deployment(Struct, frozen=True, kw_only=True):
 
 
 class Place(Struct, frozen=True, kw_only=True):
-    """Where a link is made under route `list`: a slot's list and the distribution on it."""
+    """Where a link is made: a slot, and the distribution that stands on it."""
 
     slot_id: int
-    list_id: str
+    list_id: str | None
+    """`CG_…`; None under route `transaction`."""
+    batch_id: str | None
+    """`BT_…` under route `transaction`."""
     distribution_id: int
+    """Of ours, not the platform's."""
     template: str
     expires_at: datetime
     has_rested: bool
@@ -476,13 +480,20 @@ class Claim(Struct, frozen=True, kw_only=True):
     Otherwise what an earlier call made may be found, but nothing may be added."""
     looked_enough: bool
     """Three looks over a minute found nothing: where looking is all one can do, add again."""
-    place: Place
+    place: Place | None
+    """None under route `stepwise`, which makes one for each link."""
+    steps: Mapping[str, str]
+    """What earlier attempts have made on the way to the link, by the names that its route gives."""
+    survey_id: str
+    link_days: int
     ref: str
     details: RegistrantDetails
     contact_key: str
     """What the directory recognises the contact by, as it was when the place was taken."""
     contact_id: str | None
     """The registrant's `CID_…`, where it is known."""
+    home_lookup_id: str | None
+    """Their lookup id in the home list, `CGC_…`; None: they are not known to be in it."""
     lookups_before: frozenset[str]
     """The registrant's lookup ids in the slot's list from earlier links: that they are in the list
     under one of these proves nothing. Known only where `in_doubt`."""

@@ -54,7 +54,7 @@ async def issuing(store: Store, budget: Budget) -> AsyncIterator[Issuing]:
             capabilities=store.capabilities.current,
             secret=b"a secret of at least sixteen bytes",
         )
-        issuing = Issuing(store, {Route.LIST: maker}, budget)
+        issuing = Issuing(store, {Route.LIST: maker}, maker, budget)
         yield issuing
         await issuing.finish()
 

@@ -249,7 +249,7 @@ async def test_nobody_listening_is_no_doubt(milepost: Milepost, landed: Landed) 
                 capabilities=milepost.store.capabilities.current,
                 secret=b"x" * 16,
             )
-            issuing = Issuing(milepost.store, {Route.LIST: maker}, milepost.budget)
+            issuing = Issuing(milepost.store, {Route.LIST: maker}, maker, milepost.budget)
             answer = await issuing.issue(ARRIVED, deadline_ms=400)
     link = answer.link
     assert (True, "waiting", 0) == (answer.is_new, link.state, link.upstream_calls)

@@ -17,10 +17,10 @@ from typing import Final, TypeAlias
 
 from msgspec import Struct
 
-from milepost.budget import Budget, Denied, Permit
+from milepost.budget import Denied, Permit
 from milepost.errors import MilepostError
 from milepost.issuing import Issuing
-from milepost.model import LinkState, Purpose
+from milepost.model import LinkState, Purpose, Route
 from milepost.store.links import HOLD_SECONDS, Due, LinkStore
 
 log = logging.getLogger(__name__)
@@ -154,19 +154,13 @@ class Flow:
 
     Args:
         links: hands them out.
-        issuing: tries one.
-        budget: permits it.
-        call_class: of the call that makes a link.
+        issuing: tries one, if the budget permits it.
     """
 
-    def __init__(
-        self, links: LinkStore, issuing: Issuing, budget: Budget, *, call_class: str
-    ) -> None:
+    def __init__(self, links: LinkStore, issuing: Issuing) -> None:
         self._links = links
         self._issuing = issuing
-        self._budget = budget
-        self._call_class = call_class
-        self._was_denied = False
+        self._denied: Route | None = None
 
     async def run(self, states: Sequence[LinkState], stopping: asyncio.Event | None) -> Counts:
         """Take links of these states up until none is due, or the platform is away.
@@ -199,7 +193,8 @@ class Flow:
         while not stopping.is_set():
             # Who was denied before takes no links until there is a permit, so that they stay with
             # whoever has one.
-            permit = await self._permit() if page.rest or self._was_denied else None
+            route = page.rest[0].route if page.rest else self._denied
+            permit = await self._permit(route) if route else None
             if isinstance(permit, Denied):
                 if permit.rule == "upstream-away":
                     return
@@ -207,23 +202,22 @@ class Flow:
                 continue
             if not page.rest:
                 page.fill(await self._due(states, 1 if permit and permit.is_probe else page.size))
-            if page.rest and permit is not None:
+            if page.rest and permit is not None and page.rest[0].route is route:
                 due = page.rest.popleft()
                 take_up = partial(self._take_up, due, permit, counts)
                 await calls.begin(take_up, permit, alone=due.alone)
-            elif not page.rest:
-                if permit is not None:
-                    permit.give_back()
+                continue
+            if permit is not None:
+                permit.give_back()
+            if not page.rest:
                 if not calls:
                     return
                 await calls.end(LOOK_SECONDS)
 
-    async def _permit(self) -> Permit | Denied:
-        permit = await self._budget.grant(
-            self._call_class, Purpose.DRAIN, patience=PATIENCE_SECONDS
-        )
+    async def _permit(self, route: Route) -> Permit | Denied:
+        permit = await self._issuing.permit(route, Purpose.DRAIN, patience=PATIENCE_SECONDS)
         # A probe goes alone: whoever comes next is denied until it is back.
-        self._was_denied = isinstance(permit, Denied) or permit.is_probe
+        self._denied = route if isinstance(permit, Denied) or permit.is_probe else None
         return permit
 
     async def _due(self, states: Sequence[LinkState], size: int) -> list[Due]:

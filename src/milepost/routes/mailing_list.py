@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from milepost import payload
-from milepost.model import Capabilities, Claim, Deployment, Fact, LateData
+from milepost.model import Capabilities, Claim, Deployment, Fact, LateData, Place
 from milepost.personal_link import PersonalLink, Template, parse
 from milepost.routes.making import (
     ListMissing,
@@ -57,6 +57,7 @@ class MailingListMaker:
     """
 
     call_class = "list_contacts"
+    carries = 1
 
     def __init__(
         self,
@@ -75,26 +76,25 @@ class MailingListMaker:
 
     async def make(self, claim: Claim, *, begin_by: float) -> Made:
         """Add the registrant to the claim's list; in doubt, ask first. See `Maker`."""
+        place, list_id = _place(claim)
         account = await self._capabilities()
         contact = self._contact(claim, account)
         found = await self._ask(claim, account, begin_by) if claim.in_doubt else None
         if found is None:
             _refuse_after(begin_by)
-            added = await self._upstream.add_list_contact(
-                self._directory_id, claim.place.list_id, contact
-            )
+            added = await self._upstream.add_list_contact(self._directory_id, list_id, contact)
             found = added.contact_id, added.lookup_id
         elif found[1] in claim.lookups_before:
             # They were in the list before this event: that they are tells nothing of its data.
             _refuse_after(begin_by)
-            await self._upstream.update_list_contact(
-                self._directory_id, claim.place.list_id, found[0], contact
-            )
+            await self._upstream.update_list_contact(self._directory_id, list_id, found[0], contact)
         contact_id, lookup_id = found
-        url = Template.parse(claim.place.template).url(lookup_id)
+        url = Template.parse(place.template).url(lookup_id)
         if not account.holds(Fact.LATE_LINK):
             await self._see_listed(parse(url), begin_by + LISTING_SECONDS)
-        return Made(lookup_id=lookup_id, url=url, contact_id=contact_id)
+        return Made(
+            lookup_id=lookup_id, url=url, contact_id=contact_id, expires_at=place.expires_at
+        )
 
     async def tell(self, late: LateData, *, begin_by: float) -> bool:
         """Write the data to the registrant's membership. See `Maker`."""
@@ -169,16 +169,17 @@ class MailingListMaker:
             raise StillUnknown(f"a look was refused: {error}", looked=False) from error
 
     async def _look(self, claim: Claim, account: Capabilities) -> tuple[str, str] | None:
+        _, list_id = _place(claim)
         merges = (
             claim.may_add
             and account.holds(Fact.ONE_CONTACT)
             and bool((await self._deployment()).dedup_criteria)
         )
         if merges and claim.contact_id is not None:
-            lookup_id = await self._membership(claim.contact_id, claim.place.list_id)
+            lookup_id = await self._membership(claim.contact_id, list_id)
             return (claim.contact_id, lookup_id) if lookup_id else None
         async for hit in self._upstream.search_contacts(self._directory_id, ref=claim.ref):
-            lookup_id = await self._membership(hit.contact_id, claim.place.list_id)
+            lookup_id = await self._membership(hit.contact_id, list_id)
             if lookup_id and (merges or lookup_id not in claim.lookups_before):
                 return hit.contact_id, lookup_id
         if merges and account.holds(Fact.SAME_LOOKUP):
@@ -203,6 +204,13 @@ class MailingListMaker:
         reference = payload.seal(claim.link.id, self._secret)
         private = payload.embedded(claim.data, claim.details.attributes, claim.fields, reference)
         return contact_fields(claim.ref, claim.details, private)
+
+
+def _place(claim: Claim) -> tuple[Place, str]:
+    """The place of a claim of this route, which has one, and the list that it is in."""
+    if claim.place is None or claim.place.list_id is None:
+        raise TypeError("a claim of route list without a list")
+    return claim.place, claim.place.list_id
 
 
 def _refuse_after(moment: float) -> None:

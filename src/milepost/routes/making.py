@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Protocol
 
 from msgspec import Struct
@@ -16,8 +17,12 @@ class Made(Struct, frozen=True, kw_only=True):
     """A personal link, and what the platform said on the way to it."""
 
     lookup_id: str
+    """`CGC_…` of the contact in a list, or `CTR_…` of a transaction."""
     url: str
     contact_id: str
+    expires_at: datetime
+    calls: float | None = None
+    """Of calls that it shared with others, its part; None: it shared none."""
 
 
 class StillUnknown(MilepostError):
@@ -73,9 +78,11 @@ class Maker(Protocol):
 
     Attributes:
         call_class: The endpoints whose limit decides whether a call can be made now.
+        carries: How many links one call makes at present.
     """
 
     call_class: str
+    carries: int
 
     async def make(self, claim: Claim, *, begin_by: float) -> Made:
         """Do what the route does, with as few calls as it can.
@@ -95,6 +102,10 @@ class Maker(Protocol):
             TooLate: `begin_by` has passed.
         """
         ...
+
+
+class Teller(Protocol):
+    """Tells the platform what it does not know yet of links that are out."""
 
     async def tell(self, late: LateData, *, begin_by: float) -> bool:
         """Tell the platform the data of a link that is out; the same again changes nothing.

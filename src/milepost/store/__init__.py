@@ -34,7 +34,13 @@ LOCAL_URL = "http://127.0.0.1:8700"
 class Store:
     """The verbs, by what they are about. Made with `await Store.open(url)`."""
 
-    def __init__(self, connections: Connections, deployment: Deployment, public_url: str) -> None:
+    def __init__(
+        self,
+        connections: Connections,
+        deployment: Deployment,
+        public_url: str,
+        secret: bytes | None,
+    ) -> None:
         self.connections = connections
         self.budget = BudgetStore(connections)
         self.canaries = CanaryStore(connections)
@@ -43,7 +49,7 @@ class Store:
         self.contacts = ContactStore(connections)
         self.deployment = DeploymentStore(connections)
         self.keys = KeyStore(connections)
-        self.links = LinkStore(connections, deployment.fingerprint_key, public_url)
+        self.links = LinkStore(connections, deployment.fingerprint_key, public_url, secret)
         self.memberships = MembershipStore(connections)
         self.milestones = MilestoneStore(connections)
         self.pools = PoolStore(connections)
@@ -52,19 +58,23 @@ class Store:
         self.sources = SourceStore(connections)
 
     @classmethod
-    async def open(cls, url: str, public_url: str = LOCAL_URL) -> Self:
+    async def open(
+        cls, url: str, public_url: str = LOCAL_URL, *, secret: bytes | None = None
+    ) -> Self:
         """Connect to a migrated database.
 
         Args:
             url: the database.
             public_url: where short URLs lead.
+            secret: signs the references that links of route `anonymous` carry; without it none is
+                made.
 
         Raises:
             DatabaseError: Postgres cannot be reached.
         """
         connections = Connections(url)
         await connections.open()
-        return cls(connections, await DeploymentStore(connections).load(), public_url)
+        return cls(connections, await DeploymentStore(connections).load(), public_url, secret)
 
     async def close(self) -> None:
         """Close every connection."""

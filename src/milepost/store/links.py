@@ -77,7 +77,7 @@ from milepost.model import (
     Route,
     Scalar,
 )
-from milepost.payload import differing, fingerprint
+from milepost.payload import differing, fingerprint, seal
 from milepost.policy import EXPLANATIONS, REVOKED, sample_point
 from milepost.store import tables
 from milepost.store.connections import Connections, Row, begun_again, plain, statement
@@ -104,6 +104,7 @@ _ROUTES: Final = {route.value: route for route in Route}
 
 _CLAIM_LOCK: Final = statement("claim_lock")
 _CLAIM: Final = statement("claim")
+_NOTE: Final = statement("note")
 _SETTLE: Final = statement("settle")
 _HAND_OVER: Final = statement("hand_over")
 _FIND: Final = statement("find")
@@ -142,6 +143,16 @@ class Settlement(Struct, frozen=True, kw_only=True):
     """Seconds for which nobody should try again."""
 
 
+class Step(Struct, frozen=True, kw_only=True):
+    """What a call has made on the way to a link. It counts only while the claim is its taker's."""
+
+    id: UUID
+    attempt: int
+    name: str
+    value: str
+    """The platform's id of it."""
+
+
 class Telling(Struct, frozen=True, kw_only=True):
     """What became of a ready link's data. It takes effect only while they are still its taker's."""
 
@@ -175,6 +186,8 @@ class Due(Struct, frozen=True):
     """An unsettled link's event, for a job to take up."""
 
     event: Event
+    route: Route
+    """By which it is to be made."""
     alone: bool
     """Whoever took it died, three times: to be tried with nothing else of the job under way."""
 
@@ -183,6 +196,8 @@ class Opened(Struct, frozen=True, kw_only=True):
     """What stands behind a short URL."""
 
     event: Event
+    route: Route
+    """By which it is to be made."""
     url: str | None
     """The personal URL; None where there is none yet, or none any more."""
     gone: Literal["expired", "revoked", "erased", "withdrawn"] | None
@@ -217,10 +232,14 @@ class _Making(Struct, frozen=True):
     in_doubt: bool
     may_add: bool
     looked_enough: bool
-    place: Place
+    place: Place | None
+    steps: dict[str, str]
+    survey_id: str
+    link_days: int
     details: RegistrantDetails
     contact_key: str
     contact_id: str | None
+    home_lookup_id: str | None
     lookups_before: frozenset[str]
     data: dict[str, Scalar]
     fields: tuple[Field, ...]
@@ -236,11 +255,19 @@ class LinkStore:
         connections: to Postgres.
         fingerprint_key: keys the hashes that identify a payload.
         public_url: where short URLs lead, such as `https://milepost.example`.
+        secret: signs the references that links of route `anonymous` carry.
     """
 
-    def __init__(self, connections: Connections, fingerprint_key: bytes, public_url: str) -> None:
+    def __init__(
+        self,
+        connections: Connections,
+        fingerprint_key: bytes,
+        public_url: str,
+        secret: bytes | None = None,
+    ) -> None:
         self._connections = connections
         self._fingerprint_key = fingerprint_key
+        self._secret = secret
         self._short = f"{public_url}/l/"
         self._claims = GroupCommit(
             self._write_claims,
@@ -258,6 +285,9 @@ class LinkStore:
             self._write_settlements,
             apart=lambda settlement: (settlement.id,),
             same=lambda settlement: (settlement.id, settlement.attempt),
+        )
+        self._steps = GroupCommit(
+            self._write_steps, apart=lambda step: (step.id,), same=lambda step: (step.id, step.name)
         )
         self._hand_overs = GroupCommit(
             self._write_hand_overs, apart=lambda link: (link,), same=lambda link: link
@@ -318,6 +348,15 @@ class LinkStore:
             raise EventMismatch(event.event_id, differing(given, row["fingerprint"]))
         return row, own
 
+    async def note(self, step: Step) -> bool:
+        """Write down what was made on the way to a link, before the next call goes out.
+
+        Returns:
+            False where the claim is somebody else's by now: nothing was written.
+        """
+        is_noted, _ = await self._steps.submit(step)
+        return is_noted
+
     async def settle(self, settlement: Settlement) -> Link | None:
         """Finish a claim; None when it is not its taker's any more, and nothing was changed.
 
@@ -347,7 +386,7 @@ class LinkStore:
             cursor = await connection.execute(_DUE, given, prepare=True)
             rows = await cursor.fetchall()
         rows.sort(key=lambda row: (row["is_later"], row["created_at"]))
-        return [Due(_event(row), row["alone"]) for row in rows]
+        return [Due(_event(row), _ROUTES[row["route"]], row["alone"]) for row in rows]
 
     async def claim_late_data(self) -> LateData | None:
         """Claim the ready link whose data have been due for the longest; None: none are due."""
@@ -487,9 +526,11 @@ class LinkStore:
 
     @begun_again
     async def _write_claims(self, askings: Sequence[_Asking]) -> Sequence[Row]:
+        ids = [uuid_utils.uuid7() for _ in askings]
+        secret = self._secret
         batch = [
             {
-                "link_id": uuid_utils.uuid7(),
+                "link_id": link_id,
                 "event_id": event.event_id,
                 "milestone": event.milestone,
                 "ref": event.ref,
@@ -503,8 +544,9 @@ class LinkStore:
                 "may_call": asking.may_call,
                 "without": asking.without,
                 "token": token,
+                "reference": None if secret is None else seal(link_id, secret),
             }
-            for asking, token in zip(askings, _tokens(len(askings)), strict=True)
+            for link_id, asking, token in zip(ids, askings, _tokens(len(askings)), strict=True)
             for event in (asking.event,)
         ]
         given = {
@@ -537,6 +579,14 @@ class LinkStore:
             )
             rows = {row["id"]: row for row in await cursor.fetchall()}
         return [rows.get(settlement.id) for settlement in settlements]
+
+    @begun_again
+    async def _write_steps(self, steps: Sequence[Step]) -> Sequence[bool]:
+        given = msgspec.json.encode(steps).decode()
+        async with self._connections.path() as connection:
+            cursor = await connection.execute(_NOTE, {"steps": given}, prepare=True)
+            noted = {row["id"] for row in await cursor.fetchall()}
+        return [step.id in noted for step in steps]
 
     @begun_again
     async def _write_hand_overs(self, ids: Sequence[UUID]) -> Sequence[Row]:
@@ -577,10 +627,14 @@ def _asked(row: Row, event: Event, *, own: bool) -> Asked:
             may_add=making.may_add,
             looked_enough=making.looked_enough,
             place=making.place,
+            steps=making.steps,
+            survey_id=making.survey_id,
+            link_days=making.link_days,
             ref=event.ref,
             details=making.details,
             contact_key=making.contact_key,
             contact_id=making.contact_id,
+            home_lookup_id=making.home_lookup_id,
             lookups_before=making.lookups_before,
             data=making.data,
             fields=making.fields,
@@ -631,7 +685,8 @@ def _told(row: Row) -> Row:
         "registrant": row["ref"],
         "state": _STATES[row["state"]],
         "lane": _LANES.get(row["lane"]),
-        "route": _ROUTES.get(row["route"]),
+        # Of a claim it is known beforehand; to a caller it says how a URL came about.
+        "route": _ROUTES.get(row["route"]) if row["lane"] else None,
         "url": url,
         "expires_at": row["expires_at"],
         "reused": row["reuses"] is not None,
@@ -682,6 +737,7 @@ def _opened(row: Row | None) -> Opened:
         gone = "withdrawn"
     return Opened(
         event=_event(row),
+        route=_ROUTES[row["route"]],
         url=row["url"] if gone is None else None,
         gone=gone,
         language=row["language"],

@@ -155,7 +155,9 @@ slots = Table(
     Column("rests_until", Moment),
     Column("created_at", Moment, nullable=False),
     Column("list_at", Moment),
-    UniqueConstraint("milestone", "survey_id", "number"),
+    Column("route", Text, nullable=False, server_default=text("'list'")),
+    Column("batch_id", Text, unique=True),
+    UniqueConstraint("milestone", "survey_id", "route", "number", name="slots_number"),
     Index("slots_one_canary", "survey_id", unique=True, postgresql_where=text("milestone IS NULL")),
 )
 
@@ -226,6 +228,7 @@ links = Table(
     Column("clicked_at", Moment),
     Column("revoked_at", Moment),
     Column("data_due_at", Moment),
+    Column("steps", JSONB(none_as_null=True)),
     UniqueConstraint("event_id", name="links_event_id"),
     Index(
         "links_one_url",

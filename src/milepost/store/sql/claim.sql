@@ -1,7 +1,8 @@
 -- Decide the events of a batch whose registrants are locked, and write one row for each.
 --
 -- %(events)s  JSON array of {link_id, event_id, milestone, ref, occurred_at, data, fingerprint,
---             sample_point, asked_by, brings_details, purpose, may_call, without, token}, no event_id
+--             sample_point, asked_by, brings_details, purpose, may_call, without, token, reference}, no
+--             event_id
 --             and no registrant twice. Where none `may_call`, `without` says why; if it does not, an
 --             event that would need a call is not decided: its asker tries to get one first
 -- %(lease)s   seconds for which a claim is its taker's alone
@@ -29,6 +30,7 @@ WITH candidate AS MATERIALIZED (
         seen.published AS held_published,
         seen.slot_id AS held_slot_id,
         seen.distribution_id AS held_distribution_id,
+        seen.survey_id AS held_survey_id,
         seen.contact_key AS held_contact_key,
         seen.waiting_until,
         seen.revoked_at,
@@ -40,7 +42,11 @@ WITH candidate AS MATERIALIZED (
             false) AS looked_enough,
         r.id AS registrant_id,
         r.contact_key, r.dedup_key, r.opted_out_at, r.erased_at, r.removed_at,
-        m.survey_id, m.route, m.lanes, m.repeat, m.cooldown_days, m.sample_percent, m.when_full,
+        m.survey_id, m.lanes,
+        -- One in doubt is made, or found, by the route on which its call went out.
+        CASE WHEN seen.state IN ('claimed', 'unknown') THEN coalesce(seen.route, m.route)
+            ELSE m.route END AS route,
+        m.repeat, m.cooldown_days, m.sample_percent, m.when_full,
         m.link_days, m.quiet_links, m.quiet_days,
         m.stopped_at IS NOT NULL AS is_stopped,
         -- Whether a membership that is known beforehand makes a link, and whether also where a call
@@ -72,7 +78,8 @@ WITH candidate AS MATERIALIZED (
         FROM jsonb_to_recordset(%(events)s::jsonb) AS e (
             link_id uuid, event_id text, milestone text, ref text, occurred_at timestamptz,
             data jsonb, fingerprint jsonb, sample_point double precision, asked_by text,
-            brings_details boolean, purpose text, may_call boolean, without text, token text)
+            brings_details boolean, purpose text, may_call boolean, without text, token text,
+            reference text)
         OFFSET 0) AS e
     LEFT JOIN LATERAL (
         SELECT l.* FROM links AS l WHERE l.event_id = e.event_id LIMIT 1) AS seen ON true
@@ -87,7 +94,7 @@ WITH candidate AS MATERIALIZED (
 -- The places that take links, read once for the whole batch.
 open_place AS MATERIALIZED (
     SELECT
-        s.milestone, s.survey_id, s.number, s.id AS slot_id, s.rests_until,
+        s.milestone, s.survey_id, s.route, s.number, s.id AS slot_id, s.rests_until,
         d.id AS distribution_id, d.generation, d.template, d.expires_at
     FROM (SELECT DISTINCT c.milestone FROM candidate AS c) AS c
     CROSS JOIN LATERAL (
@@ -105,10 +112,13 @@ judged AS (
         CASE WHEN c.in_doubt THEN held.slot_id ELSE free.slot_id END AS slot_id,
         CASE WHEN c.in_doubt THEN held.distribution_id ELSE free.distribution_id END
             AS distribution_id,
-        coalesce(held.survey_id, free.survey_id) AS place_survey_id,
+        coalesce(
+            held.survey_id, free.survey_id, CASE WHEN c.in_doubt THEN c.held_survey_id END
+        ) AS place_survey_id,
         ready.lookup_id,
         ready.url,
-        free.expires_at,
+        CASE c.route WHEN 'anonymous' THEN c.at + make_interval(days => c.link_days)
+            ELSE free.expires_at END AS expires_at,
         earlier.id AS earlier_id,
         earlier.survey_id AS earlier_survey_id,
         earlier.created_at AS earlier_created_at,
@@ -176,10 +186,11 @@ judged AS (
             FROM links AS l
             WHERE l.contact_key = c.contact_key) AS l
         WHERE l.id IS DISTINCT FROM c.seen_id
-    ) AS taken ON NOT c.in_doubt
+    ) AS taken ON NOT c.in_doubt AND c.route = 'list'
 
     -- The first slot whose list holds no live link of theirs, with a distribution that never had
-    -- one. An event that waited prefers the slot that it had.
+    -- one. An event that waited prefers the slot that it had. On the other routes a place is nobody's:
+    -- it is in the slot that was made last.
     LEFT JOIN LATERAL (
         SELECT
             p.slot_id, p.distribution_id, p.survey_id, p.rests_until, p.template, p.expires_at
@@ -187,26 +198,37 @@ judged AS (
         WHERE NOT c.in_doubt
             AND p.milestone = c.milestone
             AND p.survey_id = c.survey_id
+            AND p.route = c.route
             AND NOT coalesce(p.slot_id = ANY (taken.slots), false)
             AND NOT coalesce(p.distribution_id = ANY (taken.distributions), false)
-        ORDER BY p.slot_id IS DISTINCT FROM c.held_slot_id, p.number, p.generation DESC
+        ORDER BY
+            p.slot_id IS DISTINCT FROM c.held_slot_id,
+            CASE c.route WHEN 'list' THEN p.number ELSE -p.number END,
+            p.generation DESC
         LIMIT 1
     ) AS free ON c.registrant_id IS NOT NULL AND NOT c.is_stopped
 
     -- The link that can be had without a call: their membership in the list of that place is known,
     -- and is good for one. Once it has served, the list holds an event's data, which the next link's
     -- survey would show until its own have followed. Nor is a list relied on that was missed before,
-    -- until a call has found it.
+    -- until a call has found it. The link of route `anonymous` carries a reference and nothing else.
     LEFT JOIN LATERAL (
+        SELECT
+            c.reference AS lookup_id,
+            milepost_plain_link(free.template, free.survey_id, c.reference) AS url
+        WHERE c.route = 'anonymous'
+        UNION ALL
         SELECT m.lookup_id, milepost_link(free.template, m.lookup_id) AS url
         FROM memberships AS m
-        WHERE m.registrant_id = c.registrant_id
+        WHERE c.may_be_ready
+            AND c.route = 'list'
+            AND m.registrant_id = c.registrant_id
             AND m.slot_id = free.slot_id
             AND m.contact_key = c.dedup_key
             AND free.rests_until IS NULL
             AND NOT EXISTS (SELECT FROM links AS l WHERE l.lookup_id = m.lookup_id)
         LIMIT 1
-    ) AS ready ON c.may_be_ready AND free.slot_id IS NOT NULL
+    ) AS ready ON free.slot_id IS NOT NULL AND (c.may_be_ready OR c.route = 'anonymous')
 
     -- One in doubt keeps its place, for its call may have been accepted there.
     LEFT JOIN LATERAL (
@@ -219,6 +241,12 @@ judged AS (
         LIMIT 1
     ) AS held ON NOT c.is_stopped
 
+    -- Route `stepwise` makes a place for each link.
+    CROSS JOIN LATERAL (
+        SELECT
+            held.slot_id IS NOT NULL OR (c.route = 'stepwise' AND NOT c.is_stopped) AS is_held,
+            free.slot_id IS NOT NULL OR c.route = 'stepwise' AS is_free) AS place
+
     -- State and rule, the first that holds. `policy.EXPLANATIONS` has a sentence for each. Without a
     -- verdict the row stays as it is: a link in doubt that cannot be looked for now, or an event whose
     -- asker has to get a call first. One in doubt whose distribution or milestone has been stopped
@@ -230,7 +258,7 @@ judged AS (
             WHEN c.opted_out_at IS NOT NULL THEN 'suppressed/opted-out'
             WHEN c.lost >= %(tries)s THEN 'failed/parked'
             WHEN c.waiting_until <= c.at THEN 'failed/waited-too-long'
-            WHEN c.in_doubt AND held.slot_id IS NOT NULL AND c.may_call THEN 'claimed'
+            WHEN c.in_doubt AND place.is_held AND c.may_call THEN 'claimed'
             WHEN c.in_doubt AND (c.purpose = 'direct' OR NOT c.may_call) THEN NULL
             WHEN c.in_doubt THEN 'unknown/outcome-unknown'
             WHEN c.revoked_at IS NOT NULL THEN 'suppressed/revoked'
@@ -240,8 +268,9 @@ judged AS (
                 THEN 'suppressed/cooldown'
             WHEN quiet.until IS NOT NULL THEN 'suppressed/quiet'
             WHEN c.registrant_id IS NULL THEN 'waiting/registrant-unknown'
-            WHEN c.contact_key IS NULL THEN 'suppressed/contact-incomplete'
-            WHEN c.dedup_key IS NULL THEN 'suppressed/contact-shared'
+            WHEN c.contact_key IS NULL AND c.route <> 'anonymous'
+                THEN 'suppressed/contact-incomplete'
+            WHEN c.dedup_key IS NULL AND c.route <> 'anonymous' THEN 'suppressed/contact-shared'
             WHEN c.held_slot_id IS NOT NULL AND free.slot_id IS NOT NULL AND c.may_call
                 THEN 'claimed'
             WHEN c.held_slot_id IS NOT NULL AND free.slot_id IS NOT NULL THEN 'waiting/' || c.without
@@ -252,13 +281,15 @@ judged AS (
             WHEN c.repeat = 'once' AND earlier.expires_at > c.at THEN 'issued/once'
             WHEN c.is_stopped THEN 'waiting/route-stopped'
             WHEN ready.url IS NOT NULL AND (c.is_ready_first OR NOT c.may_call) THEN 'issued'
-            WHEN free.slot_id IS NOT NULL AND c.purpose = 'direct' AND 'direct' <> ALL (c.lanes)
+            WHEN place.is_free AND c.purpose = 'direct' AND 'direct' <> ALL (c.lanes)
                 THEN 'waiting/no-lane'
-            WHEN free.slot_id IS NOT NULL AND c.may_call THEN 'claimed'
-            WHEN free.slot_id IS NOT NULL THEN 'waiting/' || c.without
+            WHEN place.is_free AND c.may_call THEN 'claimed'
+            WHEN place.is_free THEN 'waiting/' || c.without
             WHEN NOT EXISTS (
                 SELECT FROM open_place AS p
-                WHERE p.milestone = c.milestone AND p.survey_id = c.survey_id)
+                WHERE p.milestone = c.milestone
+                    AND p.survey_id = c.survey_id
+                    AND p.route = c.route)
                 THEN 'waiting/pool-empty'
             WHEN c.when_full = 'suppressed' AND c.held_published IS NULL THEN 'suppressed/no-slot'
             ELSE 'waiting/no-slot'
@@ -319,7 +350,8 @@ written AS (
                 THEN d.earlier_created_at + make_interval(days => d.cooldown_days)
             WHEN 'suppressed/quiet' THEN d.quiet_until
         END,
-        CASE WHEN d.is_deferred OR d.is_queued OR d.verdict = 'issued' THEN d.route END,
+        CASE WHEN d.is_deferred OR d.is_queued OR d.verdict IN ('claimed', 'issued')
+            THEN d.route END,
         CASE WHEN d.is_deferred THEN 'deferred' WHEN d.is_queued THEN 'queued'
             WHEN d.verdict = 'issued' THEN 'ready' END,
         CASE WHEN d.is_deferred THEN 'short' WHEN d.state = 'issued' THEN 'personal' END,
@@ -331,11 +363,13 @@ written AS (
         d.due_at,
         d.lost,
         -- What ends in doubt keeps its place: its call may have been accepted there.
-        CASE WHEN d.takes_place THEN d.slot_id WHEN d.in_doubt THEN d.held_slot_id END,
+        CASE WHEN d.takes_place AND d.route = 'list' THEN d.slot_id
+            WHEN d.in_doubt THEN d.held_slot_id END,
         CASE WHEN d.verdict IN ('claimed', 'issued') THEN d.distribution_id
             WHEN d.in_doubt THEN d.held_distribution_id END,
         CASE WHEN d.in_doubt THEN d.held_contact_key
-            WHEN d.takes_place AND d.slot_id IS NOT NULL THEN d.contact_key END,
+            WHEN d.takes_place AND d.route = 'list' AND d.slot_id IS NOT NULL
+                THEN d.contact_key END,
         CASE d.verdict WHEN 'issued' THEN d.lookup_id END,
         CASE d.verdict WHEN 'issued' THEN d.url END,
         CASE d.verdict WHEN 'issued/once' THEN d.earlier_id END,
@@ -343,7 +377,7 @@ written AS (
             WHEN 'issued' THEN d.expires_at END,
         d.at,
         CASE d.verdict WHEN 'issued' THEN d.at END,
-        CASE d.verdict WHEN 'issued' THEN d.at END,
+        CASE WHEN d.verdict = 'issued' AND d.route = 'list' THEN d.at END,
         d.asked_by
     FROM decided AS d
     ORDER BY d.event_id
@@ -354,7 +388,7 @@ written AS (
         rule = excluded.rule,
         rule_until = excluded.rule_until,
         rule_detail = NULL,
-        route = coalesce(l.route, excluded.route),
+        route = coalesce(excluded.route, l.route),
         lane = CASE WHEN l.published IS NULL AND excluded.published = 'short' THEN excluded.lane
             ELSE coalesce(l.lane, excluded.lane) END,
         published = coalesce(l.published, excluded.published),
@@ -415,18 +449,22 @@ LEFT JOIN LATERAL (
         'attempt', o.attempt,
         'route', c.route,
         'in_doubt', c.in_doubt,
-        'may_add', c.dedup_key IS NOT NULL AND c.dedup_key = o.contact_key
+        'may_add', c.dedup_key IS NOT NULL AND c.dedup_key = coalesce(o.contact_key, c.dedup_key)
             AND c.revoked_at IS NULL AND c.removed_at IS NULL,
         'looked_enough', c.looked_enough,
-        'place', json_build_object(
-            'slot_id', s.id, 'list_id', s.list_id, 'distribution_id', d.id,
+        'place', CASE WHEN d.id IS NOT NULL THEN json_build_object(
+            'slot_id', s.id, 'list_id', s.list_id, 'batch_id', s.batch_id, 'distribution_id', d.id,
             'template', d.template, 'expires_at', d.expires_at,
-            'has_rested', s.rests_until IS NOT NULL),
+            'has_rested', s.rests_until IS NOT NULL) END,
+        'steps', coalesce(o.steps, '{}'),
+        'survey_id', o.survey_id,
+        'link_days', m.link_days,
         'details', json_build_object(
             'email', r.email, 'first_name', r.first_name, 'last_name', r.last_name,
             'phone', r.phone, 'language', r.language, 'attributes', r.attributes),
-        'contact_key', o.contact_key,
+        'contact_key', coalesce(o.contact_key, c.dedup_key),
         'contact_id', r.contact_id,
+        'home_lookup_id', r.home_lookup_id,
         'lookups_before', CASE WHEN c.in_doubt THEN ARRAY(
             SELECT l.lookup_id
             FROM links AS l
@@ -444,8 +482,8 @@ LEFT JOIN LATERAL (
     LEFT JOIN LATERAL (
         SELECT r.* FROM registrants AS r WHERE r.id = c.registrant_id LIMIT 1) AS r ON true
     LEFT JOIN milestones AS m ON m.key = c.milestone
-    LEFT JOIN slots AS s ON s.id = o.slot_id
     LEFT JOIN distributions AS d ON d.id = o.distribution_id
+    LEFT JOIN slots AS s ON s.id = d.slot_id
     WHERE o.is_written AND o.state = 'claimed' AND c.event_id = o.asked
     LIMIT 1
 ) AS claim ON true

@@ -30,5 +30,6 @@ UPDATE links AS l SET due_at = milepost_now() + make_interval(secs => %(hold)s)
 WHERE l.id = ANY (ARRAY(SELECT id FROM clicked UNION ALL SELECT id FROM other))
 RETURNING
     l.event_id, l.milestone, l.ref, l.data, l.occurred_at, l.asked_by,
+    (SELECT m.route FROM milestones AS m WHERE m.key = l.milestone) AS route,
     l.clicked_at IS NULL AS is_later, l.created_at,
     l.state = 'claimed' AND l.lost > 1 AS alone

@@ -27,6 +27,6 @@ UPDATE links AS l SET
     token = CASE WHEN h.is_deferred THEN h.token END,
     short_url = CASE WHEN h.is_deferred THEN %(short)s || h.token END,
     lane = CASE WHEN h.is_deferred THEN 'deferred' ELSE 'queued' END,
-    route = h.route
+    route = coalesce(l.route, h.route)
 FROM late AS h
 WHERE l.id = h.id

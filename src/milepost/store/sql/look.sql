@@ -3,6 +3,7 @@
 -- %(token)s
 SELECT
     l.event_id, l.milestone, l.ref, l.data, l.occurred_at, l.asked_by, l.state,
+    (SELECT m.route FROM milestones AS m WHERE m.key = l.milestone) AS route,
     coalesce(l.revoked_at, original.revoked_at) AS revoked_at,
     l.clicked_at,
     coalesce(l.url, original.url) AS url,
