@@ -18,6 +18,7 @@ from milepost.model import (
     MilestoneDefinition,
     PoolStanding,
     RegistrantDetails,
+    Route,
     SlotStanding,
 )
 from milepost.policy import (
@@ -153,7 +154,7 @@ def never_ready(number: int, stops: int, ago: timedelta = ATONCE) -> SlotStandin
 def pool(*slots: SlotStanding, **more: Any) -> PoolStanding:
     """A pool that starts with three slots and ends with ten."""
     known = {"least": 3, "most": 10, "link_days": 60, "min_link_days": 14, "is_tended": True}
-    return PoolStanding(now=NOW, survey_id="SV_1", slots=slots, **(known | more))
+    return PoolStanding(now=NOW, survey_id="SV_1", route=Route.LIST, slots=slots, **(known | more))
 
 
 THREE = (slot(1), slot(2), slot(3))

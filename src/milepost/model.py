@@ -282,6 +282,8 @@ class SlotStanding(Struct, frozen=True, kw_only=True):
     """Of its newest distributions so many in a row were stopped before they took a link."""
     stopped_at: datetime | None
     """When the last of those was begun."""
+    links: int = 0
+    """Of a transaction batch: how many it holds at the most, counted up to `policy.BATCH_LINKS`."""
 
 
 class PoolStanding(Struct, frozen=True, kw_only=True):
@@ -290,6 +292,7 @@ class PoolStanding(Struct, frozen=True, kw_only=True):
     now: datetime
     """The database's time."""
     survey_id: str
+    route: Route
     least: int
     """Slots that it starts with."""
     most: int

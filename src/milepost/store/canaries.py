@@ -162,6 +162,7 @@ class CanaryStore:
             .where(
                 slots.c.survey_id == survey_id,
                 milestones.c.survey_id == survey_id,
+                slots.c.route == milestones.c.route,
                 distributions.c.state.in_(("ready", "draining")),
             )
             .order_by(distributions.c.id)

@@ -186,6 +186,7 @@ class Census:
                 and_(
                     milestones.c.key == slots.c.milestone,
                     milestones.c.survey_id == slots.c.survey_id,
+                    milestones.c.route == slots.c.route,
                 ),
             )
             .group_by(slots.c.milestone)

@@ -17,6 +17,7 @@ from msgspec import Struct
 from psycopg.rows import DictRow
 from sqlalchemy import func, select
 
+from milepost.model import Route
 from milepost.store import tables
 from milepost.store.connections import Connections, plain, statement
 from milepost.store.contacts import MOST, STRETCH, Owner
@@ -71,6 +72,7 @@ class MembershipStore:
                 milestones.c.membership == "ahead",
                 milestones.c.state == "active",
                 milestones.c.survey_id == slots.c.survey_id,
+                slots.c.route == Route.LIST.value,
                 slots.c.number == 1,
                 slots.c.list_id.is_not(None),
                 takes_links,

@@ -27,7 +27,7 @@ from sqlalchemy import ColumnElement, and_, delete, func, or_, select, update
 
 from milepost import policy
 from milepost.errors import MilepostError, UnknownMilestone
-from milepost.model import Demand, PoolStanding
+from milepost.model import Demand, PoolStanding, Route, SlotStanding
 from milepost.store import tables
 from milepost.store.connections import Connections, Row, plain, statement
 
@@ -77,9 +77,11 @@ class Making(Struct, frozen=True, kw_only=True):
     milestone: str | None
     """None: it is a canary."""
     survey_id: str
+    route: Route
     number: int
     list_name: str
     list_id: str | None
+    batch_id: str | None
     probe_contact_id: str | None
     probe_lookup_id: str | None
     description: str
@@ -154,7 +156,8 @@ class PoolStore:
             UnknownMilestone: there is none.
         """
         async with self._connections.path() as connection:
-            cursor = await connection.execute(_STANDING, {"milestone": milestone})
+            given = {"milestone": milestone, "newest": policy.BATCH_LINKS}
+            cursor = await connection.execute(_STANDING, given)
             row = await cursor.fetchone()
         if row is None:
             raise UnknownMilestone(milestone)
@@ -199,15 +202,25 @@ class PoolStore:
         pool = await self.standing(milestone)
         if not pool.is_tended:
             return 0
-        wanted = policy.slots_wanted(
-            pool, await self.demand(milestone), making, is_full=await self._is_full(milestone, pool)
-        )
-        renewed = [slot for slot in pool.slots if policy.needs_successor(slot, pool.now, lead)]
+        wanted, renewed = 0, list[SlotStanding]()
+        match pool.route:
+            case Route.LIST:
+                people, is_full = await self.demand(milestone), await self._is_full(milestone, pool)
+                wanted = policy.slots_wanted(pool, people, making, is_full=is_full)
+            case Route.TRANSACTION:
+                wanted = policy.batches_wanted(pool, lead)
+            case Route.ANONYMOUS:
+                wanted = 1
+            case Route.STEPWISE:
+                return 0
+        if pool.route is not Route.TRANSACTION:
+            renewed = [slot for slot in pool.slots if policy.needs_successor(slot, pool.now, lead)]
         if wanted == len(pool.slots) and not renewed:
             return 0
         given = {
             "milestone": milestone,
             "survey": pool.survey_id,
+            "route": pool.route.value,
             "deployment": deployment,
             "slots": wanted,
             "renewed": [slot.slot_id for slot in renewed],
@@ -257,6 +270,7 @@ class PoolStore:
             .where(
                 distributions.c.state == "making",
                 slots.c.survey_id == milestones.c.survey_id,
+                slots.c.route == milestones.c.route,
                 milestones.c.state == "active",
                 milestones.c.stopped_at.is_(None),
             )

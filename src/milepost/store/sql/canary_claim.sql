@@ -65,8 +65,8 @@ begun AS (
 
 SELECT
     d.id, d.slot_id, d.attempt, d.generation, d.description, d.distribution_id, d.expires_at,
-    d.made_at, d.template, d.state = 'ready' AS is_ready, s.milestone, s.survey_id, s.number,
-    s.list_name, s.list_id, s.probe_contact_id, s.probe_lookup_id, false AS is_filled,
+    d.made_at, d.template, d.state = 'ready' AS is_ready, s.milestone, s.survey_id, s.route,
+    s.number, s.list_name, s.list_id, s.batch_id, s.probe_contact_id, s.probe_lookup_id, false AS is_filled,
     NULL AS inherited,
     ARRAY(
         SELECT o.distribution_id

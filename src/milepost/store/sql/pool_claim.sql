@@ -24,6 +24,7 @@ FROM (
         AND d.id <> ALL (%(without)s::bigint[])
         AND coalesce(d.lease_until <= milepost_now(), true)
         AND s.survey_id = m.survey_id
+        AND s.route = m.route
         -- What is made for one that is paused or stopped may be taken away again, or not be trusted.
         AND m.state = 'active'
         AND m.stopped_at IS NULL
@@ -34,8 +35,8 @@ FROM (
 WHERE d.id = free.id AND s.id = d.slot_id
 RETURNING
     d.id, d.slot_id, d.attempt, d.generation, d.description, d.distribution_id, d.expires_at,
-    d.made_at, s.milestone, s.survey_id, s.number, s.list_name, s.list_id, s.probe_contact_id,
-    s.probe_lookup_id,
+    d.made_at, s.milestone, s.survey_id, s.route, s.number, s.list_name, s.list_id, s.batch_id,
+    s.probe_contact_id, s.probe_lookup_id,
     -- Others than our probe are in the list, or may be.
     s.list_id IS NOT NULL AND (
         EXISTS (

@@ -1,20 +1,20 @@
 -- Write down what a pool lacks: its slots up to a number, and another distribution on the list of
 -- each of some slots. What is there already stays as it is.
 --
--- %(milestone)s, %(survey)s
+-- %(milestone)s, %(survey)s, %(route)s
 -- %(deployment)s   its id: every name at the platform carries it
 -- %(slots)s        the number of the highest slot
 -- %(renewed)s      ids of slots
 -- %(generations)s  of their next distributions, in the same order
 WITH slot AS (
-    INSERT INTO slots (milestone, survey_id, number, list_name, created_at)
+    INSERT INTO slots (milestone, survey_id, route, number, list_name, created_at)
     SELECT
-        %(milestone)s, %(survey)s, n,
-        format('milepost %%s %%s %%s %%s',
-            %(deployment)s::text, %(milestone)s::text, substr(%(survey)s, 4), n),
+        %(milestone)s, %(survey)s, %(route)s, n,
+        concat_ws(' ', 'milepost', %(deployment)s::text, %(milestone)s::text, substr(%(survey)s, 4),
+            nullif(%(route)s, 'list'), n),
         milepost_now()
     FROM generate_series(1, %(slots)s) AS n
-    ON CONFLICT (milestone, survey_id, number) DO NOTHING
+    ON CONFLICT (milestone, survey_id, route, number) DO NOTHING
     RETURNING id, list_name
 )
 

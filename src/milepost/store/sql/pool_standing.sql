@@ -1,9 +1,12 @@
--- How the slots of a milestone's present survey stand, and what the milestone says of its pool.
+-- How the slots of a milestone's present survey and route stand, and what the milestone says of its
+-- pool.
 --
 -- %(milestone)s
+-- %(newest)s  so many of the milestone's newest links are counted in a batch
 SELECT
     milepost_now() AS now,
     m.survey_id,
+    m.route,
     m.slots AS least,
     m.max_slots AS most,
     m.link_days,
@@ -14,7 +17,17 @@ SELECT
         FROM (
             SELECT
                 s.id AS slot_id, s.number, d.generation, d.takes_until, d.ready_at, d.was_ready,
-                d.is_making, d.stops, d.stopped_at
+                d.is_making, d.stops, d.stopped_at,
+                -- No more than were asked for since its distribution is ready.
+                (
+                    SELECT count(*)
+                    FROM (
+                        SELECT l.created_at FROM links AS l
+                        WHERE l.milestone = m.key AND m.route = 'transaction'
+                        ORDER BY l.id DESC
+                        LIMIT %(newest)s) AS l
+                    WHERE l.created_at >= d.ready_at
+                ) AS links
             FROM slots AS s
             CROSS JOIN LATERAL (
                 SELECT
@@ -36,7 +49,7 @@ SELECT
                             AS is_stop
                     FROM distributions AS d
                     WHERE d.slot_id = s.id) AS d) AS d
-            WHERE s.milestone = m.key AND s.survey_id = m.survey_id) AS slot
+            WHERE s.milestone = m.key AND s.survey_id = m.survey_id AND s.route = m.route) AS slot
     ) AS slots
 FROM milestones AS m
 WHERE m.key = %(milestone)s
