@@ -29,6 +29,8 @@ Execute = Callable[..., Awaitable[list[tuple[Any, ...]]]]
 MANY: Final = 230
 """People whom an import brings in, and three pages of them."""
 
+A_DAY: Final = 86_400
+
 MEMBERS = "GET /directories/{POOL}/mailinglists/{CG}/contacts"
 IMPORTS = "POST /directories/{POOL}/mailinglists/{CG}/transactioncontacts"
 
@@ -471,8 +473,8 @@ async def test_a_process_may_die_anywhere(
     _, deaths = await sync.to_the_end(dies_at=1)
     assert deaths >= 8
     if not dedup:  # whose import may never have arrived is looked for first
-        for _ in range(3):
-            await elapse(61)
+        for seconds in (61, 61, A_DAY):
+            await elapse(seconds)
             await sync()
     assert MANY + 3 == await registered(milepost)
     entries = await platform.entries()
@@ -498,16 +500,17 @@ async def test_an_import_whose_answer_is_lost_is_asked_for(
     dedup: bool,
     moment: str,
 ) -> None:
-    """Before it is begun again; where nobody is recognised, only after three looks at the list."""
+    """Before it is begun again; where nobody is recognised, after three looks and a day."""
     await crowd(milepost, range(MANY))
     await platform.fault("reset", moment=moment, endpoint=IMPORTS)
     await platform.forget()
     counts = await sync()
     if moment == "before" and not dedup:
         assert (0, 0) == (counts.made, (await platform.writes()).count("import.start"))
-        await elapse(61)
-        assert 0 == (await sync()).made
-        await elapse(61)
+        for _ in range(3):
+            await elapse(61)
+            assert 0 == (await sync()).made
+        await elapse(A_DAY)
         counts = await sync()
     assert MANY + 3 == counts.made
     assert MANY + 3 == made_at(await platform.entries(), "CID")
@@ -586,10 +589,52 @@ async def test_who_is_left_out_beyond_all_patience_is_reported(
     )
 
 
-async def test_an_import_that_is_refused_is_made_one_by_one(
-    milepost: Milepost, platform: Any, sync: Syncing
+@pytest.mark.parametrize("dedup", [False], indirect=["dedup"])
+async def test_an_import_whose_answer_is_lost_may_begin_late(
+    *, milepost: Milepost, platform: Any, elapse: Elapse, sync: Syncing, dedup: bool
 ) -> None:
-    """An account that takes none, or one that one contact spoils."""
+    """Looks that find nothing of it do not have it made again: nobody is doubled."""
+    assert not dedup
+    await platform.switch(facts={"import_seconds": 36_000})
+    await crowd(milepost, range(MANY))
+    await platform.fault("reset", moment="after", endpoint=IMPORTS)
+    await platform.forget()
+    for _ in range(5):
+        assert 0 == (await sync()).made
+        await elapse(61)
+    await platform.web.put("/control/clock", json={"advance_seconds": 36_001})
+    assert MANY + 3 == (await sync()).made
+    entries = await platform.entries()
+    assert MANY + 3 == made_at(entries, "CID")
+    assert 1 == [entry["operation"] for entry in entries].count("import.start")
+
+
+@pytest.mark.parametrize("dedup", [False], indirect=["dedup"])
+async def test_an_import_that_was_throttled_is_no_doubt(
+    *,
+    milepost: Milepost,
+    platform: Any,
+    sync: Syncing,
+    dedup: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nothing was made: the next run imports, without a look."""
+    assert not dedup
+    await crowd(milepost, range(MANY))
+    await platform.fault("status", status=429, endpoint=IMPORTS)
+    with monkeypatch.context() as patch:
+        patch.setattr(filling, "PATIENCE_SECONDS", 0)
+        with pytest.raises(Throttled):
+            await sync()
+    assert MANY + 3 == (await sync()).made
+
+
+@pytest.mark.parametrize("dedup", [True, False], indirect=["dedup"])
+async def test_an_import_that_is_refused_is_made_one_by_one(
+    *, milepost: Milepost, platform: Any, sync: Syncing, dedup: bool
+) -> None:
+    """An account that takes none, or one that one contact spoils; a refusal leaves no doubt."""
+    del dedup
     await crowd(milepost, range(80))
     await platform.fault("status", status=400, endpoint=IMPORTS, times=None)
     await platform.forget()
@@ -761,6 +806,37 @@ async def test_a_deleted_contact_is_made_anew_in_the_same_run(
     assert (24, 24) == (counts.lost, counts.made)
     await compared(execute)
     assert Counts() == await sync()
+
+
+@pytest.mark.parametrize("dedup", [False], indirect=["dedup"])
+async def test_whom_a_listing_leaves_out_is_asked_for(
+    *,
+    milepost: Milepost,
+    platform: Any,
+    sync: Syncing,
+    execute: Execute,
+    dedup: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where nobody is recognised only who is not in the list is made anew, not who is not shown."""
+    assert not dedup
+    await sync()
+    known = await contact_of(milepost, "ben")
+    deleted = await contact_of(milepost, "ann")
+    await milepost.upstream.delete_contact(milepost.deployment.directory_id or "", deleted)
+    write = ContactStore.write_page
+
+    async def without_ben(self: ContactStore, list_id: str, members: Any) -> None:
+        """The platform leaves him out."""
+        await write(self, list_id, [one for one in members if one.ref != "ben"])
+
+    monkeypatch.setattr(ContactStore, "write_page", without_ben)
+    for made in (1, 0):
+        await compared(execute)
+        await platform.forget()
+        assert (made, made) == ((counts := await sync()).lost, counts.made)
+        assert made == made_at(await platform.entries(), "CID")
+    assert known == await contact_of(milepost, "ben")
 
 
 async def test_a_deleted_home_list_needs_a_person(

@@ -14,6 +14,7 @@ from tests.store.conftest import SUCCESSOR, SURVEY, Register, Sql, event, issued
 from milepost.model import Demand, MilestoneDefinition, Purpose
 from milepost.store import Store
 from milepost.store.canaries import Canary
+from milepost.store.memberships import Membership
 from milepost.store.pools import NEWEST_LINKS, Making, PoolStore, TakenOver
 
 MOVES: dict[str, Callable[[PoolStore, Making], Awaitable[object]]] = {
@@ -49,6 +50,33 @@ async def test_who_was_taken_over_changes_nothing(
     with pytest.raises(TakenOver, match="slot 1 of landed"):
         await MOVES[move](store.pools, frozen)
     assert before == sql(everything)
+
+
+async def test_who_was_in_a_list_that_is_gone_is_forgotten(
+    store: Store, sql: Sql, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Page by page, and whoever is put into it meanwhile: nobody is in the list that follows."""
+    monkeypatch.setattr("milepost.store.pools.PAGE", 2)
+    await landed(store)
+    (making,) = await store.pools.claim(1)
+    making = await store.pools.note_list(making, "CG_1")
+    members = [
+        Membership(registrant_id=id_, contact_key="k", contact_id=f"C{id_}", lookup_id=f"L{id_}")
+        for (id_,) in (row.values() for row in sql("SELECT id FROM registrants"))
+    ]
+    assert 3 == await store.memberships.put(making.slot_id, "CG_1", members)
+    forget = PoolStore._forget_members  # noqa: SLF001  (to come in behind it)
+
+    async def overtaken(self: PoolStore, slot_id: int) -> None:
+        """Somebody is put into the list behind the last page."""
+        await forget(self, slot_id)
+        assert [] == sql("SELECT * FROM memberships")
+        assert 1 == await store.memberships.put(slot_id, "CG_1", members[:1])
+
+    monkeypatch.setattr(PoolStore, "_forget_members", overtaken)
+    await store.pools.leave_list(making, "it is gone")
+    assert [] == sql("SELECT * FROM memberships")
+    assert 0 == await store.memberships.put(making.slot_id, "CG_1", members)
 
 
 async def test_what_is_made_is_not_made_again(store: Store) -> None:

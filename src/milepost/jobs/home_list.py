@@ -3,10 +3,12 @@
 Where the directory recognises people, an add whose outcome is unknown is repeated: it meets the
 same contact. Where it does not, or has been proved not to, a second add would make a second
 contact, so the registrant is looked for, once in a run, and added again only after three runs over
-a minute that found nothing.
+a minute that found nothing; whoever may have been imported, not before a day is over.
 
 Once in a while, and whenever it is read anyway, the list is compared with what is known here:
-contacts that somebody has merged, moved or deleted at the platform are noticed by that.
+contacts that somebody has merged, moved or deleted at the platform are noticed by that. Where a
+second add would double somebody, a listing alone does not tell that they are gone: each of their
+contacts is asked for.
 """
 
 from __future__ import annotations
@@ -19,10 +21,11 @@ from functools import partial
 from typing import Final
 
 from milepost.errors import DatabaseBusy
-from milepost.jobs.filling import Counts, Single, is_bulk, paced
+from milepost.jobs.filling import AT_ONCE, Counts, Single, is_bulk, paced
 from milepost.jobs.run import Run
 from milepost.routes import StillUnknown, contact_fields
 from milepost.store.contacts import MOST, ContactStore, Outlook, Owner, WithoutContact
+from milepost.store.registrants import CHUNK
 from milepost.upstream import AddedContact, CallFailed, NotFound, UnknownOutcome, Upstream
 
 log = logging.getLogger(__name__)
@@ -128,7 +131,11 @@ class HomeList:
         self._counts.made += taken.made
         self._counts.moved += taken.moved
 
-    async def compare(self, listing_began: datetime, refused: int) -> None:
+    async def not_imported(self, owners: Sequence[Owner]) -> None:
+        """They are not in doubt any more."""
+        await self._contacts.note_not_imported(owners)
+
+    async def compare(self, listing_began: datetime, refused: int) -> bool:
         """Forget who is not in the listing; where that is too many, ask."""
         if not self._merges:
             outlook = await self.outlook()
@@ -141,19 +148,50 @@ class HomeList:
                 "that is so, and their contacts are to be made anew: milepost run sync "
                 "--accept-losses"
             )
-            return
-        if lost:
-            self._counts.lost += await self.forget(listing_began)
+            return True
+        if lost and not await self.forget(listing_began, ask=not self._merges):
+            return False
         await self._contacts.note_listed(listing_began)
+        return True
 
-    async def forget(self, before: datetime) -> int:
-        """Forget the contacts of who came into the list before a moment and is not listed."""
-        forgotten = 0
+    async def forget(self, before: datetime, *, ask: bool) -> bool:
+        """Forget the contacts of who came into the list before a moment and is not listed.
+
+        Args:
+            before: when the listing began.
+            ask: whether the platform is asked for each, and those stay whom it has in the list.
+
+        Returns:
+            False: the run is to stop before it is done.
+
+        Raises:
+            CallFailed: the platform does not say what became of somebody.
+        """
         after: str | None = ""
         while after is not None:
-            count, after = await self._contacts.forget_lost(self.list_id, before, after=after)
-            forgotten += count
-        return forgotten
+            contacts, after = await self._contacts.lost(self.list_id, before, after=after)
+            refs = list(contacts)
+            size = AT_ONCE if ask else CHUNK
+            for first in range(0, len(refs), size):
+                if self._run.stopping.is_set():
+                    return False
+                page = refs[first : first + size]
+                if ask:
+                    is_there = await asyncio.gather(
+                        *(self._is_in_the_list(contacts[ref]) for ref in page)
+                    )
+                    page = [ref for ref, there in zip(page, is_there, strict=True) if not there]
+                self._counts.lost += await self._contacts.forget(self.list_id, before, page)
+        return True
+
+    async def _is_in_the_list(self, contact_id: str) -> bool:
+        try:
+            contact = await paced(
+                self._run, lambda: self._upstream.get_contact(self._directory_id, contact_id)
+            )
+        except NotFound:
+            return False
+        return self.list_id in contact.memberships
 
     async def _add(self, claimed: WithoutContact) -> bool:
         """Make one contact; False when somebody else has the claim by now.

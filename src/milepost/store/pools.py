@@ -318,6 +318,9 @@ class PoolStore:
             left = await connection.execute(update(slots).where(*_held(making)).values(**_NO_LIST))
             if left.rowcount == 0:
                 raise _taken_over(making)
+            # Who came in since: the slot is locked now, and nobody is put into its former list.
+            members = tables.memberships
+            await connection.execute(delete(members).where(members.c.slot_id == making.slot_id))
             await connection.execute(
                 update(distributions)
                 .where(

@@ -30,7 +30,9 @@ from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 
 import msgspec
+import psycopg
 from msgspec import Struct
+from psycopg.rows import DictRow
 from sqlalchemy import Update, case, delete, func, select, true, update
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -434,6 +436,27 @@ class RunStore:
             return [msgspec.convert(plain(row), NumberedFinding) for row in rows]
 
 
+async def hold(connection: psycopg.AsyncConnection[DictRow], run: RunRecord | None) -> None:
+    """Keep a run from being taken over until the caller's transaction ends.
+
+    Args:
+        connection: in a transaction.
+        run: as it was taken; None: what is done is no run's.
+
+    Raises:
+        TakenAway: somebody else has the run by now.
+    """
+    if run is None:
+        return
+    cursor = await connection.execute(
+        b"SELECT FROM runs WHERE id = %(run)s AND attempt = %(attempt)s AND state = 'running'"
+        b" FOR SHARE",
+        {"run": run.id, "attempt": run.attempt},
+    )
+    if cursor.rowcount == 0:
+        raise _taken_away(run)
+
+
 async def _know(connection: AsyncConnection, jobs: Iterable[str]) -> None:
     now = func.milepost_now()
     first = postgresql.insert(tables.jobs).on_conflict_do_nothing()
@@ -444,7 +467,11 @@ async def _know(connection: AsyncConnection, jobs: Iterable[str]) -> None:
 async def _move(connection: AsyncConnection, run: RunRecord, **values: object) -> None:
     changed = await connection.execute(_of(run).values(**values))
     if changed.rowcount == 0:
-        raise TakenAway(f"{run.job}: somebody else goes on with run {run.id}")
+        raise _taken_away(run)
+
+
+def _taken_away(run: RunRecord) -> TakenAway:
+    return TakenAway(f"{run.job}: somebody else goes on with run {run.id}")
 
 
 def _storable(finding: Finding) -> dict[str, object]:
