@@ -86,6 +86,9 @@ def test_what_is_said_is_not_detected() -> None:
         row.first_name
         for row in good("ref,first_name\na,Łukasz\n".encode("cp1250"), encoding="cp1250")
     ]
+    for encoding in ("utf-8-sig", "utf-8", "u8"):
+        content = codecs.BOM_UTF8 + "ref,first_name\na,Łukasz\n".encode()
+        assert ["Łukasz"] == [row.first_name for row in good(content, encoding=encoding)]
     (row,) = good(b"ref;id,name\n1;a,b\n", delimiter=",", columns={"ref": "ref;id"})
     assert ("1;a", {"name": "b"}) == (row.ref, row.attributes)
 
@@ -123,7 +126,11 @@ def test_numbers_in_ndjson_are_taken_as_texts() -> None:
     [
         ({"encoding": "klingon"}, "encoding", "'klingon' is no encoding of texts"),
         ({"encoding": "rot13"}, "encoding", "'rot13' is no encoding of texts"),
-        ({"encoding": "cp037"}, "encoding", "cp037 is not supported; save it as UTF-8"),
+        *(
+            ({"encoding": name}, "encoding", f"{name} is not supported; save it as UTF-8")
+            for name in ("cp037", "utf-7", "iso2022_jp", "hz", "idna", "punycode", "zip")
+        ),
+        ({"encoding": "raw_unicode_escape"}, "encoding", "save it as UTF-8"),
         ({"delimiter": "x"}, "delimiter", "'x' is none of , ; | and tab"),
         ({"columns": {"ref": None}}, "columns", "ref is needed"),
         ({"columns": {"e mail": "Mail"}}, "columns", "'e mail' cannot name an attribute"),

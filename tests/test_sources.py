@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import sqlite3
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -250,6 +253,26 @@ def test_a_database_that_is_away_is_asked_again(database_url: str) -> None:
         other.execute("SELECT pg_terminate_backend(%s, 1000)", [int(first.attributes["pid"])])
     with pytest.raises(SourceAway, match="has gone away"):
         list(pages)
+
+
+def test_a_locked_table_is_asked_again(
+    customers: str, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not waited for for ever, and what is said of it is said once."""
+    monkeypatch.setattr(sources, "STATEMENT_SECONDS", 0.05)
+    locking: Any
+    is_sqlite = customers.startswith("sqlite")
+    url = f"{customers}?timeout=0.05" if is_sqlite else customers
+    if is_sqlite:
+        locking = sqlite3.connect(customers.removeprefix("sqlite:///"), isolation_level=None)
+        locking.execute("BEGIN EXCLUSIVE")
+    else:
+        locking = psycopg.connect(database_url)
+        locking.execute("LOCK TABLE customers")
+    with closing(locking), pytest.raises(SourceAway) as away:
+        next(QuerySource(url, "SELECT id AS ref FROM customers", {}).pages(None, None))
+    said = "OperationalError: database is locked" if is_sqlite else "QueryCanceled: canceling"
+    assert str(away.value).startswith(f"the database of the source broke the query off: {said}")
 
 
 def test_an_error_of_a_query_tells_no_values(database_url: str) -> None:

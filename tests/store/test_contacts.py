@@ -209,7 +209,7 @@ async def test_who_lost_the_run_writes_nothing(
     await register()
     (*_, cleo) = await store.contacts.claim(10)
     assert await store.contacts.settle(cleo, "CID_cleo", "CGC_cleo")
-    sql("UPDATE slots SET list_id = %s", HOME)
+    sql("UPDATE slots SET list_id = %s WHERE id = 1", HOME)
     sql("UPDATE registrants SET contact_lease_until = NULL")
     await store.runs.look(["sync"])
     await store.runs.ask("sync", asked_by="test")
@@ -312,7 +312,7 @@ async def test_a_place_in_a_former_list_is_none(store: Store, register: Register
         registrant_id=row["id"], contact_key=row["dedup_key"], contact_id="C", lookup_id="L"
     )
     assert 1 == await store.memberships.put(1, "CG_1", [member])
-    sql("UPDATE slots SET list_id = 'CG_other'")
+    sql("UPDATE slots SET list_id = 'CG_other' WHERE id = 1")
     late = msgspec.structs.replace(member, lookup_id="L_late")
     assert 0 == await store.memberships.put(1, "CG_1", [late])
     assert [{"lookup_id": "L"}] == sql("SELECT lookup_id FROM memberships")
@@ -340,7 +340,7 @@ async def test_a_membership_that_is_not_listed_is_forgotten(
 ) -> None:
     """Somebody has taken its contact out of the list."""
     await register()
-    sql("UPDATE slots SET list_id = %s", HOME)
+    sql("UPDATE slots SET list_id = %s WHERE id = 1", HOME)
     await listing(store, *((f"CID_{ref}", ref, f"{ref}@x.test") for ref in ("ann", "ben")))
     assert 2 == await store.memberships.take_over(1, HOME, ["ann", "ben"])
     assert 0 == await store.memberships.take_over(1, HOME, ["ann", "ben"])

@@ -25,9 +25,9 @@ from msgspec import Struct
 from milepost.api.access import caller_of, needs
 from milepost.api.jobs import RunView, view
 from milepost.api.problems import documented
-from milepost.api.requests import MAX_BODY_BYTES, StrictRequest, checked
+from milepost.api.requests import MAX_BODY_BYTES, StrictRequest, checked, header
 from milepost.errors import InvalidRequest, UnknownRegistrant
-from milepost.jobs.intake import stage_body
+from milepost.jobs.intake import check_size, stage_body
 from milepost.jobs.reading import Kind
 from milepost.jobs.rows import Form, Unreadable, WrongForm
 from milepost.model import Ref, Registrant, RegistrantDetails, Scope
@@ -95,7 +95,7 @@ def router(store: Store) -> Router:
         status_code=HTTPStatus.ACCEPTED,
         request_max_body_size=None,
         operation_class=_ImportOperation,
-        responses=documented(body=True),
+        responses=documented(429, body=True),
         response_description="All has arrived; a worker begins the run within a second or two.",
     )
     async def take_in(
@@ -106,13 +106,15 @@ def router(store: Store) -> Router:
         encoding: FromQuery[str | None] = None,
         delimiter: FromQuery[str | None] = None,
     ) -> Accepted:
-        """Send registrants as CSV or NDJSON, of any number; bad rows are listed by the run.
+        """Send registrants as CSV or NDJSON; bad rows are listed by the run.
 
         `column=ref=CustomerId` says what one of our columns is called there, `column=notes=` passes
         one over; both may be repeated. Encoding and delimiter are detected unless they are given.
-        Nobody is removed. A body that breaks off is not taken.
+        Nobody is removed. A body that breaks off is not taken. At most 1 GiB and 5,000,000 rows.
         """
         _refuse_unknown(request)
+        announced = header(request.scope, b"content-length")
+        check_size(size=int(announced) if announced.isdecimal() else 0)
         kind, said = _kind(request)
         form = _form(column or [], encoding or said, delimiter)
         try:

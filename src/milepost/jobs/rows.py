@@ -38,6 +38,19 @@ WIDE: Final = ("utf-16-le", "utf-16-be")
 """Encodings in which the end of a line is two bytes. In all others that are taken it is one, which
 is no part of anything else."""
 
+_ENCODINGS: Final = {
+    *("utf-8", "ascii", *WIDE),
+    *(f"cp{n}" for n in (1250, 1251, 1252, 1253, 1254, 1255, 1256, 1257, 1258)),
+    *(f"iso8859-{n}" for n in (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 13, 14, 15, 16)),
+    *(f"cp{n}" for n in (437, 720, 737, 775, 850, 852, 855, 857, 858, 862, 864, 866, 874)),
+    *("koi8-r", "koi8-u", "tis-620", "mac-roman", "mac-latin2", "mac-cyrillic", "mac-greek"),
+    *("shift_jis", "cp932", "euc_jp", "gb2312", "gbk", "gb18030", "big5", "cp950"),
+    *("euc_kr", "cp949"),
+}
+"""What is taken, by Python's names. It knows more, in which a text is a domain name or source code,
+or in which bytes mean something else behind an escape: blocks of these cannot be read by
+themselves."""
+
 _REF: Final = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{1,200}")
 _ATTRIBUTE: Final = re.compile(get_args(FieldName)[1].pattern)
 _PLACE: Final = re.compile(r" - at (?P<key>`key` in )?`\$\.(?P<path>\w+)(?P<inside>\[...\])?`\Z")
@@ -139,13 +152,13 @@ class BadRow(Struct, frozen=True):
 def _codec(encoding: str) -> str:
     try:
         codec = codecs.lookup(encoding)
-        newline = "\n".encode(codec.name)
     except (LookupError, ValueError) as error:
         raise WrongForm(
             f"{encoding!r} is no encoding of texts; for example: utf-8, cp1252, utf-16", "encoding"
         ) from error
+    # A byte order mark is looked for in any case.
     name = {"utf-8-sig": "utf-8", "utf-16": "utf-16-le"}.get(codec.name, codec.name)
-    if newline != b"\n" and name not in WIDE:
+    if name not in _ENCODINGS:
         raise WrongForm(f"{encoding} is not supported; save it as UTF-8", "encoding")
     return name
 

@@ -5,7 +5,8 @@ page, with the place behind each page: a file that is still the same is read on 
 is asked anew. A source that lists everybody says by that who is there no more; one with a watermark
 tells of changes alone, and takes nobody away.
 
-Sources are read in a thread of their own (`jobs/intake.py`), since files and drivers block.
+Sources are read in a thread of their own (`jobs/intake.py`), since files and drivers block. What
+says nothing for too long is away, and asked again after a pause.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from sqlalchemy.exc import (
     DBAPIError,
     IntegrityError,
     NoSuchModuleError,
+    OperationalError,
     SQLAlchemyError,
 )
 
@@ -55,6 +57,25 @@ KINDS: Final[Mapping[str, Kind]] = {
 
 ROWS: Final = 2_000
 """Rows of a query in a page: about as many as a block of a file has."""
+
+STATEMENT_SECONDS: Final = 600
+"""How long a Postgres may take for the first rows, and for each page of further ones: a large sort
+takes a minute or two, and behind somebody's lock it would wait for ever. Other databases have no
+common word for this; there `intake.SILENCE_SECONDS` counts."""
+
+_PATIENT: Final[Mapping[str, int]] = {
+    "connect_timeout": 10,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+}
+"""What libpq is told: seconds until a server that does not answer is away, and until one that has
+vanished amid a query is. What a URL says itself holds instead."""
+
+_LIBPQ: Final = ("postgresql+psycopg", "postgresql+psycopg2")
+
+_SQLITE_IN_USE: Final = {5, 6}
+"""SQLITE_BUSY and SQLITE_LOCKED: of its operational errors those that pass."""
 
 BEGINNING: Final = "1970-01-01 00:00:00"
 """The watermark before there is one: as a text it is a moment to every database."""
@@ -308,9 +329,15 @@ class QuerySource:
     def _connected(self) -> Connection:
         try:
             connection = self._engine.connect()
+            if self._engine.dialect.name == "postgresql":
+                milliseconds = round(STATEMENT_SECONDS * 1_000)
+                connection.exec_driver_sql(f"SET LOCAL statement_timeout = {milliseconds}")
         except DBAPIError as error:
             kind = type(error.orig).__name__
-            raise SourceAway(f"the database of the source cannot be reached ({kind})") from error
+            raise SourceAway(
+                f"the database of the source cannot be reached ({kind}): see whether it runs, and "
+                f"whether the url in {_VARIABLE} is right"
+            ) from error
         return connection.execution_options(stream_results=True, yield_per=ROWS)
 
     def _column(self, header: Sequence[str]) -> int | None:
@@ -361,8 +388,20 @@ def _engine(url: str) -> Engine:
     parsed = make_url(url)
     if parsed.drivername in {"postgres", "postgresql"}:
         parsed = parsed.set(drivername="postgresql+psycopg")  # which is there
-    # Errors must not tell the values with which a statement failed.
-    return create_engine(parsed, poolclass=NullPool, hide_parameters=True)
+    patient = _PATIENT if parsed.drivername in _LIBPQ else {}
+    return create_engine(
+        parsed,
+        poolclass=NullPool,
+        # Errors must not tell the values with which a statement failed.
+        hide_parameters=True,
+        connect_args={name: n for name, n in patient.items() if name not in parsed.query},
+    )
+
+
+def _passes(error: BaseException | None) -> bool:
+    """Whether an operational error may be over later; to SQLite a missing table is one, too."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return code is None or code & 0xFF in _SQLITE_IN_USE
 
 
 @contextmanager
@@ -376,6 +415,8 @@ def _asked() -> Iterator[None]:
         kind = type(error.orig).__name__
         holds_data = isinstance(error, DataError | IntegrityError)
         said = kind if holds_data else f"{kind}: {str(error.orig).splitlines()[0]}"
+        if isinstance(error, OperationalError) and _passes(error.orig):
+            raise SourceAway(f"the database of the source broke the query off: {said}") from error
         raise Unreadable(f"the query: {said}") from error
     except SQLAlchemyError as error:
         raise Unreadable(f"the query: {type(error).__name__}") from error

@@ -32,6 +32,12 @@ from milepost.store.runs import Finding, RunRecord, hold
 ABANDONED_HOURS: Final = 24
 """A request may take its time, but it adds something every few seconds."""
 
+QUIET_HOURS: Final = 1
+"""Behind so long an intake is most likely one that its process has left behind; those that are not
+are no more than a few an hour."""
+
+_ARRIVALS_LOCK: Final = 0x61727276  # "arrv"
+
 PIECE: Final = 10_000
 """Staged rows deleted by one statement: some 20 ms."""
 
@@ -134,6 +140,28 @@ class SourceStore:
             )
             (row,) = await cursor.fetchall()
             return int(row["id"])
+
+    async def begin_arrival(self, most: int) -> int | None:
+        """Begin an intake that belongs to nobody yet; returns its id.
+
+        Args:
+            most: so many may be there, arriving or taken in; None is returned if they are. One to
+                which nothing was added for `QUIET_HOURS` does not count.
+        """
+        async with self._connections.path() as connection, connection.transaction():
+            # Of those who come at once each is to count the others.
+            await connection.execute(
+                b"SELECT pg_advisory_xact_lock(%(key)s)", {"key": _ARRIVALS_LOCK}
+            )
+            cursor = await connection.execute(
+                b"INSERT INTO intakes (touched_at) SELECT milepost_now() WHERE %(most)s > ("
+                b" SELECT count(*) FROM intakes"
+                b" WHERE touched_at > milepost_now() - make_interval(hours => %(hours)s))"
+                b" RETURNING id",
+                {"most": most, "hours": QUIET_HOURS},
+            )
+            row = await cursor.fetchone()
+            return int(row["id"]) if row else None
 
     async def stage(
         self,
