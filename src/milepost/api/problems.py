@@ -66,8 +66,9 @@ _FRAMEWORK: Final[dict[int, tuple[str, str]]] = {
 """Codes and sentences of our own: those of the language change from version to version."""
 
 
-_PARAMETERS: Final = {"link_state": "state"}
-"""Where a handler's parameter cannot have the name that callers use: Litestar keeps `state`."""
+_PARAMETERS: Final = {"link_state": "state", "form": "format"}
+"""Where a handler's parameter cannot have the name that callers use: `state` is Litestar's, and
+`format` Python's."""
 
 
 class Problem(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -112,7 +112,6 @@ def router(store: Store) -> Router:
         one over; both may be repeated. Encoding and delimiter are detected unless they are given.
         Nobody is removed. A body that breaks off is not taken. At most 1 GiB and 5,000,000 rows.
         """
-        _refuse_unknown(request)
         announced = header(request.scope, b"content-length")
         check_size(size=int(announced) if announced.isdecimal() else 0)
         kind, said = _kind(request)
@@ -147,18 +146,6 @@ def router(store: Store) -> Router:
 
     handlers = [upsert, read, take_in, upsert_import, read_import]
     return Router(_PATH, route_handlers=handlers, tags=["registrants"])
-
-
-def _refuse_unknown(request: StrictRequest) -> None:
-    """A wish that is not understood must not be taken for none: `dryrun` would write."""
-    known = ("dry_run", "column", "encoding", "delimiter")
-    for name in request.query_params:
-        if name not in known:
-            raise InvalidRequest(
-                f"There is no parameter {name!r} here.",
-                fix=f"Use one of: {', '.join(known)}.",
-                field=name,
-            )
 
 
 def _kind(request: StrictRequest) -> tuple[Kind, str | None]:

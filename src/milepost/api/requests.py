@@ -305,7 +305,8 @@ def _path_of_nul(value: object, path: tuple[str, ...]) -> str | None:
 def _refusal(message: str, field: str = "") -> InvalidRequest:
     """Turn msgspec's sentence into ours, with the path of the field in the field's own place."""
     at = _AT.search(message)
-    path = at["path"] if at else field
+    # Which member of an object of any names it is, msgspec does not say: the object is named then.
+    path = at["path"].replace("[...]", "") if at else field
     sentence = message[: at.start()] if at else message
     if (named := _NAMED.search(sentence)) and sentence.startswith("Object"):
         path = f"{path}.{named['name']}".lstrip(".")
