@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import psycopg
 import pytest
 from tests.conftest import set_clock_ahead
@@ -120,6 +121,26 @@ async def test_a_job_that_is_late_fails(environment: dict[str, str], milepost: M
     assert drain.found.startswith("late by 72 h 0 min (always)")
     findings = await found(environment | {"MILEPOST_SCHEDULE": '{"sync": "daily"}'})
     assert findings["settings"].found.startswith("MILEPOST_SCHEDULE: sync: 'daily' is not a")
+
+
+async def test_the_source_of_registrants_is_looked_for(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    """Where there is one: that it can be reached, not what is in it."""
+    path = tmp_path / "people.csv"
+    variable = "MILEPOST_REGISTRANTS_SOURCE"
+    missing = (await found(environment | {variable: str(path)}))["registrants source"]
+    assert ("fail", True) == (missing.verdict, str(path) in missing.found)
+    path.touch()
+    there = await found(environment | {variable: str(path)})
+    assert "ok" == there["registrants source"].verdict
+    query = msgspec.json.encode(
+        {"url": environment["MILEPOST_DATABASE_URL"], "query": "SELECT 1 AS ref"}
+    ).decode()
+    asked = await found(environment | {variable: query})
+    assert "ok" == asked["registrants source"].verdict
+    wrong = await found(environment | {variable: "{"})
+    assert {"settings": "fail"} == verdicts(wrong)
 
 
 async def test_looking_changes_nothing_at_the_platform(

@@ -203,15 +203,20 @@ async def test_how_it_was_read_is_told(sync: Sync, path: Path, lists: Lists) -> 
 
 
 async def test_a_dry_run_tells_the_difference_and_changes_nothing(
-    sync: Sync, lists: Lists, sql: Sql
+    sync: Sync, lists: Lists, sql: Sql, store: Store
 ) -> None:
-    """Counted as the run that does it; more removals than it would dare do not stop it."""
+    """Counted as the run that does it; that one would stop at so many removals is told."""
     lists(people(range(100)))
     await sync()
     lists(people(range(40, 110), tier="blue") + "r00041,41@x.test,Eve,blue\nbad\n")
     before = versions(sql)
     dry = await sync(dry_run=True)
     assert ("done", before) == (dry.state, versions(sql))
+    (_, would_stop) = await store.runs.findings(dry.id)
+    assert would_stop.reason.startswith("a run would stop here and ask: the source lists 71 regis")
+    assert would_stop.reason.endswith(
+        "does not list 40 of the 100 that it listed before, more than 10%"
+    )
     counts = {"rows": 72, "created": 10, "changed": 60, "removed": 40, "repeated": 1, "bad": 1}
     fields = {"attributes.tier": 60, "first_name": 1}
     assert counts | {"fields": fields} == told(dry)

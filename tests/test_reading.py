@@ -121,6 +121,17 @@ def test_columns_may_have_names_of_their_own() -> None:
     assert ("1", "a@x.test", {"tier": "1", "city": "Rome"}) == (row.ref, row.email, row.attributes)
 
 
+def test_a_line_whose_ref_has_another_name_is_told() -> None:
+    """The name that was looked for; how another one is said, where none is."""
+    line = json.dumps({"Id": "1", "email": "a@x.test"}).encode()
+    ((_, reason, ref),) = bad(line, "ndjson", said_by="command")
+    assert (None, True) == (ref, reason.startswith("ref: the line has no 'ref'; if it is called"))
+    assert reason.endswith("--column ref=CustomerId")
+    assert [(1, "ref: the line has no 'CustomerId'", None)] == bad(
+        line, "ndjson", columns={"ref": "CustomerId"}
+    )
+
+
 def test_numbers_in_ndjson_are_taken_as_texts() -> None:
     """Beside the known names and inside `attributes` alike; null is absent."""
     line = b'{"ref": "a", "seats": 55, "attributes": {"old": true, "x": 1.5, "none": null}}'
@@ -280,7 +291,7 @@ def test_a_reason_never_repeats_a_value() -> None:
         (codecs.BOM_UTF16_LE, "it is empty"),
         ("ref\na\n".encode("utf-32"), "it is in UTF-32; save it as UTF-8"),
         (b"email\na\n", "there is no column ref; its columns are: 'email'. Say which one it is"),
-        (b"Ref,email\na,b\n", "such as ref=Ref"),
+        (b"Ref,email\na,b\n", """such as "columns": {"ref":"Ref"}, or call it ref"""),
         (b"ref,e mail\na,b\n", "'e mail' cannot name an attribute"),
         (b"ref,attributes\na,b\n", "'attributes' cannot name an attribute"),
         (b"ref,x,x\na,b,c\n", "the column 'x' stands there twice"),

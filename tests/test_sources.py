@@ -309,9 +309,12 @@ def test_the_setting_names_a_source(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("setting", "said"),
     [
-        ("{", "MILEPOST_REGISTRANTS_SOURCE: Input data was truncated"),
-        ('{"path": 3}', "Expected `str`, got `int` - at `path`"),
-        ('{"path": "a", "colums": {}}', "unknown field `colums`"),
+        ("{", "MILEPOST_REGISTRANTS_SOURCE: it begins with { and is not JSON; for"),
+        ('{"path": 3}', "SOURCE: path: it must be a text; for"),
+        ('{"path": ""}', "path: it must be longer"),
+        ('{"path": "a", "columns": {"ref": 3}}', "columns: it must be a text or null"),
+        ('{"path": "a", "colums": {}}', "colums: there is no such member"),
+        ('{"url": "sqlite://"}', "query: it is missing"),
         ('{"path": "a", "encoding": "klingon"}', "encoding: 'klingon' is no encoding"),
         ('{"path": "a", "columns": {"ref": null}}', "columns: ref is needed"),
         ('{"url": "klingon://x", "query": "SELECT 1"}', "url: SQLAlchemy knows no such database"),

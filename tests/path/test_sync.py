@@ -14,12 +14,14 @@ from milepost.app import Milepost
 from milepost.errors import DatabaseBusy, MilepostError
 from milepost.jobs import filling, home_list
 from milepost.jobs.filling import Counts, calls_in_bulk, is_bulk
+from milepost.jobs.intake import Arrival
 from milepost.jobs.run import NeedsAPerson, Run
 from milepost.jobs.sync import Sync
 from milepost.model import Fact, RegistrantDetails
 from milepost.simulator import Config
 from milepost.store.contacts import ContactStore
 from milepost.store.runs import Finding
+from milepost.store.sources import StagedRow
 from milepost.upstream import ContactFields, Throttled, Unauthorized, UnknownOutcome
 
 Landed = Callable[..., Awaitable[None]]
@@ -596,16 +598,16 @@ async def test_an_import_whose_answer_is_lost_may_begin_late(
     """Looks that find nothing of it do not have it made again: nobody is doubled."""
     assert not dedup
     await platform.switch(facts={"import_seconds": 36_000})
-    await crowd(milepost, range(MANY))
+    await crowd(milepost, range(60))
     await platform.fault("reset", moment="after", endpoint=IMPORTS)
     await platform.forget()
-    for _ in range(5):
+    for _ in range(4):
         assert 0 == (await sync()).made
         await elapse(61)
     await platform.web.put("/control/clock", json={"advance_seconds": 36_001})
-    assert MANY + 3 == (await sync()).made
+    assert 63 == (await sync()).made
     entries = await platform.entries()
-    assert MANY + 3 == made_at(entries, "CID")
+    assert 63 == made_at(entries, "CID")
     assert 1 == [entry["operation"] for entry in entries].count("import.start")
 
 
@@ -620,13 +622,13 @@ async def test_an_import_that_was_throttled_is_no_doubt(
 ) -> None:
     """Nothing was made: the next run imports, without a look."""
     assert not dedup
-    await crowd(milepost, range(MANY))
+    await crowd(milepost, range(60))
     await platform.fault("status", status=429, endpoint=IMPORTS)
     with monkeypatch.context() as patch:
         patch.setattr(filling, "PATIENCE_SECONDS", 0)
         with pytest.raises(Throttled):
             await sync()
-    assert MANY + 3 == (await sync()).made
+    assert 63 == (await sync()).made
 
 
 @pytest.mark.parametrize("dedup", [True, False], indirect=["dedup"])
@@ -969,6 +971,23 @@ async def test_an_intake_that_needs_a_person_holds_up_nothing_else(
     assert ("stopped", 1) == (record.state, record.counts["came"])
     assert 5 == await registered(milepost)
     assert 5 == (await platform.writes()).count("list_contact.add")
+
+
+async def test_what_earlier_ones_left_behind_goes(
+    milepost: Milepost, sync: Syncing, execute: Execute
+) -> None:
+    """A listing whose run ended amid it, and what was sent of an import that broke off long ago."""
+    await execute("INSERT INTO listed_members VALUES ('CG_1', 'CID_1', 'CGC_1', 1, 'ann', 'k')")
+    arrival = await Arrival.begin(milepost.store)
+    await milepost.store.sources.stage(
+        await arrival.end(), [StagedRow("ann", attributes="{}")], after=0
+    )
+    await execute("UPDATE intakes SET touched_at = now() - interval '2 days'")
+    await sync()
+    assert [(0, 0, 0)] == await execute(
+        "SELECT (SELECT count(*) FROM listed_members), (SELECT count(*) FROM staged),"
+        " (SELECT count(*) FROM intakes)"
+    )
 
 
 class Came(Counts, kw_only=True):

@@ -174,7 +174,7 @@ def _form(columns: list[str], encoding: str | None, delimiter: str | None) -> Fo
             raise InvalidRequest("It must be OURS=THEIRS, such as ref=CustomerId.", field="column")
         names[ours] = theirs or None
     try:
-        return Form.of(columns=names, encoding=encoding, delimiter=delimiter)
+        return Form.of(columns=names, encoding=encoding, delimiter=delimiter, said_by="address")
     except WrongForm as error:
         field = "column" if error.field == "columns" else error.field
         raise InvalidRequest(f"{error.detail}.", field=field) from error

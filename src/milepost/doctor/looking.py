@@ -22,6 +22,8 @@ from msgspec import Struct
 from milepost import app, policy, scheduler, settings
 from milepost.budget import Budget, Standing
 from milepost.errors import ConfigurationError, InvalidMilestone, MilepostError
+from milepost.jobs import intake
+from milepost.jobs.sources import Source, configured
 from milepost.model import Capabilities, Deployment, Fact, LinkState, Milestone, Purpose
 from milepost.payload import REFERENCE_FIELD
 from milepost.settings import Settings
@@ -48,6 +50,9 @@ what hangs on it (when a link expires, when something was bought) is counted in 
 
 MOST_LISTS: Final = 10_000
 """Beyond so many mailing lists a directory stops listing them (documented)."""
+
+SOURCE_SECONDS: Final = 15.0
+"""How long the source of registrants may take to be there; a connection has ten of these."""
 
 PUBLIC_SECONDS: Final = 5.0
 """How long the public address may take to answer."""
@@ -88,15 +93,28 @@ async def examine(
     try:
         given = settings.load(environment)
         when = scheduler.timetable(given.schedule, given.time_zone)
+        source = configured(given.registrants_source)
     except MilepostError as error:
         return [Finding(what="settings", verdict="fail", found=str(error))]
     where = "the simulator on this machine" if given.simulated else given.upstream_url
     findings = [Finding(what="settings", verdict="ok", found=f"the platform is {where}")]
+    if source is not None:
+        findings.append(await _source(source))
     try:
         findings += await _whole(given, when, probing=probing)
     except MilepostError as error:
         findings += [_unusable_database(given, error), *await _platform(given)]
     return [*findings, await _public_address(given)]
+
+
+async def _source(source: Source) -> Finding:
+    what = "registrants source"
+    try:
+        await intake.check(source, SOURCE_SECONDS)
+    except MilepostError as error:
+        fix = "Every process that runs jobs must be able to read it; then run: milepost run sync"
+        return Finding(what=what, verdict="fail", found=str(error), fix=fix)
+    return Finding(what=what, verdict="ok", found="it is there")
 
 
 # --- the database ---------------------------------------------------------------------------------

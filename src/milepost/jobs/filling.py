@@ -568,10 +568,11 @@ class Filling:
                 at.importing = None
                 await self._commit(run, at)
                 raise
-            log.warning("an import into %s: %s", self._target.name, error)
             if isinstance(error, NotFound):
+                log.warning("an import into %s: %s", self._target.name, error)
                 await self._ask_for_the_import(run, at)
             else:
+                log.warning("an import into %s is made one by one: %s", self._target.name, error)
                 await self._add_this_chunk(run, at)
         else:
             await self._commit(run, at)

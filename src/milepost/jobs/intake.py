@@ -180,7 +180,7 @@ class Intake:
             SourceAway: the source cannot be reached at the moment, or says nothing.
             DatabaseBusy: Postgres is away.
         """
-        await _sweep(self._store)
+        await sweep(self._store)
         await _Course(self._store, run, self._source).follow(await self._at(run))
 
     async def _at(self, run: Run) -> _At:
@@ -219,7 +219,7 @@ class Import:
             MilepostError: there is no such intake.
             DatabaseBusy: Postgres is away.
         """
-        await _sweep(self._store)
+        await sweep(self._store)
         return await _Course(self._store, run, None).follow(await self._at(run))
 
     async def _at(self, run: Run) -> _At:
@@ -323,15 +323,20 @@ class _Course:
             await self._commit(done=at.known)
             if self._run.stopping.is_set():
                 return
-        is_accepted = self._is_dry or bool(self._run.options.get("accept_removals"))
-        if at.missing > REMOVES_AT_MOST * at.known and not is_accepted:
-            raise NeedsAPerson(
+        findings = []
+        if at.missing > REMOVES_AT_MOST * at.known and not self._run.options.get("accept_removals"):
+            found = (
                 f"the source lists {at.counts.good} registrants and does not list {at.missing} of "
-                f"the {at.known} that it listed before, more than {REMOVES_AT_MOST:.0%}: nothing "
-                "was changed. If they are to go: milepost run sync --accept-removals"
+                f"the {at.known} that it listed before, more than {REMOVES_AT_MOST:.0%}"
             )
+            if not self._is_dry:
+                raise NeedsAPerson(
+                    f"{found}: nothing was changed. If they are to go: milepost run sync "
+                    "--accept-removals"
+                )
+            findings = [Finding(reason=f"a run would stop here and ask: {found}")]
         at.counts.removed = at.missing
-        await self._go_on("write", done=at.known)
+        await self._go_on("write", done=at.known, findings=findings)
 
     async def _write(self) -> None:
         at = self._at
@@ -384,12 +389,20 @@ class _Course:
             counts.created + counts.changed + counts.returned + counts.unchanged + counts.repeated
         )
 
-    async def _go_on(self, step: Step, *, done: int, total: int | None = None) -> None:
+    async def _go_on(
+        self,
+        step: Step,
+        *,
+        done: int,
+        total: int | None = None,
+        findings: Sequence[Finding] = (),
+    ) -> None:
         """Say that a step is done, and turn to the next one."""
         at = self._at
         stage = _STAGES[at.step]
         at.step, at.after, at.number = step, "", 0
-        await self._commit(stage=stage, done=done, total=done if total is None else total)
+        total = done if total is None else total
+        await self._commit(stage=stage, done=done, total=total, findings=findings)
 
     async def _commit(
         self,
@@ -622,14 +635,33 @@ async def _is_at(source: Source, place: Place) -> bool:
         thread.shutdown(wait=False)
 
 
-async def _in_time(reading: Awaitable[T]) -> T:
+async def check(source: Source, seconds: float) -> None:
+    """See whether a source is there.
+
+    Args:
+        source: is looked at, and not read.
+        seconds: so long it may take.
+
+    Raises:
+        Unreadable, SourceAway: it is not.
+    """
+    thread = _ThreadApart()
     try:
-        async with asyncio.timeout(SILENCE_SECONDS):
+        loop = asyncio.get_running_loop()
+        await _in_time(loop.run_in_executor(thread, source.check), seconds)
+    finally:
+        thread.shutdown(wait=False)
+
+
+async def _in_time(reading: Awaitable[T], seconds: float | None = None) -> T:
+    seconds = SILENCE_SECONDS if seconds is None else seconds
+    try:
+        async with asyncio.timeout(seconds):
             return await reading
     except TimeoutError as error:
         raise SourceAway(
-            f"the source has said nothing for {SILENCE_SECONDS / 60:.0f} min: see whether somebody "
-            "holds a lock there, or whether its folder can be reached"
+            f"the source has said nothing for {seconds:.0f} s: see whether somebody holds a lock "
+            "there, or whether its folder can be reached"
         ) from error
 
 
@@ -664,7 +696,7 @@ class _ThreadApart(Executor):
             work()
 
 
-async def _sweep(store: Store) -> None:
+async def sweep(store: Store) -> None:
     """Delete what earlier runs and requests left when they ended otherwise."""
     for intake in await store.sources.abandoned():
         await store.sources.drop(intake)

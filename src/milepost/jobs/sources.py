@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from decimal import Decimal
@@ -81,6 +82,10 @@ BEGINNING: Final = "1970-01-01 00:00:00"
 """The watermark before there is one: as a text it is a moment to every database."""
 
 _VARIABLE: Final = "MILEPOST_REGISTRANTS_SOURCE"
+_PLACE: Final = re.compile(r" - at `\$\.(?P<name>\w+)[^`]*`\Z")
+_FIELD: Final = re.compile(r"^Object .* field `(?P<name>[^`]*)`")
+_EXPECTED: Final = re.compile(r"Expected `(?P<wanted>[^`]+)`")
+_NOUNS: Final = {"str": "a text", "object": "an object", "float": "a number", "null": "null"}
 _FILE_EXAMPLE: Final = (
     '{"path": "/srv/crm/people.csv", "columns": {"ref": "CustomerId", "email": "Mail"}}'
 )
@@ -131,6 +136,14 @@ class Source(Protocol):
     lists_all: bool
     watermark_of: str | None
 
+    def check(self) -> None:
+        """See whether it is there; blocks.
+
+        Raises:
+            Unreadable, SourceAway: it is not.
+        """
+        ...
+
     def is_at(self, place: Place) -> bool:
         """Whether it can be read on from there."""
         ...
@@ -163,11 +176,7 @@ class FileSource:
         self._form = form
 
     def check(self) -> None:
-        """See whether there is anything to read.
-
-        Raises:
-            Unreadable: there is not.
-        """
+        """See `Source`."""
         self._files()
 
     def is_at(self, place: Place) -> bool:
@@ -288,6 +297,10 @@ class QuerySource:
         if watermark and watermark not in {*columns, *columns.values()}:
             columns = {**columns, watermark: None}
         self._form = Form.of(columns=columns)
+
+    def check(self) -> None:
+        """See `Source`; the query is not asked."""
+        self._connected().close()
 
     def is_at(self, place: Place) -> bool:  # noqa: ARG002  (a query has no places)
         """See `Source`."""
@@ -463,7 +476,7 @@ def configured(setting: str | None) -> Source | None:
         form = Form.of(columns=files.columns, encoding=files.encoding, delimiter=files.delimiter)
     except (msgspec.DecodeError, WrongForm) as error:
         example = _QUERY_EXAMPLE if '"url"' in setting else _FILE_EXAMPLE
-        raise _wrong(str(error).replace("`$.", "`"), example) from error
+        raise _wrong(_said(str(error)), example) from error
     return FileSource(Path(files.path), form)
 
 
@@ -496,6 +509,22 @@ def _query(given: _Query) -> QuerySource:
         ) from error
     except (ArgumentError, ValueError) as error:
         raise _wrong("url: it is not a URL of SQLAlchemy's", _QUERY_EXAMPLE) from error
+
+
+def _said(sentence: str) -> str:
+    """What msgspec says of a setting, with its member and in our words; other sentences as is."""
+    place = _PLACE.search(sentence)
+    name = f"{place['name']}: " if place else ""
+    sentence = sentence[: place.start()] if place else sentence
+    if field := _FIELD.search(sentence):
+        wrong = "there is no such member" if "unknown" in sentence else "it is missing"
+        return f"{field['name']}: {wrong}"
+    if expected := _EXPECTED.match(sentence):
+        wanted = " or ".join(_NOUNS.get(word, word) for word in expected["wanted"].split(" | "))
+        return f"{name}it must be {'longer' if '>=' in sentence else wanted}"
+    if sentence.startswith(("JSON is malformed", "Input data was truncated")):
+        return "it begins with { and is not JSON"
+    return f"{name}{sentence}"
 
 
 def _wrong(what: str, example: str) -> ConfigurationError:

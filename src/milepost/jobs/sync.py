@@ -35,6 +35,7 @@ from milepost.jobs.filling import (
     stopped,
 )
 from milepost.jobs.home_list import HomeList
+from milepost.jobs.intake import sweep
 from milepost.jobs.run import NeedsAPerson, Run
 from milepost.jobs.updating import Updating
 from milepost.model import Deployment, Fact
@@ -152,8 +153,13 @@ class _Course:
             And as `Job.run_once`.
         """
         try:
+            if self._run.position is None:
+                # A run that ended amid a listing has left it behind.
+                await self._contacts.end_listing()
             if self._intake is not None:
                 await self._part("intake", self._take_in)
+            else:
+                await sweep(self._store)
             if self._run.options.get("dry_run"):
                 return self._told()
             await self._bind()

@@ -1,5 +1,6 @@
--- Write down that an import made nobody's contact: it was refused, so that its mark (registrants_to_import.sql)
--- is no doubt any more. Rows are locked in ref order, as by every writer of registrants.
+-- Write down that an import made nobody's contact: it was refused, so that whoever was marked for it
+-- (registrants_to_import.sql) is in no doubt any more. Rows are locked in ref order, as by every
+-- writer of registrants.
 --
 -- %(refs)s  whom it was to bring in
 WITH marked AS MATERIALIZED (
