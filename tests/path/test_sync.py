@@ -592,19 +592,26 @@ async def test_who_is_left_out_beyond_all_patience_is_reported(
 
 
 @pytest.mark.parametrize("dedup", [False], indirect=["dedup"])
-async def test_an_import_whose_answer_is_lost_may_begin_late(
-    *, milepost: Milepost, platform: Any, elapse: Elapse, sync: Syncing, dedup: bool
+async def test_an_import_whose_answer_is_lost_may_go_on_for_long(
+    *,
+    milepost: Milepost,
+    platform: Any,
+    elapse: Elapse,
+    sync: Syncing,
+    dedup: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Looks that find nothing of it do not have it made again: nobody is doubled."""
+    """Looks that find nothing of it do not have its people made again, not even after a day."""
     assert not dedup
-    await platform.switch(facts={"import_seconds": 36_000})
+    monkeypatch.setattr(filling, "IMPORT_SECONDS", 0)
+    await platform.switch(facts={"import_seconds": 360_000})
     await crowd(milepost, range(60))
     await platform.fault("reset", moment="after", endpoint=IMPORTS)
     await platform.forget()
-    for _ in range(4):
+    for seconds in (61, 61, A_DAY, 61, 61):
         assert 0 == (await sync()).made
-        await elapse(61)
-    await platform.web.put("/control/clock", json={"advance_seconds": 36_001})
+        await elapse(seconds)
+    await platform.web.put("/control/clock", json={"advance_seconds": 360_001})
     assert 63 == (await sync()).made
     entries = await platform.entries()
     assert 63 == made_at(entries, "CID")

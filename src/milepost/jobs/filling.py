@@ -563,19 +563,25 @@ class Filling:
             log.warning("an import into %s: %s", self._target.name, error)
             await self._ask_for_the_import(run, at)
         except (Refused, Unreachable) as error:
-            await self._target.not_imported(owners)
-            if isinstance(error, Throttled | Unauthorized | Unreachable):
-                at.importing = None
-                await self._commit(run, at)
-                raise
-            if isinstance(error, NotFound):
-                log.warning("an import into %s: %s", self._target.name, error)
-                await self._ask_for_the_import(run, at)
-            else:
-                log.warning("an import into %s is made one by one: %s", self._target.name, error)
-                await self._add_this_chunk(run, at)
+            # Where another import is under way, it may be one of ours with these people in it.
+            if error.http_status != HTTPStatus.CONFLICT:
+                await self._target.not_imported(owners)
+            await self._import_refused(run, at, error)
         else:
             await self._commit(run, at)
+
+    async def _import_refused(self, run: Run, at: Position, error: Refused | Unreachable) -> None:
+        """Leave it for later, look whether the list is there, or do without an import."""
+        if isinstance(error, Throttled | Unauthorized | Unreachable):
+            at.importing = None
+            await self._commit(run, at)
+            raise error
+        if isinstance(error, NotFound):
+            log.warning("an import into %s: %s", self._target.name, error)
+            await self._ask_for_the_import(run, at)
+        else:
+            log.warning("an import into %s is made one by one: %s", self._target.name, error)
+            await self._add_this_chunk(run, at)
 
     async def _ask_for_the_import(self, run: Run, at: Position) -> None:
         """Read the list before an import of which it is not known whether it has begun.
