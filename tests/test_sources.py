@@ -311,7 +311,7 @@ def test_the_setting_names_a_source(tmp_path: Path) -> None:
     [
         ("{", "MILEPOST_REGISTRANTS_SOURCE: it begins with { and is not JSON; for"),
         ('{"path": 3}', "SOURCE: path: it must be a text; for"),
-        ('{"path": ""}', "path: it must be longer"),
+        ('{"path": ""}', "path: it is empty"),
         ('{"path": "a", "columns": {"ref": 3}}', "columns: it must be a text or null"),
         ('{"path": "a", "colums": {}}', "colums: there is no such member"),
         ('{"url": "sqlite://"}', "query: it is missing"),

@@ -36,6 +36,7 @@ from collections.abc import (
 )
 from concurrent.futures import Executor, Future
 from contextlib import aclosing, suppress
+from functools import partial
 from queue import SimpleQueue
 from threading import Thread
 from typing import Any, Final, Literal, ParamSpec, Self, TypeVar
@@ -82,7 +83,7 @@ where rows are short. Who has more has a file, which a worker can read where it 
 
 MOST_ARRIVALS: Final = 4
 """Imports that may arrive, or wait to be taken in, at a time: a run takes in one after the other.
-With the bounds above it is what whoever has a key can have on the disk of Postgres."""
+With the bounds above it is about what whoever has a key can fill of the disk of Postgres."""
 
 MOST_FIELDS: Final = 100
 """Names of changed fields that are counted one by one; attributes may have any name."""
@@ -189,7 +190,8 @@ class Intake:
             return _At(intake=await self._store.sources.begin(run.record))
         at = msgspec.convert(run.position, _At)
         if at.step == "read":
-            is_same = at.place is not None and await _is_at(self._source, at.place)
+            place = at.place
+            is_same = place is not None and await _apart(partial(self._source.is_at, place))
         else:
             is_same = at.step in {"clean", "done"} or bool(
                 await self._store.sources.take(at.intake, run.record)
@@ -626,15 +628,6 @@ async def _read_ahead(pages: Generator[T]) -> AsyncGenerator[T]:
         thread.shutdown(wait=False)
 
 
-async def _is_at(source: Source, place: Place) -> bool:
-    thread = _ThreadApart()
-    try:
-        loop = asyncio.get_running_loop()
-        return await _in_time(loop.run_in_executor(thread, source.is_at, place))
-    finally:
-        thread.shutdown(wait=False)
-
-
 async def check(source: Source, seconds: float) -> None:
     """See whether a source is there.
 
@@ -645,10 +638,14 @@ async def check(source: Source, seconds: float) -> None:
     Raises:
         Unreadable, SourceAway: it is not.
     """
+    await _apart(source.check, seconds)
+
+
+async def _apart(ask: Callable[[], T], seconds: float | None = None) -> T:
+    """Ask a source something, in a thread of its own."""
     thread = _ThreadApart()
     try:
-        loop = asyncio.get_running_loop()
-        await _in_time(loop.run_in_executor(thread, source.check), seconds)
+        return await _in_time(asyncio.get_running_loop().run_in_executor(thread, ask), seconds)
     finally:
         thread.shutdown(wait=False)
 

@@ -96,7 +96,7 @@ _QUERY_EXAMPLE: Final = (
 
 
 class SourceAway(DatabaseError):
-    """The database of a source cannot be reached: it is asked again after a pause."""
+    """A source cannot be reached, or says nothing: it is asked again after a pause."""
 
 
 class Place(Struct, frozen=True):
@@ -521,7 +521,7 @@ def _said(sentence: str) -> str:
         return f"{field['name']}: {wrong}"
     if expected := _EXPECTED.match(sentence):
         wanted = " or ".join(_NOUNS.get(word, word) for word in expected["wanted"].split(" | "))
-        return f"{name}it must be {'longer' if '>=' in sentence else wanted}"
+        return f"{name}{'it is empty' if '>=' in sentence else f'it must be {wanted}'}"
     if sentence.startswith(("JSON is malformed", "Input data was truncated")):
         return "it begins with { and is not JSON"
     return f"{name}{sentence}"

@@ -3,8 +3,8 @@
 --
 -- %(refs)s  registrants, whose rows are locked
 --
--- Who has a contact in the home list from an earlier time is stale there: meanwhile it was another's,
--- and the platform was told of them.
+-- Who has a contact in the home list from an earlier time is stale there: it may have been another's
+-- meanwhile, of whom the platform was told.
 --
 -- Whoever has no dedup_key is asked for as in registrants_lock.sql.
 UPDATE registrants AS r SET
