@@ -425,7 +425,7 @@ async def test_a_probe_that_somebody_deleted_is_put_back(
     else:
         directory = milepost.deployment.directory_id or ""
         await milepost.upstream.remove_list_contact(directory, list_id, contact_id)
-    await platform.switch(facts={"links_lag_seconds": 0})
+    await platform.switch(facts={"links_lag_seconds": 0, "empty_distribution": False})
     await platform.forget()
     await travel(**NIGHT)
     run = await look(milepost)

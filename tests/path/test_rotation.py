@@ -453,6 +453,8 @@ async def test_a_successor_whose_life_is_cut_short_is_stopped_alone(
     assert 1 == (await rotate()).stopped
     _, successor = (await client.get("/v1/milestones/landed/pool")).json()["distributions"]
     assert successor["stopped_because"].startswith("the distribution expires at ")
+    canary = "SELECT state FROM distributions WHERE description LIKE '%% canary %%'"
+    assert [("ready",)] == await execute(canary)
     assert None is (await client.get("/v1/milestones/landed")).json()["stopped"]
 
 

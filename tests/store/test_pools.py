@@ -247,7 +247,7 @@ async def test_the_newest_canary_tells(store: Store, sql: Sql) -> None:
     began = await store.runs.now()
     await canary(store, "a", "older{}")
     await canary(store, "b", "newer{}")
-    sql("UPDATE slots SET probe_contact_id = 'CID_c', probe_lookup_id = 'CGC_c'")
+    sql("UPDATE slots SET list_id = 'CG_c', probe_contact_id = 'CID_c', probe_lookup_id = 'CGC_c'")
     found = await store.canaries.take(SURVEY, "abcdefgh", since=began)
     assert isinstance(found, Canary)
     assert "newer{}" == found.template
