@@ -24,6 +24,10 @@ from milepost.simulator import Config, Ready, running
 from milepost.upstream import Upstream
 
 FIELDS = ("milepost_ref", "gate")
+LINK = (
+    "https://brand.qualtrics.example/jfe/form/SV_000000000000001?Q_CHL=gl"
+    "&Q_DL=EMD_000000000000002_000000000000001_CGC_000000000000003&_g_=g"
+)
 
 
 @pytest.fixture
@@ -361,9 +365,15 @@ async def test_what_a_milestone_makes_at_the_platform_is_told(
     # What has a successor that takes links is past.
     assert 2 == (await milepost.replenish.run_once()).ready
     assert "ok" == (await found(environment))["pool landed"].verdict
-    await milepost.store.milestones.stop("landed", "links differ", expected="a", found="b")
+    stop = milepost.store.milestones.stop
+    await stop("landed", "links differ", expected="a", found="b")
     finding = (await found(environment))["pool landed"]
     assert ("fail", "it gives no links: links differ") == (finding.verdict, finding.found)
+    assert "resume" not in finding.fix  # nobody can learn what is no link
+    await stop("landed", "links differ", expected="a", found=LINK)
+    assert "POST …/resume" in (await found(environment))["pool landed"].fix
+    await milepost.store.milestones.pause("landed", paused=False)
+    assert "Wait: it was resumed" in (await found(environment))["pool landed"].fix
 
 
 async def test_what_the_account_does_not_allow_is_told_for_each_milestone(

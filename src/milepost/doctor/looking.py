@@ -24,8 +24,9 @@ from milepost.budget import Budget, Standing
 from milepost.errors import ConfigurationError, InvalidMilestone, MilepostError
 from milepost.jobs import intake
 from milepost.jobs.sources import Source, configured
-from milepost.model import Capabilities, Deployment, Fact, LinkState, Milestone, Purpose
+from milepost.model import Capabilities, Deployment, Fact, LinkState, Milestone, Purpose, Stop
 from milepost.payload import REFERENCE_FIELD
+from milepost.personal_link import NotAPersonalLink, parse
 from milepost.settings import Settings
 from milepost.store import Store
 from milepost.store.budget import BRAND
@@ -523,8 +524,7 @@ def _pool(milestone: Milestone, ledger: _Ledger, failed: AbstractSet[str]) -> Fi
             what=what,
             verdict="fail",
             found=f"it gives no links: {milestone.stop.because}",
-            fix=f"See GET /v1/milestones/{milestone.key} for the two links, then POST …/resume to "
-            "build links as the platform does now.",
+            fix=_mend(milestone.key, milestone.stop),
         )
     if pool and pool.stopped:
         return Finding(
@@ -548,6 +548,21 @@ def _pool(milestone: Milestone, ledger: _Ledger, failed: AbstractSet[str]) -> Fi
             )
         return Finding(what=what, verdict="warn", found=f"{found}{why}", fix=fix)
     return Finding(what=what, verdict="ok", found=found)
+
+
+def _mend(key: str, stop: Stop) -> str:
+    """What ends the stop of a milestone."""
+    see = f"See GET /v1/milestones/{key} for the two links"
+    if stop.resumed_at is not None:
+        return "Wait: it was resumed, and goes on when the platform lists the next canary."
+    try:
+        parse(stop.found or "")
+    except NotAPersonalLink:
+        return (
+            f"{see}, and report the sentence: it takes a version of Milepost that knows this form. "
+            "It goes on by itself should the platform go back."
+        )
+    return f"{see}, then POST …/resume to build links as the platform does now."
 
 
 def _lists(milestones: Sequence[Milestone]) -> list[Finding]:

@@ -23,7 +23,7 @@ from uuid import UUID
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import ColumnElement, and_, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, and_, case, delete, func, or_, select, update
 
 from milepost import policy
 from milepost.errors import MilepostError, UnknownMilestone
@@ -121,6 +121,7 @@ class PoolEntry(Struct, frozen=True, kw_only=True):
 
     slot: int
     list_id: str | None
+    """That it stands on, or is to; None: there is none yet, or it is gone."""
     list_name: str
     distribution_id: str | None
     generation: int
@@ -202,16 +203,16 @@ class PoolStore:
         wanted = policy.slots_wanted(
             pool, await self.demand(milestone), making, is_full=await self._is_full(milestone, pool)
         )
-        renewed = [slot for slot in pool.slots if policy.needs_successor(slot, pool.now, lead)]
-        if wanted == len(pool.slots) and not renewed:
+        rotated = [slot for slot in pool.slots if policy.needs_successor(slot, pool.now, lead)]
+        if wanted == len(pool.slots) and not rotated:
             return 0
         given = {
             "milestone": milestone,
             "survey": pool.survey_id,
             "deployment": deployment,
             "slots": wanted,
-            "renewed": [slot.slot_id for slot in renewed],
-            "generations": [slot.generation + 1 for slot in renewed],
+            "rotated": [slot.slot_id for slot in rotated],
+            "generations": [slot.generation + 1 for slot in rotated],
         }
         async with self._connections.path() as connection:
             cursor = await connection.execute(_PLAN, given)
@@ -310,6 +311,12 @@ class PoolStore:
         """
         await self._distribution(making, last_error=error, lease_until=func.milepost_now() + pause)
 
+    async def note_list_miss(self, making: Making) -> int:
+        """A look for the slot's list was answered that there is none; returns how many were."""
+        misses = tables.distributions.c.list_misses
+        noted = await self._distribution(making, list_misses=misses + 1)
+        return int(noted["list_misses"])
+
     async def leave_list(self, making: Making, because: str) -> Making:
         """The slot's list is gone: what stands on it ends, and the slot is to get another list."""
         slots, distributions = tables.slots, tables.distributions
@@ -362,9 +369,14 @@ class PoolStore:
     async def entries(self, milestone: str, survey_id: str) -> Sequence[PoolEntry]:
         """The pool of a milestone's present survey, by slot and generation."""
         slots, distributions = tables.slots, tables.distributions
+        # A slot gets another list where its own is gone, which is nothing to those of before.
+        is_on_it = func.coalesce(
+            distributions.c.made_at >= slots.c.list_at,
+            distributions.c.state.in_(("making", "ready", "draining")),
+        )
         query = (
-            select(distributions, slots.c.list_id, slots.c.list_name)
-            .add_columns(slots.c.number.label("slot"))
+            select(distributions, case((is_on_it, slots.c.list_id)).label("list_id"))
+            .add_columns(slots.c.list_name, slots.c.number.label("slot"))
             .join(slots, slots.c.id == distributions.c.slot_id)
             .where(slots.c.milestone == milestone, slots.c.survey_id == survey_id)
             .order_by(slots.c.number, distributions.c.generation)

@@ -97,6 +97,7 @@ milestones = Table(
     Column("stopped_expected", Text),
     Column("stopped_found", Text),
     Column("trusted_at", Moment),
+    Column("resumed_at", Moment),
 )
 
 registrants = Table(
@@ -178,6 +179,7 @@ distributions = Table(
     Column("calibrated_at", Moment),
     Column("created_at", Moment, nullable=False),
     Column("made_at", Moment),
+    Column("list_misses", Integer, nullable=False, server_default=text("0")),
     UniqueConstraint("slot_id", "generation"),
     Index("distributions_in_the_making", "id", postgresql_where=text("state = 'making'")),
 )
