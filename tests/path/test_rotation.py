@@ -312,6 +312,23 @@ async def test_a_successor_that_would_give_other_links_stops_its_milestone(
     assert [] == await platform.writes()
 
 
+async def test_a_further_slot_that_would_give_other_links_stops_its_milestone(
+    client: httpx.AsyncClient, *, landed: Landed, milepost: Milepost, platform: Any
+) -> None:
+    """Once the platform has gone back, nothing is left of the other form."""
+    await landed(**TWO)
+    await platform.switch(facts={"link_format": "2020"})
+    await landed(**(TWO | {"slots": 3, "max_slots": 3}))
+    stopped = (await client.get("/v1/milestones/landed")).json()["stopped"]
+    assert stopped["expected"].endswith("&_g_=g")
+    assert stopped["found"].endswith("&Q_CHL=gl")
+    await platform.switch(facts={"link_format": "2023"})
+    assert "done" == (await milepost.run("canary", asked_by="test")).state
+    assert "issued" == (await ask(client, "e1"))["state"]
+    states = Counter(state for _, _, state in await pool(client))
+    assert (2, 1) == (states["ready"], states["stopped"])
+
+
 async def test_a_pool_that_nobody_tended_is_filled_again(
     client: httpx.AsyncClient,
     landed: Landed,

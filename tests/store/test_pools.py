@@ -212,7 +212,7 @@ async def test_a_successor_is_not_calibrated_on_a_list_with_people_in_it(
     (making,) = await store.pools.claim(1)
     assert (True, "t", 2) == (making.is_filled, making.inherited, making.generation)
     making = await store.pools.leave_list(making, "gone")
-    assert (False, None, None) == (making.is_filled, making.inherited, making.list_id)
+    assert (False, "t", None) == (making.is_filled, making.inherited, making.list_id)
     await store.pools.note_list(making, "CG_2")
     sql("UPDATE distributions SET lease_until = NULL")
     (making,) = await store.pools.claim(1)

@@ -6,16 +6,17 @@ in the making.
 
 **The first one of a list** takes four calls: the list, our probe in it, an Individual-link
 distribution on it, and the list of that distribution's links, from which its template is learnt
-(*calibration*). The list holds only the probe then, so that listing its links touches nobody.
+(*calibration*). The list holds only the probe then, so that listing its links touches nobody. Where
+the milestone's pool builds links of another form, the one that was made is stopped, and so is the
+milestone: the platform has changed.
 
 **Those that follow on the same list** are never listed, for there are people in it. Their template
 is that of the one before, with their own id in it. That it is right is seen from a *canary*: a
 distribution that is made in the same minute on the survey's canary list, which holds nobody but our
-probe. Where the canary's link has another form, the one that was made is stopped, and so is its
-milestone, whose links would be wrong ones.
+probe. Where the canary's link has another form, both are stopped as well.
 
-A link of a form that is not known stops the milestone in either case: others would have it, too,
-and each would be made in vain.
+So are they for a link of a form that is not known: others would have it, too, and each would be
+made in vain.
 """
 
 from __future__ import annotations
@@ -300,7 +301,10 @@ class Provisioning:
     async def _template(self, making: Making, account: Capabilities) -> Template:
         """The template of what was made: learnt from it, or inherited and seen to be right."""
         if not making.is_filled:
-            return (await self._calibrate(making)).template()
+            link = await self._calibrate(making)
+            if making.inherited is not None:
+                hold(making.inherited, link)
+            return link.template()
         since = (making.made_at or making.expires_at) - SAME_MINUTE
         try:
             link = (await self.canary(making.survey_id, account, since=since)).link

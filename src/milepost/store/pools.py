@@ -90,7 +90,7 @@ class Making(Struct, frozen=True, kw_only=True):
     is_filled: bool
     """Others than our probe are in the list, or may be: its links must not be listed."""
     inherited: str | None
-    """The template of the distribution on the same list that is in use."""
+    """The template of a distribution of the pool that is in use, of the same list if there is one."""
     known: frozenset[str]
     """The platform's ids of all distributions of the slot that were written down."""
 
@@ -337,7 +337,7 @@ class PoolStore:
                 .values(state="stopped", stopped_because=because)
             )
         nothing = {"list_id": None, "probe_contact_id": None, "probe_lookup_id": None}
-        return msgspec.structs.replace(making, **nothing, is_filled=False, inherited=None)
+        return msgspec.structs.replace(making, **nothing, is_filled=False)
 
     async def rest(self, slot_id: int, seconds: float, error: str) -> None:
         """Give a slot no links for a while: the platform does not know its list any more."""
