@@ -522,7 +522,7 @@ async def test_the_end_is_written_down_also_past_an_outage(
 ) -> None:
     """What was done need not be done again because Postgres restarted at the last moment."""
     monkeypatch.setattr(connections, "POOL_TIMEOUT_SECONDS", 0.02)
-    monkeypatch.setattr(scheduling, "WRITE_AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr(connections, "WRITE_AGAIN_SECONDS", 0.01)
     async with await Store.open(database_url) as store, AsyncExitStack() as stack:
 
         class Last(Paged):
