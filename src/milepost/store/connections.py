@@ -25,7 +25,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
-from sqlalchemy import ExceptionContext, RowMapping, event, make_url
+from sqlalchemy import RowMapping, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as EngineTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -163,7 +163,10 @@ def _ours(error: BaseException | None) -> DatabaseBusy | None:
             # The registrant was written between a claim's lock and its decision, so nobody held
             # them and two claims chose one place. Begun again, the claim finds them and waits.
             return Sacrificed("two claims chose the same place")
-        case psycopg.errors.FeatureNotSupported() if is_outdated(error):
+        case psycopg.errors.FeatureNotSupported(
+            # "Cached plan must not change result type", in the language of the server.
+            diag=psycopg.errors.Diagnostic(source_function="RevalidateCachedQuery")
+        ):
             return Sacrificed("a migration has changed what a statement brings")
         case psycopg.errors.LockNotAvailable():
             return Locked("somebody holds a lock that is needed")
@@ -172,17 +175,6 @@ def _ours(error: BaseException | None) -> DatabaseBusy | None:
         case psycopg.OperationalError():
             return DatabaseBusy("Postgres cannot be reached at the moment")
     return None
-
-
-def is_outdated(error: BaseException) -> bool:
-    """Whether a statement was prepared before a migration that changed what it brings."""
-    match error:
-        case psycopg.errors.FeatureNotSupported(
-            # Its text is in the language of the server.
-            diag=psycopg.errors.Diagnostic(source_function="RevalidateCachedQuery")
-        ):
-            return True
-    return False
 
 
 def begun_again(verb: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
@@ -248,11 +240,10 @@ class Connections:
             pool_size=2,
             max_overflow=2,
             pool_timeout=POOL_TIMEOUT_SECONDS,
-            pool_pre_ping=True,
+            pool_pre_ping=True,  # which also ends what psycopg has prepared, so none is outdated
             hide_parameters=True,  # they hold people's data, and errors end in logs
             connect_args=session,
         )
-        event.listen(self._engine.sync_engine, "handle_error", _renewed)
 
     async def open(self) -> None:
         """Connect.
@@ -309,20 +300,17 @@ class Connections:
 async def _one_of(
     pool: AsyncConnectionPool[psycopg.AsyncConnection[DictRow]],
 ) -> AsyncIterator[psycopg.AsyncConnection[DictRow]]:
-    """A connection of a pool, which forgets all that was prepared before a migration."""
+    """A connection of a pool.
+
+    Where what it has prepared is from before a migration, so is what the others have: all of them
+    are replaced.
+    """
     try:
         async with pool.connection() as connection:
             yield connection
-    except psycopg.errors.FeatureNotSupported as error:
-        if is_outdated(error):
-            await pool.drain()
+    except psycopg.errors.FeatureNotSupported:
+        await pool.drain()
         raise
-
-
-def _renewed(context: ExceptionContext) -> None:
-    """Let SQLAlchemy's pool do so: what it takes for disconnected, it replaces, with all others."""
-    if is_outdated(context.original_exception):
-        context.is_disconnect = True
 
 
 def _pool(
