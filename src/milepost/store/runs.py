@@ -87,7 +87,8 @@ class RunRecord(Struct, frozen=True, kw_only=True):
     job: str
     due_at: datetime
     coalesced: int
-    """Due times before it that passed while nobody was there; this run stands for them, too."""
+    """Due times before it that passed while nobody was there; this run stands for them, too. A
+    calendar counts them up to `calendars.MOST_COUNTED`."""
     asked_by: str | None
     """Who asked for it; None: it was due."""
     options: Mapping[str, Any]
