@@ -90,7 +90,7 @@ class Making(Struct, frozen=True, kw_only=True):
     is_filled: bool
     """Others than our probe are in the list, or may be: its links must not be listed."""
     inherited: str | None
-    """The template of a distribution of the pool that is in use, of the same list if there is one."""
+    """The template of a distribution of the pool that is in use, of the same list if one is."""
     known: frozenset[str]
     """The platform's ids of all distributions of the slot that were written down."""
 
