@@ -19,6 +19,7 @@ from milepost.jobs.run import NeedsAPerson, Run
 from milepost.jobs.sync import Sync
 from milepost.model import Fact, RegistrantDetails
 from milepost.simulator import Config
+from milepost.store import connections
 from milepost.store.contacts import ContactStore
 from milepost.store.runs import Finding
 from milepost.store.sources import StagedRow
@@ -279,7 +280,7 @@ async def test_outcomes_are_settled_past_a_restart_of_the_database(
         return await settle(self, claimed, *given)
 
     monkeypatch.setattr(ContactStore, "settle", late)
-    monkeypatch.setattr(home_list, "SETTLE_PAUSE_SECONDS", 0)
+    monkeypatch.setattr(connections, "WRITE_AGAIN_SECONDS", 0)
     await platform.forget()
     assert (3, 0) == ((counts := await sync()).made, counts.failed)
     assert 0 == (await sync()).made

@@ -15,15 +15,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
 
-from milepost.errors import DatabaseBusy
 from milepost.jobs.filling import AT_ONCE, Counts, Single, is_bulk, paced
 from milepost.jobs.run import Run
 from milepost.routes import StillUnknown, contact_fields
+from milepost.store.connections import persistently
 from milepost.store.contacts import MOST, ContactStore, Outlook, Owner, WithoutContact
 from milepost.store.registrants import CHUNK
 from milepost.upstream import AddedContact, CallFailed, NotFound, UnknownOutcome, Upstream
@@ -40,9 +40,8 @@ FEW_LOST: Final = 10
 that lacks a tenth of them was emptied by mistake, or is not read rightly."""
 
 SETTLE_SECONDS: Final = 20.0
-SETTLE_PAUSE_SECONDS: Final = 0.5
-"""How long, and how often, what became of a call is written down while Postgres is away: a restart
-takes a few seconds. What is not written in the end is asked for by a later run."""
+"""For how long it is tried to write down what became of a call while Postgres is away. What is not
+written in the end is asked for by a later run."""
 
 
 class HomeList:
@@ -217,11 +216,12 @@ class HomeList:
         except (CallFailed, StillUnknown) as error:
             log.warning("a contact could not be made: %s", error)
             unknown = isinstance(error, UnknownOutcome)
-            await _persistently(
-                lambda: self._contacts.set_back(claimed, outcome_unknown=unknown, looked=looked)
+            await persistently(
+                lambda: self._contacts.set_back(claimed, outcome_unknown=unknown, looked=looked),
+                SETTLE_SECONDS,
             )
             raise
-        is_made = await _persistently(lambda: self._contacts.settle(claimed, *known))
+        is_made = await persistently(lambda: self._contacts.settle(claimed, *known), SETTLE_SECONDS)
         self._counts.made += is_made
         return is_made
 
@@ -240,16 +240,3 @@ class HomeList:
             if lookup_id := contact.memberships.get(self.list_id):
                 return hit.contact_id, lookup_id
         return None
-
-
-async def _persistently(write: Callable[[], Awaitable[bool]]) -> bool:
-    """Write an outcome down, also past a restart of Postgres."""
-    clock = asyncio.get_running_loop().time
-    give_up = clock() + SETTLE_SECONDS
-    while True:
-        try:
-            return await write()
-        except DatabaseBusy:
-            if clock() > give_up:
-                raise
-        await asyncio.sleep(SETTLE_PAUSE_SECONDS)

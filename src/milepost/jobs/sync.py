@@ -17,7 +17,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
@@ -35,7 +35,7 @@ from milepost.jobs.filling import (
     stopped,
 )
 from milepost.jobs.home_list import HomeList
-from milepost.jobs.intake import sweep
+from milepost.jobs.intake import Intake, sweep
 from milepost.jobs.run import NeedsAPerson, Run
 from milepost.jobs.updating import Updating
 from milepost.model import Deployment, Fact
@@ -56,19 +56,6 @@ log = logging.getLogger(__name__)
 
 HOME_LIST_SECONDS: Final = 1.0
 """Between looks whether the home list may be made: whoever died of it leaves a lease behind."""
-
-
-class Intake(Protocol):
-    """Where registrants come in from."""
-
-    async def run(self, run: Run) -> None:
-        """Bring them in, from the run's position on, until that is done or the run is to stop.
-
-        Raises:
-            NeedsAPerson: a person must decide first whether they are to come in.
-            As `Job.run_once`.
-        """
-        ...
 
 
 class Sync:

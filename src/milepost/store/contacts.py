@@ -34,8 +34,8 @@ from psycopg.rows import DictRow
 
 from milepost.model import RegistrantDetails
 from milepost.policy import contact_key
-from milepost.store.connections import Connections, Row, begun_again, statement
-from milepost.store.registrants import CHUNK, details_of
+from milepost.store.connections import Connections, Row, begun_again, columns, statement
+from milepost.store.registrants import CHUNK, DETAILS, details_of
 from milepost.store.runs import RunRecord, hold
 
 LEASE_SECONDS: Final = 60
@@ -62,9 +62,12 @@ MOST: Final = 2**63 - 1
 LONGEST_REF: Final = 800
 """Bytes of a ref of ours; what is longer is somebody else's."""
 
-_WITHOUT_CONTACT: Final = statement("registrants_without_contact")
+OWNER: Final = columns("r", ("id", "ref", *DETAILS, "dedup_key", "contact_id", "updated_at"))
+"""The columns that `of_owner` reads, of `registrants AS r`."""
+
+_WITHOUT_CONTACT: Final = statement("registrants_without_contact", owner=OWNER)
 _SET_BACK: Final = statement("registrants_set_back")
-_TO_IMPORT: Final = statement("registrants_to_import")
+_TO_IMPORT: Final = statement("registrants_to_import", owner=OWNER)
 _NOT_IMPORTED: Final = statement("registrants_not_imported")
 _NOT_LISTED: Final = statement("registrants_not_listed")
 _OPT_OUT: Final = statement("registrants_opt_out")
@@ -199,7 +202,7 @@ class ContactStore:
             rows = await cursor.fetchall()
         return [
             WithoutContact(
-                **_of_owner(row),
+                **of_owner(row),
                 attempt=row["contact_attempt"],
                 in_doubt=row["in_doubt"],
                 looked_enough=row["looked_enough"],
@@ -293,7 +296,7 @@ class ContactStore:
         async with self._fenced() as connection:
             cursor = await connection.execute(_TO_IMPORT, given)
             rows = await cursor.fetchall()
-        return [Owner(**_of_owner(row)) for row in sorted(rows, key=lambda row: row["id"])]
+        return [Owner(**of_owner(row)) for row in sorted(rows, key=lambda row: row["id"])]
 
     @begun_again
     async def note_not_imported(self, owners: Sequence[Owner]) -> None:
@@ -313,13 +316,15 @@ class ContactStore:
     async def _owners(self, which: bytes, limit: int, *, after: int) -> list[Owner]:
         async with self._connections.path() as connection:
             cursor = await connection.execute(
-                b"SELECT * FROM registrants WHERE id > %(after)s AND "
+                b"SELECT "
+                + OWNER.encode()
+                + b" FROM registrants AS r WHERE id > %(after)s AND "
                 + which
                 + _MAY_BE_TOLD
                 + b" ORDER BY id LIMIT %(limit)s",
                 {"after": after, "limit": limit},
             )
-            return [Owner(**_of_owner(row)) for row in await cursor.fetchall()]
+            return [Owner(**of_owner(row)) for row in await cursor.fetchall()]
 
     async def count_stale(self) -> int:
         """How many `stale` has."""
@@ -481,7 +486,8 @@ def listed_key(
     return ref, None if ref is None else contact_key(ref, details, criteria)
 
 
-def _of_owner(row: Row) -> dict[str, Any]:
+def of_owner(row: Row) -> dict[str, Any]:
+    """The members of an owner, from a row with the columns of `OWNER`."""
     return {
         "id": row["id"],
         "ref": row["ref"],

@@ -19,8 +19,7 @@ from sqlalchemy import func, select
 
 from milepost.store import tables
 from milepost.store.connections import Connections, plain, statement
-from milepost.store.contacts import MOST, STRETCH, Owner
-from milepost.store.registrants import details_of
+from milepost.store.contacts import MOST, OWNER, STRETCH, Owner, of_owner
 from milepost.store.runs import RunRecord, hold
 
 _TIDY: Final = statement("memberships_tidy")
@@ -141,21 +140,15 @@ class MembershipStore:
                 if end is None:
                     return found, after
                 cursor = await connection.execute(
-                    b"SELECT r.* FROM " + _LACKING + b" ORDER BY r.id LIMIT %(limit)s",
+                    b"SELECT "
+                    + OWNER.encode()
+                    + b" FROM "
+                    + _LACKING
+                    + b" ORDER BY r.id LIMIT %(limit)s",
                     {"slot": slot_id, "after": after, "upto": end, "limit": limit - len(found)},
                 )
                 rows = await cursor.fetchall()
-            found += [
-                Owner(
-                    id=row["id"],
-                    ref=row["ref"],
-                    details=details_of(row),
-                    contact_key=row["dedup_key"],
-                    contact_id=row["contact_id"],
-                    updated_at=row["updated_at"],
-                )
-                for row in rows
-            ]
+            found += [Owner(**of_owner(row)) for row in rows]
             after = found[-1].id if len(found) == limit else end
         return found, after
 

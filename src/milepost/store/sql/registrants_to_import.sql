@@ -32,4 +32,4 @@ FROM (
     FOR NO KEY UPDATE SKIP LOCKED
 ) AS free
 WHERE r.id = free.id
-RETURNING r.*
+RETURNING {owner}
