@@ -80,7 +80,9 @@ def _remove(folder: Path) -> None:
         with (home / "server").open("a") as lock:
             # Free when the server has stopped, which after a killed worker is its keeper's doing.
             fcntl.flock(lock, fcntl.LOCK_EX)
-        shutil.rmtree(home.resolve())
+        # A server that ends removes files of its own meanwhile.
+        shutil.rmtree(home.resolve(), ignore_errors=True)
+        shutil.rmtree(home.resolve(), ignore_errors=True)
     shutil.rmtree(folder, ignore_errors=True)
 
 

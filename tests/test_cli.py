@@ -17,15 +17,17 @@ import pytest
 from click.testing import CliRunner, Result
 
 from milepost import cli, personal_link
+from milepost.app import Milepost
 from milepost.cli import main
 from milepost.local import process, simulator
-from milepost.store.runs import NumberedFinding, RunRecord
+from milepost.store.runs import Finding, NumberedFinding, RunRecord
 
 LINKS = Path(__file__).parents[2] / "shared" / "upstream" / "personal_links.tsv"
 LINK = (
     "https://brand.example.com/jfe/form/SV_00000000000000A?Q_CHL=gl"
     "&Q_DL=EMD_00000000000000B_00000000000000A_CGC_00000000000000C&_g_=g"
 )
+SURVEYED = '[milestones.a]\nsurvey_id = "SV_0123456789abcde"\n'
 KNOWN = "INSERT INTO jobs (name, accounted_until, done_until) VALUES ('sync', now(), now())"
 """A scheduler has looked at job `sync`, now."""
 
@@ -130,8 +132,12 @@ def test_a_name_may_have_two_keys(settings: dict[str, str]) -> None:
     [
         ("x = [", "not TOML"),
         ("[other]", "there is no table [milestones.KEY]"),
-        ('[milestones.a]\nsurvey_id = "mine"', "such as SV_0123456789abcde"),
-        ("[milestones.a]\nslots = 3", "missing required field `survey_id`"),
+        ('[milestones.a]\nsurvey_id = "mine"', "milestones.a.survey_id: It must be SV_ and 15"),
+        ("[milestones.a]\nslots = 3", "milestones.a.survey_id: The field 'survey_id' is missing."),
+        (f"{SURVEYED}slot = 3", "milestones.a.slot: There is no field 'slot' here."),
+        (f'{SURVEYED}slots = "3"', "milestones.a.slots: It must be a whole number, not a text."),
+        (f'{SURVEYED}lanes = ["now"]', "milestones.a.lanes[0]: It cannot be 'now'. Use one of: "),
+        (SURVEYED.replace(".a", ".No_"), "milestones.No_: It must be 1 to 60 lower case letters"),
     ],
 )
 def test_a_wrong_file_of_milestones_is_explained(
@@ -226,6 +232,7 @@ def test_a_file_of_registrants_may_have_a_form_of_its_own(
     assert second.stderr.splitlines()[20].startswith("  and 5 more: GET /v1/runs/")
     assert [*range(32, 57)] == [bad["line"] for bad in with_json["bad_rows"]]
     assert "there is no column ref" in complaint(wrong)
+    assert "such as --column 'ref=Customer Id', or call it ref" in complaint(wrong)
     for option, value in (("column", "ref"), ("encoding", "klingon"), ("delimiter", "x")):
         arguments = ("registrants", "import", str(people), f"--{option}", value)
         result = milepost(*arguments, settings=settings)
@@ -248,6 +255,44 @@ def test_a_run_that_there_is_not_is_named(
     result = milepost("run", *arguments, settings=settings)
     assert (2, "") == (result.exit_code, result.stdout)
     assert said in result.stderr
+
+
+def test_a_process_without_the_source_is_told_of(
+    settings: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has run what was asked for here; that nobody was brought in must not look well."""
+    source = tmp_path / "people.csv"
+    source.write_text("ref\na\n")
+    found = [Finding(reason=f"odd {number}") for number in range(cli.MOST_LISTED + 5)]
+
+    async def elsewhere(self: Milepost, job: str, **_: object) -> RunRecord:
+        """Run it in another process."""
+        runs = self.store.runs
+        await runs.look([job])
+        asked = await runs.ask(job, asked_by="test")
+        run = await runs.take(job)
+        assert run is not None
+        await runs.commit(run, position=None, stage="x", done=1, total=1, counts={}, findings=found)
+        await runs.end(run, "done", counts={"made": 1})
+        return await runs.get(asked.id) or asked
+
+    monkeypatch.setattr(Milepost, "run", elsewhere)
+    with simulator(0) as ready:
+        settings |= {"MILEPOST_UPSTREAM_URL": ready()["url"]}
+        assert 0 == milepost("run", "sync", settings=settings).exit_code
+        settings |= {"MILEPOST_REGISTRANTS_SOURCE": str(source)}
+        ran = milepost("run", "sync", "--json", settings=settings)
+    assert 1 == ran.exit_code
+    assert "has no MILEPOST_REGISTRANTS_SOURCE" in ran.stderr
+    assert len(found) == len(the_object(ran)["findings"])
+
+
+def test_a_wrong_source_is_told_by_whoever_looks(settings: dict[str, str]) -> None:
+    """Not first by the nightly run."""
+    settings |= {"MILEPOST_REGISTRANTS_SOURCE": '{"path": 3}'}
+    assert "MILEPOST_REGISTRANTS_SOURCE: path: it must be a text; for" in complaint(
+        milepost("jobs", settings=settings)
+    )
 
 
 def test_what_is_under_way_comes_before_what_is_asked_for(
@@ -344,6 +389,7 @@ def test_what_a_run_lists_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     )
     told = capsys.readouterr()
     assert "30 bad rows, 30 found\n" == told.out
+    assert "1 row, 1 made" == cli._counted({"rows": 1, "made": 1})  # noqa: SLF001  (as above)
     assert [
         "  one refused",
         "  a.csv line 3: no ref",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import psycopg
 import pytest
 from tests.conftest import set_clock_ahead
@@ -23,6 +24,10 @@ from milepost.simulator import Config, Ready, running
 from milepost.upstream import Upstream
 
 FIELDS = ("milepost_ref", "gate")
+LINK = (
+    "https://brand.qualtrics.example/jfe/form/SV_000000000000001?Q_CHL=gl"
+    "&Q_DL=EMD_000000000000002_000000000000001_CGC_000000000000003&_g_=g"
+)
 
 
 @pytest.fixture
@@ -120,6 +125,26 @@ async def test_a_job_that_is_late_fails(environment: dict[str, str], milepost: M
     assert drain.found.startswith("late by 72 h 0 min (always)")
     findings = await found(environment | {"MILEPOST_SCHEDULE": '{"sync": "daily"}'})
     assert findings["settings"].found.startswith("MILEPOST_SCHEDULE: sync: 'daily' is not a")
+
+
+async def test_the_source_of_registrants_is_looked_for(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    """Where there is one: that it can be reached, not what is in it."""
+    path = tmp_path / "people.csv"
+    variable = "MILEPOST_REGISTRANTS_SOURCE"
+    missing = (await found(environment | {variable: str(path)}))["registrants source"]
+    assert ("fail", True) == (missing.verdict, str(path) in missing.found)
+    path.touch()
+    there = await found(environment | {variable: str(path)})
+    assert "ok" == there["registrants source"].verdict
+    query = msgspec.json.encode(
+        {"url": environment["MILEPOST_DATABASE_URL"], "query": "SELECT 1 AS ref"}
+    ).decode()
+    asked = await found(environment | {variable: query})
+    assert "ok" == asked["registrants source"].verdict
+    wrong = await found(environment | {variable: "{"})
+    assert {"settings": "fail"} == verdicts(wrong)
 
 
 async def test_looking_changes_nothing_at_the_platform(
@@ -340,9 +365,15 @@ async def test_what_a_milestone_makes_at_the_platform_is_told(
     # What has a successor that takes links is past.
     assert 2 == (await milepost.replenish.run_once()).ready
     assert "ok" == (await found(environment))["pool landed"].verdict
-    await milepost.store.milestones.stop("landed", "links differ", expected="a", found="b")
+    stop = milepost.store.milestones.stop
+    await stop("landed", "links differ", expected="a", found="b")
     finding = (await found(environment))["pool landed"]
     assert ("fail", "it gives no links: links differ") == (finding.verdict, finding.found)
+    assert "resume" not in finding.fix  # nobody can learn what is no link
+    await stop("landed", "links differ", expected="a", found=LINK)
+    assert "POST …/resume" in (await found(environment))["pool landed"].fix
+    await milepost.store.milestones.pause("landed", paused=False)
+    assert "Wait: it was resumed" in (await found(environment))["pool landed"].fix
 
 
 async def test_what_the_account_does_not_allow_is_told_for_each_milestone(

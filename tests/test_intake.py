@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Container, Iterable
+from collections.abc import AsyncIterator, Callable, Container, Iterable, Iterator
 from functools import partial, wraps
 from pathlib import Path
+from threading import Event
+from threading import enumerate as enumerate_threads
 from typing import Any
 
 import msgspec
@@ -19,13 +21,13 @@ from milepost.jobs import intake, sources
 from milepost.jobs.intake import Counts, Import, Intake, stage_files
 from milepost.jobs.rows import Form
 from milepost.jobs.run import Run
-from milepost.jobs.sources import FileSource, QuerySource, Source
+from milepost.jobs.sources import FileSource, Page, Place, QuerySource, Source
 from milepost.model import RegistrantDetails
 from milepost.scheduler import Scheduler
 from milepost.store import Store
 from milepost.store.connections import statement
 from milepost.store.runs import RunRecord, TakenAway
-from milepost.store.sources import SourceStore
+from milepost.store.sources import SourceStore, Watermark
 
 DIRECTORY = "POOL_000000000000001"
 
@@ -201,15 +203,20 @@ async def test_how_it_was_read_is_told(sync: Sync, path: Path, lists: Lists) -> 
 
 
 async def test_a_dry_run_tells_the_difference_and_changes_nothing(
-    sync: Sync, lists: Lists, sql: Sql
+    sync: Sync, lists: Lists, sql: Sql, store: Store
 ) -> None:
-    """Counted as the run that does it; more removals than it would dare do not stop it."""
+    """Counted as the run that does it; that one would stop at so many removals is told."""
     lists(people(range(100)))
     await sync()
     lists(people(range(40, 110), tier="blue") + "r00041,41@x.test,Eve,blue\nbad\n")
     before = versions(sql)
     dry = await sync(dry_run=True)
     assert ("done", before) == (dry.state, versions(sql))
+    (_, would_stop) = await store.runs.findings(dry.id)
+    assert would_stop.reason.startswith("a run would stop here and ask: the source lists 71 regis")
+    assert would_stop.reason.endswith(
+        "does not list 40 of the 100 that it listed before, more than 10%"
+    )
     counts = {"rows": 72, "created": 10, "changed": 60, "removed": 40, "repeated": 1, "bad": 1}
     fields = {"attributes.tier": 60, "first_name": 1}
     assert counts | {"fields": fields} == told(dry)
@@ -380,6 +387,46 @@ class Died(BaseException):
 
 
 VERBS = ("stage", "complete", "bad", "missing", "differences", "write", "remove", "drop")
+
+
+class Hanging(FileSource):
+    """A folder whose network goes away: behind the first page, or before anything."""
+
+    def __init__(self, path: Path, over: Event) -> None:
+        super().__init__(path, Form())
+        self._over = over
+
+    def is_at(self, place: Place) -> bool:
+        """Say nothing."""
+        self._over.wait()
+        return super().is_at(place)
+
+    def pages(self, place: Place | None, watermark: Watermark | None) -> Iterator[Page]:
+        """Tell of one page, and then of none."""
+        yield from super().pages(place, watermark)
+        self._over.wait()
+
+
+async def test_a_source_that_says_nothing_is_left_and_asked_again(
+    sync: Sync,
+    path: Path,
+    lists: Lists,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its run waits for a pause, where it stands, and its thread keeps no process from ending."""
+    monkeypatch.setattr(intake, "SILENCE_SECONDS", 0.1)
+    lists(people(range(3)))
+    over = Event()
+    for _ in range(2):  # amid its pages, and when it is gone on with
+        run = await sync(Hanging(path, over))
+        assert ("waiting", 3) == (run.state, run.counts["rows"])
+        assert "the source has said nothing" in (run.error or "")
+        assert run.position is not None
+    threads = [thread for thread in enumerate_threads() if thread.name == "source"]
+    assert threads
+    assert all(thread.daemon for thread in threads)
+    over.set()
+    assert ("done", 3) == ((run := await sync()).state, run.counts["created"])
 
 
 def dying(monkeypatch: pytest.MonkeyPatch, deaths: Container[tuple[str, int, str]]) -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+
 import psycopg
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import create_engine
 
+from milepost.errors import DatabaseError
 from milepost.store import migrate
 from milepost.store.connections import sqlalchemy_url
 from milepost.store.tables import metadata
@@ -32,6 +37,41 @@ LINK = (
 )
 
 
+WAITING = """
+SELECT count(*) FROM pg_stat_activity
+WHERE datname = current_database() AND wait_event_type = 'Lock'
+"""
+EVENT = (
+    "INSERT INTO registrants (ref, contact_id, created_at, updated_at)"
+    " VALUES (gen_random_uuid()::text, 'CID', now(), now())"
+)
+
+
+def differences(database_url: str) -> object:
+    """What Alembic finds to be otherwise in a database than in `tables.py`."""
+    engine = create_engine(sqlalchemy_url(database_url))
+    with engine.connect() as connection:
+        context = MigrationContext.configure(
+            connection, opts={"compare_type": True, "compare_server_default": True}
+        )
+        found = compare_metadata(context, metadata)
+    engine.dispose()
+    return found
+
+
+@contextmanager
+def upgrading(database_url: str) -> Iterator[Future[list[str]]]:
+    """Bring the database to the newest schema, beside the block."""
+    with ThreadPoolExecutor(1) as others:
+        yield others.submit(migrate.upgrade, database_url)
+
+
+def until_waiting(upgraded: Future[list[str]], connection: psycopg.Connection) -> None:
+    """Wait until the migration waits for a lock."""
+    while connection.execute(WAITING).fetchone() == (0,):
+        assert not wait([upgraded], timeout=0.01).done
+
+
 def test_up_down_and_up_again(database_url: str) -> None:
     """Everything is taken back, and comes back."""
     with psycopg.connect(database_url, autocommit=True) as connection:
@@ -46,14 +86,77 @@ def test_up_down_and_up_again(database_url: str) -> None:
 
 def test_the_tables_are_what_the_migrations_made(database_url: str) -> None:
     """Alembic finds no difference between `tables.py` and the migrated database."""
-    engine = create_engine(sqlalchemy_url(database_url))
-    with engine.connect() as connection:
-        context = MigrationContext.configure(
-            connection, opts={"compare_type": True, "compare_server_default": True}
-        )
-        differences = compare_metadata(context, metadata)
-    engine.dispose()
-    assert [] == differences
+    assert [] == differences(database_url)
+
+
+def test_a_migration_that_has_to_wait_lets_others_pass(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever comes while it stands in line for a table gets through before it does."""
+    monkeypatch.setattr(migrate, "LOCK_SECONDS", 0.2)
+    monkeypatch.setattr(migrate, "PAUSE_SECONDS", 0.01)
+    migrate.downgrade(database_url, "0007")
+    with (
+        psycopg.connect(database_url) as reader,
+        psycopg.connect(database_url, autocommit=True) as event,
+        upgrading(database_url) as upgraded,
+    ):
+        event.execute("SET statement_timeout = '5s'")
+        reader.execute("SELECT FROM links")
+        for _ in range(2):
+            until_waiting(upgraded, event)
+            event.execute("SELECT FROM links")
+        assert not upgraded.done()
+        reader.rollback()
+        assert "0008" in upgraded.result()
+    assert [] == differences(database_url)
+
+
+def test_large_tables_are_read_beside_the_traffic(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where what is read waits for a transaction, writers do not; broken off, it is done again."""
+    migrate.downgrade(database_url, "0008")
+    with (
+        psycopg.connect(database_url) as writer,
+        psycopg.connect(database_url, autocommit=True) as event,
+    ):
+        event.execute("SET statement_timeout = '5s'")
+        writer.execute(EVENT)
+        with monkeypatch.context() as impatient:
+            impatient.setattr(migrate, "BESIDE_SECONDS", 0.05)
+            impatient.setattr(migrate, "TRIES", 1)
+            with pytest.raises(DatabaseError, match="1 tries"):
+                migrate.upgrade(database_url)
+        with upgrading(database_url) as upgraded:
+            until_waiting(upgraded, event)
+            event.execute(EVENT)
+            writer.commit()
+            assert "0009" in upgraded.result()
+    assert [] == differences(database_url)
+
+
+def test_a_migration_does_not_wait_for_ever(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says what a person can do; meanwhile nothing has changed."""
+    for name, value in {"LOCK_SECONDS": 0.05, "PAUSE_SECONDS": 0, "TRIES": 2}.items():
+        monkeypatch.setattr(migrate, name, value)
+    migrate.downgrade(database_url, "0007")
+    with psycopg.connect(database_url) as reader:
+        reader.execute("SELECT FROM links")
+        with pytest.raises(DatabaseError, match=r"2 tries.*milepost migrate"):
+            migrate.upgrade(database_url)
+    assert "0008" in migrate.pending(database_url)
+
+
+def test_two_migrations_at_once_are_one(database_url: str) -> None:
+    """The other waits without a transaction, for which an index would wait; then all is done."""
+    migrate.downgrade(database_url, "0007")
+    with upgrading(database_url) as one, upgrading(database_url) as other:
+        applied = [one.result(), other.result()]
+    assert [] in applied
+    assert any("0009" in names for names in applied)
 
 
 def test_the_clock_can_be_set(database_url: str) -> None:

@@ -211,14 +211,21 @@ def test_a_slot_that_is_never_trusted_gets_another_in_its_place() -> None:
 
 def test_a_successor_is_begun_three_days_before_or_a_quarter_of_the_time() -> None:
     """Whichever is less, of the time for which a distribution takes links."""
-    assert timedelta(days=3) == rotation_lead(60, 14)
-    assert timedelta(hours=30) == rotation_lead(8, 3)
-    assert timedelta(hours=6) == rotation_lead(1, 0)
+    assert timedelta(days=3) == rotation_lead(60, 14, listed_late=False)
+    assert timedelta(hours=30) == rotation_lead(8, 3, listed_late=False)
+    assert timedelta(hours=6) == rotation_lead(1, 0, listed_late=False)
     lead = timedelta(days=3)
     assert not needs_successor(slot(), NOW + timedelta(days=17) - timedelta(seconds=1), lead)
     assert needs_successor(slot(), NOW + timedelta(days=17), lead)
     assert not needs_successor(slot(is_making=True), NOW + timedelta(days=17), lead)
     assert needs_successor(slot(takes_until=None), NOW, ATONCE)
+
+
+def test_where_links_are_listed_late_a_successor_is_begun_three_days_before() -> None:
+    """Also of what takes links for less than twelve days; but not more than one each day."""
+    days = [(60, 14), (9, 3), (4, 0), (3, 0), (2, 0), (1, 0)]
+    leads = [rotation_lead(*each, listed_late=True) / timedelta(hours=1) for each in days]
+    assert [72, 72, 72, 48, 24, 6] == leads
 
 
 def test_what_is_not_trusted_is_tried_again_ever_less_often() -> None:

@@ -21,6 +21,13 @@ Told = tuple[int, str, str | None]
 PEOPLE = "ref,email,first_name,seats\na,ä@example.com,Ada,3\nb,,,\nc,c@example.com,Jörg,1\n"
 
 
+_STRANGE = (
+    *("cp037", "utf-7", "utf-32", "iso2022_jp", "hz"),
+    *("rot13", "zip", "idna", "punycode", "raw_unicode_escape"),
+)
+"""Encodings that Python knows, and in which nobody's export is."""
+
+
 def read(content: bytes, kind: Kind = "csv", blocks: int = 1 << 30, **form: Any) -> Any:
     """The reader of some content, which it was given in blocks of so many bytes, and all rows."""
     reader = Reader(kind, Form.of(**form), "people", content, is_whole=True)
@@ -86,6 +93,9 @@ def test_what_is_said_is_not_detected() -> None:
         row.first_name
         for row in good("ref,first_name\na,Łukasz\n".encode("cp1250"), encoding="cp1250")
     ]
+    for encoding in ("utf-8-sig", "utf-8", "u8"):
+        content = codecs.BOM_UTF8 + "ref,first_name\na,Łukasz\n".encode()
+        assert ["Łukasz"] == [row.first_name for row in good(content, encoding=encoding)]
     (row,) = good(b"ref;id,name\n1;a,b\n", delimiter=",", columns={"ref": "ref;id"})
     assert ("1;a", {"name": "b"}) == (row.ref, row.attributes)
 
@@ -111,6 +121,17 @@ def test_columns_may_have_names_of_their_own() -> None:
     assert ("1", "a@x.test", {"tier": "1", "city": "Rome"}) == (row.ref, row.email, row.attributes)
 
 
+def test_a_line_whose_ref_has_another_name_is_told() -> None:
+    """The name that was looked for; how another one is said, where none is."""
+    line = json.dumps({"Id": "1", "email": "a@x.test"}).encode()
+    ((_, reason, ref),) = bad(line, "ndjson", said_by="command")
+    assert (None, True) == (ref, reason.startswith("ref: the line has no 'ref'; if it is called"))
+    assert reason.endswith("--column ref=CustomerId")
+    assert [(1, "ref: the line has no 'CustomerId'", None)] == bad(
+        line, "ndjson", columns={"ref": "CustomerId"}
+    )
+
+
 def test_numbers_in_ndjson_are_taken_as_texts() -> None:
     """Beside the known names and inside `attributes` alike; null is absent."""
     line = b'{"ref": "a", "seats": 55, "attributes": {"old": true, "x": 1.5, "none": null}}'
@@ -122,8 +143,10 @@ def test_numbers_in_ndjson_are_taken_as_texts() -> None:
     ("said", "field", "detail"),
     [
         ({"encoding": "klingon"}, "encoding", "'klingon' is no encoding of texts"),
-        ({"encoding": "rot13"}, "encoding", "'rot13' is no encoding of texts"),
-        ({"encoding": "cp037"}, "encoding", "cp037 is not supported; save it as UTF-8"),
+        *(
+            ({"encoding": name}, "encoding", f"{name} is not supported; save it as UTF-8")
+            for name in _STRANGE
+        ),
         ({"delimiter": "x"}, "delimiter", "'x' is none of , ; | and tab"),
         ({"columns": {"ref": None}}, "columns", "ref is needed"),
         ({"columns": {"e mail": "Mail"}}, "columns", "'e mail' cannot name an attribute"),
@@ -268,7 +291,7 @@ def test_a_reason_never_repeats_a_value() -> None:
         (codecs.BOM_UTF16_LE, "it is empty"),
         ("ref\na\n".encode("utf-32"), "it is in UTF-32; save it as UTF-8"),
         (b"email\na\n", "there is no column ref; its columns are: 'email'. Say which one it is"),
-        (b"Ref,email\na,b\n", "such as ref=Ref"),
+        (b"Ref,email\na,b\n", """such as "columns": {"ref":"Ref"}, or call it ref"""),
         (b"ref,e mail\na,b\n", "'e mail' cannot name an attribute"),
         (b"ref,attributes\na,b\n", "'attributes' cannot name an attribute"),
         (b"ref,x,x\na,b,c\n", "the column 'x' stands there twice"),

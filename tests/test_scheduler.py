@@ -27,7 +27,14 @@ from milepost.scheduler import (
     timetable,
 )
 from milepost.store import Store, connections
-from milepost.store.runs import DEATH, LEASE_SECONDS, Finding, RunRecord
+from milepost.store.runs import (
+    DEATH,
+    KEPT_DAYS,
+    LEASE_SECONDS,
+    Finding,
+    RunRecord,
+    RunStore,
+)
 
 BEGIN = datetime(2026, 11, 26, 12, tzinfo=UTC)
 PAGES = 3
@@ -522,7 +529,7 @@ async def test_the_end_is_written_down_also_past_an_outage(
 ) -> None:
     """What was done need not be done again because Postgres restarted at the last moment."""
     monkeypatch.setattr(connections, "POOL_TIMEOUT_SECONDS", 0.02)
-    monkeypatch.setattr(scheduling, "WRITE_AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr(connections, "WRITE_AGAIN_SECONDS", 0.01)
     async with await Store.open(database_url) as store, AsyncExitStack() as stack:
 
         class Last(Paged):
@@ -542,6 +549,30 @@ async def test_the_end_is_written_down_also_past_an_outage(
         run = await due(made(store, Last()), clock)
         await ending[0]
         assert ("done", 1) == (run.state, run.attempt)
+
+
+async def test_what_is_old_is_forgotten_behind_the_end_of_a_run(
+    store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some at a time, and all of it; where that cannot be done, the run has ended all the same."""
+    monkeypatch.setattr("milepost.store.runs.SWEPT", 1)
+
+    async def find(run: Run, page: int) -> None:
+        """Find something on each page."""
+        await run.commit(page, stage=None, done=page, counts=Pages(), findings=[Finding(reason="")])
+
+    async def away(_: RunStore, __: str) -> bool:
+        """Be away."""
+        raise DatabaseBusy("restarting")
+
+    first = await due(made(store, Paged(find)), clock)
+    clock.go(days=KEPT_DAYS + 1)
+    with monkeypatch.context() as patched:
+        patched.setattr(RunStore, "forget_some", away)
+        assert "done" == (await due(made(store, Paged()), clock)).state
+    assert PAGES == len(await store.runs.findings(first.id))
+    await due(made(store, Paged()), clock)
+    assert None is await store.runs.get(first.id)
 
 
 # --- what a run tells -----------------------------------------------------------------------------

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import sqlite3
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -252,6 +255,26 @@ def test_a_database_that_is_away_is_asked_again(database_url: str) -> None:
         list(pages)
 
 
+def test_a_locked_table_is_asked_again(
+    customers: str, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not waited for for ever, and what is said of it is said once."""
+    monkeypatch.setattr(sources, "STATEMENT_SECONDS", 0.05)
+    locking: Any
+    is_sqlite = customers.startswith("sqlite")
+    url = f"{customers}?timeout=0.05" if is_sqlite else customers
+    if is_sqlite:
+        locking = sqlite3.connect(customers.removeprefix("sqlite:///"), isolation_level=None)
+        locking.execute("BEGIN EXCLUSIVE")
+    else:
+        locking = psycopg.connect(database_url)
+        locking.execute("LOCK TABLE customers")
+    with closing(locking), pytest.raises(SourceAway) as away:
+        next(QuerySource(url, "SELECT id AS ref FROM customers", {}).pages(None, None))
+    said = "OperationalError: database is locked" if is_sqlite else "QueryCanceled: canceling"
+    assert str(away.value).startswith(f"the database of the source broke the query off: {said}")
+
+
 def test_an_error_of_a_query_tells_no_values(database_url: str) -> None:
     """What a database says of data are people's data."""
     query = "SELECT ('xanthippe' || n)::integer AS ref FROM generate_series(1, 2) AS n"
@@ -286,9 +309,12 @@ def test_the_setting_names_a_source(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("setting", "said"),
     [
-        ("{", "MILEPOST_REGISTRANTS_SOURCE: Input data was truncated"),
-        ('{"path": 3}', "Expected `str`, got `int` - at `path`"),
-        ('{"path": "a", "colums": {}}', "unknown field `colums`"),
+        ("{", "MILEPOST_REGISTRANTS_SOURCE: it begins with { and is not JSON; for"),
+        ('{"path": 3}', "SOURCE: path: it must be a text; for"),
+        ('{"path": ""}', "path: it is empty"),
+        ('{"path": "a", "columns": {"ref": 3}}', "columns: it must be a text or null"),
+        ('{"path": "a", "colums": {}}', "colums: there is no such member"),
+        ('{"url": "sqlite://"}', "query: it is missing"),
         ('{"path": "a", "encoding": "klingon"}', "encoding: 'klingon' is no encoding"),
         ('{"path": "a", "columns": {"ref": null}}', "columns: ref is needed"),
         ('{"url": "klingon://x", "query": "SELECT 1"}', "url: SQLAlchemy knows no such database"),

@@ -267,7 +267,7 @@ async def opened(settings: Settings, database_url: str) -> AsyncIterator[Milepos
                 scheduler=scheduler,
                 worker=Worker(
                     Endless(job="drain", run=drain.make, every=LOOK_SECONDS, note=note),
-                    Endless(job="drain", run=drain.tell, every=LATE_DATA_LOOK_SECONDS),
+                    Endless(job="drain", run=drain.tell, every=LATE_DATA_LOOK_SECONDS, note=note),
                     Endless(job="sweep", run=sweep.run_once, every=LOOK_SECONDS, note=note),
                     Endless(job="scheduler", run=scheduler.tick, every=TICK_SECONDS),
                 ),

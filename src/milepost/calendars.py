@@ -18,9 +18,9 @@ from msgspec import Struct
 FIELDS: Final = 5
 """Of a crontab line: minute, hour, day, month, weekday."""
 
-MOST_COUNTED: Final = 10_000
-"""Due times that one run stands for are counted up to here: of a job that is due each minute, a
-week of them."""
+MOST_COUNTED: Final = 1_000
+"""Due times that one run stands for are counted up to here: six weeks of a job that is due each
+hour. Meanwhile, some 50 ms, the process does nothing else."""
 
 
 class Due(Struct, frozen=True):
@@ -28,6 +28,7 @@ class Due(Struct, frozen=True):
 
     at: datetime
     coalesced: int
+    """Where it is `MOST_COUNTED`, at least so many."""
 
 
 class Calendar(Protocol):

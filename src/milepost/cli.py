@@ -538,6 +538,7 @@ def _milestones_in(file: Path) -> dict[str, MilestoneDefinition]:
     import tomllib
 
     from milepost import policy
+    from milepost.api.requests import refusal
 
     try:
         with file.open("rb") as opened:
@@ -555,11 +556,9 @@ def _milestones_in(file: Path) -> dict[str, MilestoneDefinition]:
             definitions[checked] = msgspec.convert(table, MilestoneDefinition)
             policy.check_definition(definitions[checked])
         except msgspec.ValidationError as error:
-            what, _, where = str(error).partition(" - at `$")
-            if "matching regex" in what:
-                what = "not of the form that it has, such as SV_0123456789abcde for a survey"
-            place = f"milestones.{key}{where.rstrip('`')}"
-            _fail(f"{file}: {place}: {what}")
+            wrong = refusal(str(error))
+            place = ".".join(filter(None, ("milestones", key, wrong.field)))
+            _fail(f"{file}: {place}: {wrong}")
         except MilepostError as error:
             _fail(f"{file}: milestones.{key}: {error}")
     return definitions
@@ -601,7 +600,9 @@ def import_registrants(
     from milepost.jobs.rows import Form
     from milepost.jobs.sources import FileSource
 
-    form = Form.of(columns=_columns(columns), encoding=encoding, delimiter=delimiter)
+    form = Form.of(
+        columns=_columns(columns), encoding=encoding, delimiter=delimiter, said_by="command"
+    )
     FileSource(file, form).check()  # before anything is started for it
 
     async def run(milepost: Milepost) -> tuple[RunRecord, list[NumberedFinding]]:
@@ -614,11 +615,7 @@ def import_registrants(
                 progress=stages.show,
                 following=stages.follow,
             )
-        findings = milepost.store.runs.findings
-        listed = await findings(done.id, limit=MOST_LISTED)
-        while as_json and (page := await findings(done.id, after=len(listed) - 1)):
-            listed += page
-        return done, listed
+        return done, await _listed(milepost.store, done, is_all=as_json)
 
     done, listed = _with_milepost(run)
     if done.error is not None:
@@ -635,6 +632,14 @@ def import_registrants(
         _tell_findings(done, listed)
     if counts["bad"]:
         raise SystemExit(1)
+
+
+async def _listed(store: Store, run: RunRecord, *, is_all: bool) -> list[NumberedFinding]:
+    """What a run lists one by one: all of it, or as much as a person looks at."""
+    listed = await store.runs.findings(run.id, limit=MOST_LISTED)
+    while is_all and (page := await store.runs.findings(run.id, after=len(listed) - 1)):
+        listed += page
+    return listed
 
 
 def _columns(given: tuple[str, ...]) -> dict[str, str | None]:
@@ -671,7 +676,7 @@ def _tell_import(counts: dict[str, Any], *, dry_run: bool) -> None:
         *([f"{counts['repeated']} repeated"] if counts["repeated"] else []),
         f"{counts['bad']} bad",
     ]
-    click.echo(f"{counts['rows']} rows: {', '.join(told)}")
+    click.echo(f"{_count('rows', counts['rows'])}: {', '.join(told)}")
     if counts["fields"]:
         named = ", ".join(f"{name} {count}" for name, count in counts["fields"].items())
         click.echo(f"  of those who {'would change' if dry_run else 'changed'}: {named}")
@@ -704,7 +709,7 @@ def run(*, job: str, as_json: bool, **accepted: bool) -> None:
         milepost: Milepost,
     ) -> tuple[RunRecord, list[NumberedFinding], list[RunRecord]]:
         ran = await _run(milepost, job, options, quiet=as_json)
-        findings = await milepost.store.runs.findings(ran.id, limit=MOST_LISTED)
+        findings = await _listed(milepost.store, ran, is_all=as_json)
         before = await milepost.store.runs.page(job, before=ran.id, limit=3)
         return ran, findings, [run for run in before if _ended_since(run, ran.created_at)]
 
@@ -727,6 +732,12 @@ def run(*, job: str, as_json: bool, **accepted: bool) -> None:
         raise SystemExit(INTERRUPTED)
     if ran.error:
         _fail(f"{job} {ran.state}: {ran.error}")
+    is_sourceless = "rows" not in ran.counts and settings.load().registrants_source is not None
+    if job == "sync" and is_sourceless:
+        _fail(
+            "the source was not read: the process that ran it has no MILEPOST_REGISTRANTS_SOURCE; "
+            "give all processes the same settings, and run it again"
+        )
     if any(ran.counts.get(name) for name in ("failed", "errors", "unfinished", "broken_off")):
         raise SystemExit(1)
 
@@ -798,10 +809,13 @@ def _tell_findings(ran: RunRecord, findings: Sequence[NumberedFinding]) -> None:
 
 def _counted(counts: Mapping[str, Any]) -> str:
     return ", ".join(
-        f"{count} {name.replace('_', ' ')}"
-        for name, count in counts.items()
-        if isinstance(count, int) and count
+        _count(name, count) for name, count in counts.items() if isinstance(count, int) and count
     )
+
+
+def _count(name: str, count: int) -> str:
+    noun = name.replace("_", " ")
+    return f"{count} {noun.removesuffix('s') if count == 1 else noun}"
 
 
 @main.command("jobs")
@@ -812,8 +826,10 @@ def jobs_(*, as_json: bool) -> None:
     The exit code is 1 when one is later than it may be.
     """
     from milepost import scheduler
+    from milepost.jobs.sources import configured
 
     given = settings.load()
+    configured(given.registrants_source)
     when = scheduler.timetable(given.schedule, given.time_zone)
     found = _with_store(lambda store: scheduler.standings(store.runs, when))
     if as_json:

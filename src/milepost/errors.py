@@ -15,6 +15,8 @@
     │   ├── UnknownLink
     │   ├── UnknownJob
     │   ├── UnknownRun
+    │   ├── ImportTooLarge        more than one request may send
+    │   ├── TooManyImports        others are to be taken in first
     │   ├── MilestonePaused       by a person; seen events are answered as ever
     │   └── EventMismatch         the same `event_id` with another payload; names the `fields`
     └── UpstreamError             the survey platform (its branches stand in `upstream/errors.py`)
@@ -140,6 +142,30 @@ class UnknownRun(Refusal):
 
     def __init__(self) -> None:
         super().__init__("There is no run with this id.", field="id")
+
+
+class ImportTooLarge(Refusal):
+    """Registrants that are sent at once are more than one request may send."""
+
+    code = "body-too-large"
+
+    def __init__(self, most: str) -> None:
+        super().__init__(
+            f"An import may have at most {most}.",
+            fix="Send it in several, or let MILEPOST_REGISTRANTS_SOURCE name the file.",
+        )
+
+
+class TooManyImports(Refusal):
+    """So many imports arrive, or wait to be taken in, that there is no room for another one."""
+
+    code = "too-many-imports"
+
+    def __init__(self, most: int) -> None:
+        super().__init__(
+            f"{most} imports are on their way already.",
+            fix="Send it again when one of them is taken in; GET /v1/jobs/import tells.",
+        )
 
 
 class MilestonePaused(Refusal):

@@ -25,9 +25,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
-from typing import Final, TypeVar
+from typing import Final
 from uuid import UUID
 
 import msgspec
@@ -65,6 +65,7 @@ from milepost.routes import (
     Untrusted,
 )
 from milepost.store import Store
+from milepost.store.connections import persistently
 from milepost.store.links import LEASE_SECONDS, Asked, LookupTaken, Opened, Settlement, Telling
 from milepost.store.remembering import Remembered
 from milepost.upstream import (
@@ -79,8 +80,6 @@ from milepost.upstream import (
 )
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 FIRST_POLL_SECONDS: Final = 0.05
 LONGEST_POLL_SECONDS: Final = 0.4
@@ -295,7 +294,7 @@ class Issuing:
                     calls=calls.count,
                 )
         failpoints.reach("made", late.event_id)
-        await self._persist(lambda: self._store.links.settle_late_data(telling))
+        await persistently(lambda: self._store.links.settle_late_data(telling), LEASE_SECONDS)
         return telling
 
     async def click(self, token: str, *, wait: float = 2.0) -> Opened:
@@ -500,19 +499,7 @@ class Issuing:
 
         None: the claim is somebody else's by now, or an earlier try was written after all.
         """
-        return await self._persist(lambda: self._store.links.settle(settlement))
-
-    async def _persist(self, write: Callable[[], Awaitable[T]]) -> T:
-        """Write, also past a restart of Postgres: what is lost would have to be asked for."""
-        clock = asyncio.get_running_loop().time
-        give_up = clock() + LEASE_SECONDS
-        while True:
-            try:
-                return await write()
-            except DatabaseBusy:
-                if clock() > give_up:
-                    raise
-            await asyncio.sleep(PAUSE_SECONDS)
+        return await persistently(lambda: self._store.links.settle(settlement), LEASE_SECONDS)
 
 
 async def _within(call: asyncio.Task[Link | None], deadline: float) -> Link | None:

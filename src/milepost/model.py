@@ -240,6 +240,8 @@ class Stop(Struct, frozen=True, kw_only=True):
     """The URL that is built here. Links are credentials: for admins, and for no log."""
     found: str | None
     """The URL that the platform gives in its place; the same holds."""
+    resumed_at: datetime | None
+    """A person has resumed it then: what the platform lists next for a canary is learnt."""
 
 
 class Milestone(Struct, frozen=True, kw_only=True):

@@ -62,7 +62,15 @@ _PLACE: Final = "{}"
 
 
 class NotAPersonalLink(MilepostError):
-    """A text is not a personal link of any seen shape; `str(error)` says in one line why not."""
+    """A text is not a personal link of any seen shape; `str(error)` says in one line why not.
+
+    Attributes:
+        reason: What is wrong with it, such as `it has no query`.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"not a personal link: {reason}")
+        self.reason = reason
 
 
 class MalformedId(MilepostError):
@@ -119,7 +127,7 @@ class PersonalLink:
             (self.channel is None or _CHANNEL.fullmatch(self.channel), "its channel is malformed"),
         ):
             if not fits:
-                raise _refusal(reason)
+                raise NotAPersonalLink(reason)
 
     @property
     def kind(self) -> str:
@@ -238,30 +246,30 @@ def parse(url: str) -> PersonalLink:
     scheme, host, path, query = _split(url)
     path_match = _PATH.fullmatch(path)
     if path_match is None:
-        raise _refusal("its path is neither /SE nor /jfe/form/SV_…")
+        raise NotAPersonalLink("its path is neither /SE nor /jfe/form/SV_…")
 
     values: dict[str, str] = {}
     for parameter in query.split("&"):
         match = _PARAMETER.fullmatch(parameter)
         if match is None:
-            raise _refusal("its query is not a row of plain key=value")
+            raise NotAPersonalLink("its query is not a row of plain key=value")
         if match["key"] in values:
-            raise _refusal("a key of its query stands there twice")
+            raise NotAPersonalLink("a key of its query stands there twice")
         values[match["key"]] = match["value"]
 
     ids = _Q_DL.fullmatch(values.get("Q_DL", ""))
     if ids is None:
-        raise _refusal("its Q_DL is missing, or not distribution, survey and lookup id")
+        raise NotAPersonalLink("its Q_DL is missing, or not distribution, survey and lookup id")
     survey_id = f"SV_{ids['survey']}"
     if path_match["survey"] not in (None, survey_id):
-        raise _refusal("the survey in its path is not the survey in its Q_DL")
+        raise NotAPersonalLink("the survey in its path is not the survey in its Q_DL")
 
     constants = "&".join(value for key, value in values.items() if key != "Q_DL")
     # A parameter that repeats an id is no constant: copied from a probe, it would put the probe's
     # identity into everybody's link.
     for part in (ids["distribution"], ids["survey"], ids["lookup"].partition("_")[2]):
         if part in constants:
-            raise _refusal("a parameter besides Q_DL repeats one of its ids")
+            raise NotAPersonalLink("a parameter besides Q_DL repeats one of its ids")
 
     holes = {
         "Q_DL": f"{ids['emd'] or ''}{{distribution}}_{{survey}}_{{lookup_id}}",
@@ -287,25 +295,21 @@ def _split(url: str) -> tuple[str, str, str, str]:
     link would be taken for a good one.
     """
     if len(url) > _LONGEST:
-        raise _refusal("it is too long")
+        raise NotAPersonalLink("it is too long")
     if not url.isascii() or not url.isprintable():
-        raise _refusal("it holds characters that no URL has")
+        raise NotAPersonalLink("it holds characters that no URL has")
     scheme, separator, rest = url.partition("://")
     if not separator or scheme not in ("http", "https"):
-        raise _refusal("its scheme is neither http nor https")
+        raise NotAPersonalLink("its scheme is neither http nor https")
     if "#" in rest:
-        raise _refusal("it has a fragment")
+        raise NotAPersonalLink("it has a fragment")
     before_query, separator, query = rest.partition("?")
     if not separator:
-        raise _refusal("it has no query")
+        raise NotAPersonalLink("it has no query")
     host, slash, path = before_query.partition("/")
     if "@" in host:
-        raise _refusal("it holds a user name")
+        raise NotAPersonalLink("it holds a user name")
     return scheme, host, slash + path, query
-
-
-def _refusal(reason: str) -> NotAPersonalLink:
-    return NotAPersonalLink(f"not a personal link: {reason}")
 
 
 def explain(url: str) -> dict[str, str | None]:

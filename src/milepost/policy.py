@@ -415,13 +415,16 @@ def slots_wanted(
     return max(len(pool.slots), min(wanted, pool.most))
 
 
-def rotation_lead(link_days: int, min_link_days: int) -> timedelta:
+def rotation_lead(link_days: int, min_link_days: int, *, listed_late: bool) -> timedelta:
     """How long before a distribution takes no more links its successor is begun.
 
     Three days, in which lists of links that lag have come, and a quarter of the time for which it
-    takes links where that is less.
+    takes links where that is less. Where they are known to lag, three days all the same; but
+    successors are begun a day apart at the least.
     """
-    return min(LONGEST_LEAD, timedelta(days=link_days - min_link_days) / 4)
+    takes = timedelta(days=link_days - min_link_days)
+    lead = min(LONGEST_LEAD, takes / 4)
+    return max(lead, min(LISTED_LATE, takes - timedelta(days=1))) if listed_late else lead
 
 
 def needs_successor(slot: SlotStanding, now: datetime, lead: timedelta) -> bool:

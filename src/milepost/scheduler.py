@@ -15,11 +15,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import traceback
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -35,6 +36,7 @@ from milepost.errors import (
     whereabouts,
 )
 from milepost.jobs.run import Job, NeedsAPerson, Progress, Run
+from milepost.store.connections import persistently
 from milepost.store.runs import LEASE_SECONDS, Outlook, RunRecord, RunStore, TakenAway
 
 log = logging.getLogger(__name__)
@@ -60,10 +62,6 @@ take an hour. An outage that lasts longer is for the next due time."""
 REST_SECONDS: Final = 900.0
 """After a run that failed the next due time waits so long: what is due every few seconds must not
 fail, and say so, every few seconds."""
-
-WRITE_AGAIN_SECONDS: Final = 0.5
-"""Between tries to write down how a run ended while Postgres is away. It can be tried for as long
-as the lease lasts, and a restart takes less."""
 
 
 # --- the jobs -------------------------------------------------------------------------------------
@@ -356,7 +354,7 @@ class Scheduler:
         except TakenAway:
             raise
         except _OutOfTime:
-            await _written(lambda: self._runs.leave(run.record))
+            await persistently(lambda: self._runs.leave(run.record), LEASE_SECONDS)
         except NeedsAPerson as error:
             await self._end(run, "stopped", str(error))
         except (UpstreamError, DatabaseError) as error:
@@ -369,11 +367,11 @@ class Scheduler:
         else:
             if run.stopping.is_set():
                 # Whether all was done, somebody else sees, who goes on at once.
-                await _written(lambda: self._runs.leave(run.record))
+                await persistently(lambda: self._runs.leave(run.record), LEASE_SECONDS)
                 return
             told = run.in_all(counts)
             idle = run.record.asked_by is None and not any(told.values())
-            await _written(lambda: self._runs.end(run.record, "done", counts=told, idle=idle))
+            await self._finish(run, "done", told, idle=idle)
 
     async def _attempt(self, run: Run) -> Struct:
         """Do the job while its lease is kept; broken off when that is lost, or out of time."""
@@ -417,11 +415,31 @@ class Scheduler:
             return
         pause = min(FIRST_PAUSE_SECONDS * 2**run.failures, LONGEST_PAUSE_SECONDS)
         log.warning("%s goes on in %.0f s: %s", run.record.job, pause, error)
-        await _written(lambda: self._runs.set_back(run.record, error=error, pause=pause))
+        await persistently(
+            lambda: self._runs.set_back(run.record, error=error, pause=pause), LEASE_SECONDS
+        )
 
     async def _end(self, run: Run, state: Literal["failed", "stopped"], error: str) -> None:
         log.error("%s %s: %s", run.record.job, state, error)
-        await _written(lambda: self._runs.end(run.record, state, counts=run.counts, error=error))
+        await self._finish(run, state, run.counts, error=error)
+
+    async def _finish(
+        self,
+        run: Run,
+        state: Literal["done", "failed", "stopped"],
+        counts: Mapping[str, Any],
+        *,
+        error: str | None = None,
+        idle: bool = False,
+    ) -> None:
+        """Write down how a run ended; behind that, what is old of its job is forgotten."""
+        await persistently(
+            lambda: self._runs.end(run.record, state, counts=counts, error=error, idle=idle),
+            LEASE_SECONDS,
+        )
+        with suppress(DatabaseBusy):  # the end of the next run goes on with it
+            while not run.stopping.is_set() and await self._runs.forget_some(run.record.job):
+                pass
 
 
 async def _run_out(stopping: asyncio.Event) -> None:
@@ -429,21 +447,6 @@ async def _run_out(stopping: asyncio.Event) -> None:
     await stopping.wait()
     await asyncio.sleep(LEAVE_SECONDS)
     raise _OutOfTime
-
-
-async def _written(write: Callable[[], Awaitable[None]]) -> None:
-    """Write down what became of a run, also past a restart of Postgres."""
-    clock = asyncio.get_running_loop().time
-    give_up = clock() + LEASE_SECONDS
-    while True:
-        try:
-            await write()
-        except DatabaseBusy:
-            if clock() > give_up:
-                raise
-        else:
-            return
-        await asyncio.sleep(WRITE_AGAIN_SECONDS)
 
 
 def _place(error: Exception) -> str:

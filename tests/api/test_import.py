@@ -12,6 +12,7 @@ from litestar import Litestar
 from litestar.types import HTTPReceiveMessage
 
 from milepost.api import requests
+from milepost.jobs import intake
 from milepost.jobs.intake import Import
 from milepost.model import Scope
 from milepost.scheduler import Scheduler
@@ -157,6 +158,65 @@ async def test_what_cannot_be_taken_is_explained(
     assert (status, field) == (answer.status_code, problem.get("field"))
     assert detail in problem["detail"]
     assert 0 == await left(store)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "is_announced", "said"),
+    [
+        ({"MOST_BYTES": 1 << 20}, True, "at most 1 MiB"),
+        ({"MOST_BYTES": 1 << 20}, False, "at most 1 MiB"),
+        ({"MOST_ROWS": 2_000}, False, "at most 2,000 rows"),
+    ],
+)
+async def test_more_than_one_request_may_send_is_refused(
+    client: httpx.AsyncClient,
+    store: Store,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    bounds: dict[str, int],
+    is_announced: bool,
+    said: str,
+) -> None:
+    """Before anything is read where its size is said; nothing of it stays."""
+    for name, most in bounds.items():
+        monkeypatch.setattr(intake, name, most)
+    read = 0
+    content = b"ref,note\n" + b"".join(b"r%d,%b\n" % (n, b"x" * 600) for n in range(2_500))
+
+    async def pieces() -> AsyncIterator[bytes]:
+        """Send it in pieces."""
+        nonlocal read
+        for start in range(0, len(content), 1 << 16):
+            read += 1
+            yield content[start : start + (1 << 16)]
+
+    headers = CSV | ({"Content-Length": str(len(content))} if is_announced else {})
+    answer = await client.post(PLACE, content=pieces(), headers=headers)
+    problem = answer.json()
+    assert (413, "body-too-large") == (answer.status_code, problem["code"])
+    assert said in problem["detail"]
+    assert "in several" in problem["fix"]
+    assert (0, is_announced) == (await left(store), read == 0)
+
+
+async def test_imports_wait_for_one_another(
+    client: httpx.AsyncClient, store: Store, take_in: TakeIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is no room for another before one is taken in; what was left behind takes none."""
+    monkeypatch.setattr(intake, "MOST_ARRIVALS", 2)
+    async with store.connections.path() as connection:
+        await connection.execute(
+            b"INSERT INTO intakes (touched_at) VALUES (milepost_now() - interval '2 hours')"
+        )
+    answers = await asyncio.gather(
+        *(client.post(PLACE, content=b"ref\na\n", headers=CSV) for _ in range(3))
+    )
+    assert [202, 202, 429] == sorted(answer.status_code for answer in answers)
+    (refused,) = [answer.json() for answer in answers if answer.status_code == 429]
+    assert "too-many-imports" == refused["code"]
+    await take_in(next(answer for answer in answers if answer.status_code == 202))
+    again = await client.post(PLACE, content=b"ref\na\n", headers=CSV)
+    assert 202 == again.status_code
 
 
 @pytest.mark.parametrize(

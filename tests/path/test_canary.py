@@ -13,9 +13,10 @@ import msgspec
 import pytest
 
 from milepost.app import Milepost
+from milepost.jobs.provisioning import Provisioning
 from milepost.model import Fact, Scope
 from milepost.store.runs import RunRecord
-from milepost.upstream import HistoryEntry, Upstream
+from milepost.upstream import ContactFields, HistoryEntry, Upstream
 
 Landed = Callable[..., Awaitable[None]]
 Travel = Callable[..., Awaitable[None]]
@@ -24,9 +25,9 @@ Execute = Callable[..., Awaitable[list[tuple[Any, ...]]]]
 NIGHT = {"hours": 24}
 
 
-async def look(milepost: Milepost, **options: object) -> RunRecord:
+async def look(milepost: Milepost) -> RunRecord:
     """Run the job, as it would be run at night."""
-    return await milepost.run("canary", asked_by="a test", options=options)
+    return await milepost.run("canary", asked_by="a test")
 
 
 async def ask(client: httpx.AsyncClient, event_id: str, ref: str = "ann") -> dict[str, Any]:
@@ -137,10 +138,10 @@ async def test_a_milestone_that_a_person_resumes_builds_links_as_the_platform_do
     await travel(**NIGHT)
     await look(milepost)
     answer = (await client.post("/v1/milestones/landed/resume")).json()
-    assert answer["stopped"] is not None  # until it is learnt
+    assert answer["stopped"]["resumed_at"] is not None  # until it is learnt
     (asked,) = await milepost.store.runs.page("canary", limit=1)
-    assert ("waiting", {"learn": "landed"}) == (asked.state, asked.options)
-    run = await look(milepost, learn="landed")
+    assert "waiting" == asked.state
+    run = await look(milepost)
     assert ("done", 2, 1) == (run.state, run.counts["learnt"], run.counts["resumed"])
     assert None is await stopped(client)
     link = await ask(client, "e2", "ben")
@@ -182,7 +183,7 @@ async def test_links_that_were_deferred_meanwhile_complete_after_it_is_mended(
     assert [] == await platform.writes()
     if mend == "a person resumes":
         await client.post("/v1/milestones/landed/resume")
-        await look(milepost, learn="landed")
+        await look(milepost)
     else:
         await platform.switch(facts={"link_format": "2023"})
         await look(milepost)
@@ -200,12 +201,20 @@ async def test_a_form_that_is_not_known_can_never_be_learnt(
     await landed(fields=[])
     await platform.switch(facts={"link_format": "unknown"})
     await travel(**NIGHT)
-    for options in ({}, {"learn": "landed"}):
-        run = await look(milepost, **options)
+    for _ in range(2):
+        run = await look(milepost)
         (finding,) = await milepost.store.runs.findings(run.id)
-        assert ("stopped", True) == (run.state, "form that is not known" in finding.reason)
+        assert "stopped" == run.state
+        assert "the probe's link has a form that is not known: it has no query" in finding.reason
+        stop = await stopped(client)
+        assert stop is not None
+        assert f"our probe, a credential: expected {stop['expected']}, found" in finding.reason
+        assert None is stop["resumed_at"]  # it was tried, and is not tried again by itself
+        await client.post("/v1/milestones/landed/resume")
+    await client.post("/v1/milestones/landed/pause")  # a person's later word
     stop = await stopped(client)
     assert stop is not None
+    assert None is stop["resumed_at"]
     assert "/jfe/form/" in stop["expected"]
     assert "/survey/" in stop["found"]
     # What was seen of one survey says nothing of another.
@@ -241,30 +250,55 @@ async def test_a_link_that_history_tells_otherwise_stops_the_milestone(
     assert ("done", 1, 1) == (run.state, run.counts["links"], run.counts["resumed"])
 
 
+UNLIKE = "history does not tell the canary's link as it is listed"
+
+
 async def test_history_in_a_form_of_its_own_tells_nothing(
     client: httpx.AsyncClient,
+    *,
     landed: Landed,
     milepost: Milepost,
+    platform: Any,
     travel: Travel,
+    execute: Execute,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The canary's own entry shows that it is so."""
+    """Only where the canary's own entry is as it is listed are links held against history."""
     await landed(fields=[])
     await travel(minutes=2)
     await ask(client, "e1")
+    pool = (await client.get("/v1/milestones/landed/pool")).json()["distributions"]
+    told_of = {each["distribution_id"] for each in pool}
     history = Upstream.history
 
-    async def otherwise(self: Upstream, distribution_id: str) -> AsyncIterator[HistoryEntry]:
-        """Tell of links without their last parameter."""
-        async for entry in history(self, distribution_id):
-            link = (entry.link or "").removesuffix("&_g_=g")
-            yield msgspec.structs.replace(entry, link=link)
+    def tell(of: Callable[[str], bool]) -> None:
+        """Let history tell of links without their last parameter, of these distributions."""
 
-    monkeypatch.setattr(Upstream, "history", otherwise)
-    run = await look(milepost)
-    (finding,) = await milepost.store.runs.findings(run.id)
-    assert ("done", 0) == (run.state, run.counts["links"])
-    assert "another form" in finding.reason
+        async def otherwise(self: Upstream, distribution_id: str) -> AsyncIterator[HistoryEntry]:
+            """Tell."""
+            async for entry in history(self, distribution_id):
+                if of(distribution_id):
+                    link = (entry.link or "").removesuffix("&_g_=g")
+                    yield msgspec.structs.replace(entry, link=link)
+
+        monkeypatch.setattr(Upstream, "history", otherwise)
+
+    async def look_says(sentence: str) -> None:
+        """The run compares nothing, stops nothing, and says this."""
+        run = await look(milepost)
+        (finding,) = await milepost.store.runs.findings(run.id)
+        assert ("done", 0, None) == (run.state, run.counts["links"], await stopped(client))
+        assert sentence in finding.reason
+        await execute("UPDATE milestones SET trusted_at = NULL")  # look at the same link again
+
+    tell(lambda _: True)
+    await look_says(UNLIKE)
+    await platform.fault("status", status=400, endpoint="GET /distributions/{EMD}/history")
+    await look_says("history: refused (status 400")
+    tell(lambda distribution_id: distribution_id in told_of)
+    await look_says(f"{UNLIKE}, or not yet")
+    await platform.switch(facts={"links_lag_seconds": 3_600})
+    await look_says("does not list the probe's link yet")
 
 
 async def test_no_canary_is_made_where_none_can_be(
@@ -286,7 +320,7 @@ async def test_no_canary_is_made_where_none_can_be(
     assert "stopped" == (await look(milepost)).state
     assert "stopped" == (await look(milepost)).state
     await client.post("/v1/milestones/landed/resume")
-    assert "done" == (await look(milepost, learn="landed")).state
+    assert "done" == (await look(milepost)).state
     assert {"list_contact.add"} == set(await platform.writes())
     # Nor is history asked where it does not tell: its limit is left to others.
     await milepost.store.capabilities.note(Fact.HISTORY_LINKS, holds=False, evidence="tried")
@@ -307,6 +341,123 @@ async def test_a_canary_that_is_not_listed_yet_tells_nothing(
         await travel(**NIGHT)
     assert "stopped" == (await look(milepost)).state
     assert 1 == Counter(await platform.writes())["distribution.create"]
+
+
+async def test_what_a_person_has_resumed_is_learnt_however_late_the_canary_is_listed(
+    client: httpx.AsyncClient,
+    *,
+    landed: Landed,
+    milepost: Milepost,
+    platform: Any,
+    travel: Travel,
+    execute: Execute,
+) -> None:
+    """Their word stands in the milestone until then, and is good for that one time."""
+    await landed(fields=[], slots=1)
+    await platform.switch(facts={"link_format": "double-slash"})
+    await travel(**NIGHT)
+    await look(milepost)
+    await platform.switch(facts={"links_lag_seconds": 60 * 3_600})
+    asked = (await client.post("/v1/milestones/landed/resume")).json()["stopped"]
+    for _ in range(3):
+        run = await look(milepost)
+        assert ("stopped", 1, 0) == (run.state, run.counts["unlisted"], run.counts["learnt"])
+        assert asked == await stopped(client)
+        await travel(**NIGHT)
+    run = await look(milepost)
+    assert ("done", 1, 1) == (run.state, run.counts["learnt"], run.counts["resumed"])
+    known = "SELECT resumed_at, trusted_at IS NOT NULL FROM milestones"
+    assert [(None, True)] == await execute(known)
+    await platform.switch(facts={"links_lag_seconds": 0})
+    assert await is_listed(milepost, (await ask(client, "e1"))["url"])
+
+
+async def test_a_canary_ends_no_stop_that_is_newer(
+    client: httpx.AsyncClient, landed: Landed, milepost: Milepost, platform: Any
+) -> None:
+    """A run that is gone on with uses the canary that it has made, and knows no more than that."""
+    await landed(fields=[])
+    runs = milepost.store.runs
+    left = await runs.ask("canary", asked_by="a test")
+    taken = await runs.take("canary", run_id=left.id)
+    assert taken is not None
+    assert taken.started_at is not None
+    provisioning = Provisioning(milepost.store, milepost.upstream, milepost.deployment)
+    account = await milepost.store.capabilities.all()
+    await provisioning.canary(platform.ready.survey_id, account, since=taken.started_at)
+    await milepost.store.milestones.stop("landed", "seen since")
+    await runs.set_back(taken, error="died", pause=0)
+    ended = await milepost.scheduler.run_due("canary", asyncio.Event(), run_id=left.id)
+    assert ended is not None
+    assert ("stopped", 3) == (ended.state, ended.counts["templates"])
+    assert "seen since" == ((await stopped(client)) or {})["because"]
+    assert 1 == Counter(await platform.writes())["distribution.create"]
+    assert ("done", 1) == ((run := await look(milepost)).state, run.counts["resumed"])
+
+
+async def test_a_canary_is_not_refused_for_the_life_of_milestones_links(
+    landed: Landed, milepost: Milepost, platform: Any
+) -> None:
+    """It needs none of it: how long links live is seen of each distribution."""
+    await landed(fields=[], link_days=60)
+    await platform.switch(facts={"longest_expiry_days": 30})
+    run = await look(milepost)
+    assert ("done", 0, 3) == (run.state, run.counts["failed"], run.counts["templates"])
+
+
+@pytest.mark.parametrize("deleted", ["afterwards", "while it is waited for", "as a contact"])
+async def test_a_probe_that_somebody_deleted_is_put_back(
+    landed: Landed,
+    milepost: Milepost,
+    platform: Any,
+    travel: Travel,
+    execute: Execute,
+    *,
+    deleted: str,
+) -> None:
+    """Into the same list, and a canary tells again what links look like."""
+    await landed(fields=[], slots=1)
+    if deleted == "while it is waited for":
+        await platform.switch(facts={"links_lag_seconds": 3_600})
+    run = await look(milepost)
+    ((list_id, contact_id),) = await execute(
+        "SELECT list_id, probe_contact_id FROM slots WHERE milestone IS NULL"
+    )
+    directory = milepost.deployment.directory_id or ""
+    await platform.switch(facts={"links_lag_seconds": 0, "empty_distribution": False})
+    if deleted == "as a contact":  # and an earlier attempt has died after its call
+        await milepost.upstream.delete_contact(directory, contact_id)
+        ref = f"milepost-probe-{milepost.deployment.id}"
+        again = ContactFields(ref=ref, email="probe@example.com")
+        await milepost.upstream.add_list_contact(directory, list_id, again)
+        await platform.forget()
+    else:
+        await platform.forget()
+        await milepost.upstream.remove_list_contact(directory, list_id, contact_id)
+    await travel(**NIGHT)
+    run = await look(milepost)
+    assert ("done", 0, 1) == (run.state, run.counts["unlisted"], run.counts["templates"])
+    made = Counter(await platform.writes())
+    adds = 0 if deleted == "as a contact" else 1
+    assert (0, adds) == (made["mailing_list.create"], made["list_contact.add"])
+
+
+async def test_a_survey_that_was_left_while_its_links_were_not_trusted_is_not_trusted_later(
+    client: httpx.AsyncClient, landed: Landed, milepost: Milepost, platform: Any, travel: Travel
+) -> None:
+    """No link is built as before when it comes back, and what is made anew is as the platform's."""
+    await landed(fields=[], slots=1)
+    await platform.switch(facts={"link_format": "double-slash"})
+    await travel(**NIGHT)
+    await look(milepost)
+    same = {"survey_id": platform.ready.survey_id, "fields": [], "slots": 1}
+    for survey_id in ("SV_000000000000000", same["survey_id"]):
+        await client.put("/v1/milestones/landed", json={**same, "survey_id": survey_id})
+    (former,) = (await client.get("/v1/milestones/landed/pool")).json()["distributions"]
+    assert ("stopped", True) == (former["state"], "differ" in former["stopped_because"])
+    assert "pool-empty" == (await ask(client, "e1"))["reason"]["rule"]
+    assert 1 == (await milepost.replenish.run_once()).ready
+    assert await is_listed(milepost, (await ask(client, "e2", "ben"))["url"])
 
 
 async def test_a_survey_that_is_refused_keeps_no_other_from_being_looked_at(

@@ -312,6 +312,23 @@ async def test_a_successor_that_would_give_other_links_stops_its_milestone(
     assert [] == await platform.writes()
 
 
+async def test_a_further_slot_that_would_give_other_links_stops_its_milestone(
+    client: httpx.AsyncClient, *, landed: Landed, milepost: Milepost, platform: Any
+) -> None:
+    """Once the platform has gone back, nothing is left of the other form."""
+    await landed(**TWO)
+    await platform.switch(facts={"link_format": "2020"})
+    await landed(**(TWO | {"slots": 3, "max_slots": 3}))
+    stopped = (await client.get("/v1/milestones/landed")).json()["stopped"]
+    assert stopped["expected"].endswith("&_g_=g")
+    assert stopped["found"].endswith("&Q_CHL=gl")
+    await platform.switch(facts={"link_format": "2023"})
+    assert "done" == (await milepost.run("canary", asked_by="test")).state
+    assert "issued" == (await ask(client, "e1"))["state"]
+    states = Counter(state for _, _, state in await pool(client))
+    assert (2, 1) == (states["ready"], states["stopped"])
+
+
 async def test_a_pool_that_nobody_tended_is_filled_again(
     client: httpx.AsyncClient,
     landed: Landed,
@@ -334,6 +351,7 @@ async def test_a_deleted_list_is_replaced(
     *,
     landed: Landed,
     milepost: Milepost,
+    platform: Any,
     travel: Travel,
     rotate: Rotation,
     execute: Execute,
@@ -345,9 +363,11 @@ async def test_a_deleted_list_is_replaced(
     directory = milepost.deployment.directory_id or ""
     await milepost.upstream.delete_mailing_list(directory, list_id)
     await travel(days=18)
-    for _ in range(2):
+    see = "GET /directories/{POOL}/mailinglists/{CG}"
+    await platform.fault("status", status=400, endpoint=see, times=2)
+    for _ in range(4):  # what the first two looks met says nothing of the list
         assert 1 == (await rotate()).failed
-        await travel(seconds=11)
+        await travel(minutes=2)
     assert 1 == (await rotate()).ready
     assert [(1, 1, "stopped"), (1, 2, "ready")] == await pool(client)
     link = await ask(client, "e2", "ben")
@@ -429,6 +449,43 @@ async def test_a_successor_is_made_as_the_account_allows(
     assert ONE_SUCCESSOR == Counter(await platform.writes())
 
 
+async def test_a_successor_whose_life_is_cut_short_is_stopped_alone(
+    client: httpx.AsyncClient,
+    *,
+    landed: Landed,
+    platform: Any,
+    travel: Travel,
+    rotate: Rotation,
+    execute: Execute,
+) -> None:
+    """It would give links that die before they are said to; its canary is as short, and good."""
+    await landed(**SHORT)
+    await travel(days=18)
+    await platform.fault("status", status=400, call_class="links")
+    assert 1 == (await rotate()).failed
+    await execute(
+        "UPDATE distributions SET expires_at = expires_at + interval '1 day', lease_until = NULL"
+        " WHERE state = 'making'"
+    )
+    assert 1 == (await rotate()).stopped
+    _, successor = (await client.get("/v1/milestones/landed/pool")).json()["distributions"]
+    assert successor["stopped_because"].startswith("the distribution expires at ")
+    canary = "SELECT state FROM distributions WHERE description LIKE '%% canary %%'"
+    assert [("ready",)] == await execute(canary)
+    assert None is (await client.get("/v1/milestones/landed")).json()["stopped"]
+
+
+async def test_a_successor_is_begun_three_days_before_where_links_are_listed_late(
+    landed: Landed, milepost: Milepost, travel: Travel, rotate: Rotation
+) -> None:
+    """Although the one before takes links for only four."""
+    await landed(**{**SHORT, "link_days": 14})
+    await travel(days=1, hours=1)
+    assert 0 == (await rotate()).planned
+    await milepost.store.capabilities.note(Fact.COMPLETE_LINKS, holds=False, evidence="tried")
+    assert 1 == (await rotate()).planned
+
+
 async def test_links_of_each_known_form_are_built_across_generations(
     client: httpx.AsyncClient,
     *,
@@ -458,16 +515,22 @@ async def test_links_of_each_known_form_are_built_across_generations(
 async def test_links_of_an_unknown_form_are_not_built(
     client: httpx.AsyncClient, landed: Landed, milepost: Milepost, platform: Any, travel: Travel
 ) -> None:
-    """Each distribution is stopped and says why; it is tried again ever less often, and in vain."""
+    """The milestone is stopped and says why; nothing is made until a canary finds it mended."""
     await landed(**TWO)
-    assert [(1, 1, "stopped"), (2, 1, "stopped")] == await pool(client)
-    assert 0 == (await milepost.replenish.run_once()).planned
-    await travel(hours=1)
-    assert 2 == (await milepost.replenish.run_once()).stopped
-    await travel(hours=1)
-    assert 0 == (await milepost.replenish.run_once()).planned
-    assert "pool-empty" == (await ask(client, "e1"))["reason"]["rule"]
+    assert {"stopped"} == {state for _, _, state in await pool(client)}
+    stop = (await client.get("/v1/milestones/landed")).json()["stopped"]
+    assert (None, True) == (stop["expected"], "/survey/" in stop["found"])
+    assert "a form that is not known" in stop["because"]
+    (asked,) = await milepost.store.runs.page("canary", limit=1)
+    assert "waiting" == asked.state
+    for _ in range(3):
+        await travel(days=1)
+        assert "stopped" == (await milepost.run("canary", asked_by="a test")).state
+        assert 0 == (await milepost.replenish.run_once()).planned
+    made = Counter(await platform.writes())
+    assert (1, 3) == (made["mailing_list.create"], made["distribution.create"])  # the canary's
+    assert "route-stopped" == (await ask(client, "e1"))["reason"]["rule"]
     await platform.switch(facts={"link_format": "2023"})
-    await travel(hours=1)
+    assert "done" == (await milepost.run("canary", asked_by="a test")).state
     assert 2 == (await milepost.replenish.run_once()).ready
     assert "issued" == (await ask(client, "e2", "ben"))["state"]

@@ -14,12 +14,15 @@ from milepost.app import Milepost
 from milepost.errors import DatabaseBusy, MilepostError
 from milepost.jobs import filling, home_list
 from milepost.jobs.filling import Counts, calls_in_bulk, is_bulk
+from milepost.jobs.intake import Arrival
 from milepost.jobs.run import NeedsAPerson, Run
 from milepost.jobs.sync import Sync
 from milepost.model import Fact, RegistrantDetails
 from milepost.simulator import Config
+from milepost.store import connections
 from milepost.store.contacts import ContactStore
 from milepost.store.runs import Finding
+from milepost.store.sources import StagedRow
 from milepost.upstream import ContactFields, Throttled, Unauthorized, UnknownOutcome
 
 Landed = Callable[..., Awaitable[None]]
@@ -28,6 +31,8 @@ Execute = Callable[..., Awaitable[list[tuple[Any, ...]]]]
 
 MANY: Final = 230
 """People whom an import brings in, and three pages of them."""
+
+A_DAY: Final = 86_400
 
 MEMBERS = "GET /directories/{POOL}/mailinglists/{CG}/contacts"
 IMPORTS = "POST /directories/{POOL}/mailinglists/{CG}/transactioncontacts"
@@ -275,7 +280,7 @@ async def test_outcomes_are_settled_past_a_restart_of_the_database(
         return await settle(self, claimed, *given)
 
     monkeypatch.setattr(ContactStore, "settle", late)
-    monkeypatch.setattr(home_list, "SETTLE_PAUSE_SECONDS", 0)
+    monkeypatch.setattr(connections, "WRITE_AGAIN_SECONDS", 0)
     await platform.forget()
     assert (3, 0) == ((counts := await sync()).made, counts.failed)
     assert 0 == (await sync()).made
@@ -471,8 +476,8 @@ async def test_a_process_may_die_anywhere(
     _, deaths = await sync.to_the_end(dies_at=1)
     assert deaths >= 8
     if not dedup:  # whose import may never have arrived is looked for first
-        for _ in range(3):
-            await elapse(61)
+        for seconds in (61, 61, A_DAY):
+            await elapse(seconds)
             await sync()
     assert MANY + 3 == await registered(milepost)
     entries = await platform.entries()
@@ -498,16 +503,17 @@ async def test_an_import_whose_answer_is_lost_is_asked_for(
     dedup: bool,
     moment: str,
 ) -> None:
-    """Before it is begun again; where nobody is recognised, only after three looks at the list."""
+    """Before it is begun again; where nobody is recognised, after three looks and a day."""
     await crowd(milepost, range(MANY))
     await platform.fault("reset", moment=moment, endpoint=IMPORTS)
     await platform.forget()
     counts = await sync()
     if moment == "before" and not dedup:
         assert (0, 0) == (counts.made, (await platform.writes()).count("import.start"))
-        await elapse(61)
-        assert 0 == (await sync()).made
-        await elapse(61)
+        for _ in range(3):
+            await elapse(61)
+            assert 0 == (await sync()).made
+        await elapse(A_DAY)
         counts = await sync()
     assert MANY + 3 == counts.made
     assert MANY + 3 == made_at(await platform.entries(), "CID")
@@ -586,10 +592,59 @@ async def test_who_is_left_out_beyond_all_patience_is_reported(
     )
 
 
-async def test_an_import_that_is_refused_is_made_one_by_one(
-    milepost: Milepost, platform: Any, sync: Syncing
+@pytest.mark.parametrize("dedup", [False], indirect=["dedup"])
+async def test_an_import_whose_answer_is_lost_may_go_on_for_long(
+    *,
+    milepost: Milepost,
+    platform: Any,
+    elapse: Elapse,
+    sync: Syncing,
+    dedup: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """An account that takes none, or one that one contact spoils."""
+    """Looks that find nothing of it do not have its people made again, not even after a day."""
+    assert not dedup
+    monkeypatch.setattr(filling, "IMPORT_SECONDS", 0)
+    await platform.switch(facts={"import_seconds": 360_000})
+    await crowd(milepost, range(60))
+    await platform.fault("reset", moment="after", endpoint=IMPORTS)
+    await platform.forget()
+    for seconds in (61, 61, A_DAY, 61, 61):
+        assert 0 == (await sync()).made
+        await elapse(seconds)
+    await platform.web.put("/control/clock", json={"advance_seconds": 360_001})
+    assert 63 == (await sync()).made
+    entries = await platform.entries()
+    assert 63 == made_at(entries, "CID")
+    assert 1 == [entry["operation"] for entry in entries].count("import.start")
+
+
+@pytest.mark.parametrize("dedup", [False], indirect=["dedup"])
+async def test_an_import_that_was_throttled_is_no_doubt(
+    *,
+    milepost: Milepost,
+    platform: Any,
+    sync: Syncing,
+    dedup: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nothing was made: the next run imports, without a look."""
+    assert not dedup
+    await crowd(milepost, range(60))
+    await platform.fault("status", status=429, endpoint=IMPORTS)
+    with monkeypatch.context() as patch:
+        patch.setattr(filling, "PATIENCE_SECONDS", 0)
+        with pytest.raises(Throttled):
+            await sync()
+    assert 63 == (await sync()).made
+
+
+@pytest.mark.parametrize("dedup", [True, False], indirect=["dedup"])
+async def test_an_import_that_is_refused_is_made_one_by_one(
+    *, milepost: Milepost, platform: Any, sync: Syncing, dedup: bool
+) -> None:
+    """An account that takes none, or one that one contact spoils; a refusal leaves no doubt."""
+    del dedup
     await crowd(milepost, range(80))
     await platform.fault("status", status=400, endpoint=IMPORTS, times=None)
     await platform.forget()
@@ -763,6 +818,37 @@ async def test_a_deleted_contact_is_made_anew_in_the_same_run(
     assert Counts() == await sync()
 
 
+@pytest.mark.parametrize("dedup", [False], indirect=["dedup"])
+async def test_whom_a_listing_leaves_out_is_asked_for(
+    *,
+    milepost: Milepost,
+    platform: Any,
+    sync: Syncing,
+    execute: Execute,
+    dedup: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where nobody is recognised only who is not in the list is made anew, not who is not shown."""
+    assert not dedup
+    await sync()
+    known = await contact_of(milepost, "ben")
+    deleted = await contact_of(milepost, "ann")
+    await milepost.upstream.delete_contact(milepost.deployment.directory_id or "", deleted)
+    write = ContactStore.write_page
+
+    async def without_ben(self: ContactStore, list_id: str, members: Any) -> None:
+        """The platform leaves him out."""
+        await write(self, list_id, [one for one in members if one.ref != "ben"])
+
+    monkeypatch.setattr(ContactStore, "write_page", without_ben)
+    for made in (1, 0):
+        await compared(execute)
+        await platform.forget()
+        assert (made, made) == ((counts := await sync()).lost, counts.made)
+        assert made == made_at(await platform.entries(), "CID")
+    assert known == await contact_of(milepost, "ben")
+
+
 async def test_a_deleted_home_list_needs_a_person(
     milepost: Milepost, platform: Any, elapse: Elapse, sync: Syncing
 ) -> None:
@@ -893,6 +979,23 @@ async def test_an_intake_that_needs_a_person_holds_up_nothing_else(
     assert ("stopped", 1) == (record.state, record.counts["came"])
     assert 5 == await registered(milepost)
     assert 5 == (await platform.writes()).count("list_contact.add")
+
+
+async def test_what_earlier_ones_left_behind_goes(
+    milepost: Milepost, sync: Syncing, execute: Execute
+) -> None:
+    """A listing whose run ended amid it, and what was sent of an import that broke off long ago."""
+    await execute("INSERT INTO listed_members VALUES ('CG_1', 'CID_1', 'CGC_1', 1, 'ann', 'k')")
+    arrival = await Arrival.begin(milepost.store)
+    await milepost.store.sources.stage(
+        await arrival.end(), [StagedRow("ann", attributes="{}")], after=0
+    )
+    await execute("UPDATE intakes SET touched_at = now() - interval '2 days'")
+    await sync()
+    assert [(0, 0, 0)] == await execute(
+        "SELECT (SELECT count(*) FROM listed_members), (SELECT count(*) FROM staged),"
+        " (SELECT count(*) FROM intakes)"
+    )
 
 
 class Came(Counts, kw_only=True):

@@ -74,6 +74,8 @@ async def test_a_pool_is_taken_away_and_made_anew_when_it_is_resumed(
     assert 2 == (await milepost.replenish.run_once()).ready
     made = Counter({"mailing_list.create": 2, "list_contact.add": 2, "distribution.create": 2})
     assert made == Counter(await platform.writes())
+    entries = (await client.get("/v1/milestones/landed/pool")).json()["distributions"]
+    assert [False, True] * 2 == [each["list_id"] is not None for each in entries]
     link = await ask(client, "e1")
     assert 200 == (await platform.web.get(link["url"])).status_code
     assert "done" == (await milepost.run("canary", asked_by="a test")).state

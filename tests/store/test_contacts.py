@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
 
+import msgspec
 import psycopg
 import pytest
 from tests.store.conftest import Register, Sql, event, issued, later
@@ -13,8 +15,10 @@ from milepost.policy import contact_key
 from milepost.store import Store
 from milepost.store.contacts import ListedMember, Taken, WithoutContact, listed_key
 from milepost.store.memberships import Membership
+from milepost.store.runs import RunRecord, TakenAway
 
 HOME = "CG_home"
+FUTURE = datetime(2100, 1, 1, tzinfo=UTC)
 
 
 def person(email: str, **more: str) -> RegistrantDetails:
@@ -167,12 +171,84 @@ async def test_whoever_came_after_a_listing_began_is_not_missed_in_it(
     (ann, *_) = await store.contacts.claim(10)
     assert await store.contacts.settle(ann, "CID_ann", "CGC_ann")
     assert (0, 0) == await store.contacts.count_losses(HOME, began)
-    assert (0, "cleo") == await store.contacts.forget_lost(HOME, began, after="")
+    assert ({}, "cleo") == await store.contacts.lost(HOME, began, after="")
+    assert 0 == await store.contacts.forget(HOME, began, ["ann"])
     began += timedelta(minutes=1)
     assert (1, 1) == await store.contacts.count_losses(HOME, began)
-    assert (1, "cleo") == await store.contacts.forget_lost(HOME, began, after="")
+    assert ({"ann": "CID_ann"}, "cleo") == await store.contacts.lost(HOME, began, after="")
+    assert 1 == await store.contacts.forget(HOME, began, ["ann", "ben"])
     assert {} == known(sql)
-    assert (0, None) == await store.contacts.forget_lost(HOME, began, after="cleo")
+    assert ({}, None) == await store.contacts.lost(HOME, began, after="cleo")
+
+
+WRITES: dict[str, Callable[[Store, RunRecord], Awaitable[object]]] = {
+    "claim": lambda store, run: store.contacts.under(run).claim(1),
+    "mark": lambda store, run: store.contacts.under(run).to_import(after=0, merges=True),
+    "refused": lambda store, run: store.contacts.under(run).note_not_imported([]),
+    "told": lambda store, run: store.contacts.under(run).note_told([]),
+    "opt out": lambda store, run: store.contacts.under(run).opt_out([], ["ben"]),
+    "begin": lambda store, run: store.contacts.under(run).begin_listing(),
+    "page": lambda store, run: store.contacts.under(run).write_page(
+        HOME, [ListedMember(contact_id="C", lookup_id="L", number=9, ref="ben", contact_key=None)]
+    ),
+    "take": lambda store, run: store.contacts.under(run).take_over(
+        HOME, ["ann"], merges=True, told_at=None
+    ),
+    "not listed": lambda store, run: store.contacts.under(run).note_not_listed(refused=False),
+    "forget": lambda store, run: store.contacts.under(run).forget(HOME, FUTURE, ["cleo"]),
+    "listed": lambda store, run: store.contacts.under(run).note_listed(FUTURE),
+    "members": lambda store, run: store.memberships.forget_not_listed(1, HOME, run),
+}
+"""What a run writes of contacts and of a listing."""
+
+
+async def test_who_lost_the_run_writes_nothing(
+    store: Store, register: Register, sql: Sql, database_url: str
+) -> None:
+    """A worker that was frozen amid a listing wakes up, and the next one is at its own."""
+    await register()
+    (*_, cleo) = await store.contacts.claim(10)
+    assert await store.contacts.settle(cleo, "CID_cleo", "CGC_cleo")
+    sql("UPDATE slots SET list_id = %s WHERE id = 1", HOME)
+    sql("UPDATE registrants SET contact_lease_until = NULL")
+    await store.runs.look(["sync"])
+    await store.runs.ask("sync", asked_by="test")
+    frozen = await store.runs.take("sync")
+    assert frozen is not None
+    async with await Store.open(later(database_url, minutes=1)) as then:
+        assert await then.runs.take("sync") is not None
+    await listing(store, ("CID_ann", "ann", "ann@x.test"))
+    everything = (
+        "SELECT to_jsonb(r) FROM registrants AS r UNION ALL SELECT to_jsonb(m) FROM listed_members"
+        " AS m UNION ALL SELECT to_jsonb(d) FROM deployment AS d"
+    )
+    before = sql(everything)
+    for write in WRITES.values():
+        with pytest.raises(TakenAway):
+            await write(store, frozen)
+    assert before == sql(everything)
+
+
+async def test_a_contact_that_comes_back_is_stale(store: Store, sql: Sql) -> None:
+    """While its registrant was away it was somebody else's, of whom the platform was told."""
+    await listing(store, ("CID_ann", "ann", "ann@x.test"))
+    await take(store, "ann")
+    assert 1 == await store.contacts.note_told(await store.contacts.stale(10, after=0))
+    sql("UPDATE registrants SET removed_at = now(), dedup_key = NULL WHERE ref = 'ann'")
+    await store.registrants.put({"dora": person("ann@x.test", first_name="Dora")})
+    await store.registrants.put({"ann": person("ann@x.test")})
+    assert [] == await store.contacts.stale(10, after=0)
+    await store.registrants.put({"dora": person("dora@x.test")})
+    assert ["ann"] == [owner.ref for owner in await store.contacts.stale(10, after=0)]
+
+
+async def test_who_was_refused_with_an_import_is_not_in_doubt(store: Store) -> None:
+    """Who may have been imported is, also after looks that found nothing, for a day."""
+    owners = await store.contacts.to_import(after=0, merges=False)
+    assert [] == await store.contacts.to_import(after=0, merges=False)
+    await store.contacts.note_not_imported(owners[:2])
+    again = await store.contacts.to_import(after=0, merges=False)
+    assert ["ann", "ben"] == [owner.ref for owner in again]
 
 
 async def test_an_opt_out_is_noted_once_for_all(store: Store) -> None:
@@ -205,6 +281,7 @@ async def test_a_place_in_a_slots_list_passes_on_with_its_contact(
         (row,) = sql("SELECT id, dedup_key FROM registrants WHERE ref = %s", ref)
         return await store.memberships.put(
             1,
+            "CG_1",
             [
                 Membership(
                     registrant_id=row["id"],
@@ -225,6 +302,20 @@ async def test_a_place_in_a_slots_list_passes_on_with_its_contact(
     assert 1 == await put("dora")
     assert [{"ref": "dora"}] == sql(valid)
     assert (1, 0) == (await store.memberships.tidy(1, after=0))[:2]
+
+
+async def test_a_place_in_a_former_list_is_none(store: Store, register: Register, sql: Sql) -> None:
+    """The slot has been given another list while its former one was filled."""
+    await register()
+    (row,) = sql("SELECT id, dedup_key FROM registrants WHERE ref = 'ann'")
+    member = Membership(
+        registrant_id=row["id"], contact_key=row["dedup_key"], contact_id="C", lookup_id="L"
+    )
+    assert 1 == await store.memberships.put(1, "CG_1", [member])
+    sql("UPDATE slots SET list_id = 'CG_other' WHERE id = 1")
+    late = msgspec.structs.replace(member, lookup_id="L_late")
+    assert 0 == await store.memberships.put(1, "CG_1", [late])
+    assert [{"lookup_id": "L"}] == sql("SELECT lookup_id FROM memberships")
 
 
 async def test_whoever_an_event_is_about_to_put_into_a_slots_list_is_left_to_it(
@@ -249,9 +340,10 @@ async def test_a_membership_that_is_not_listed_is_forgotten(
 ) -> None:
     """Somebody has taken its contact out of the list."""
     await register()
+    sql("UPDATE slots SET list_id = %s WHERE id = 1", HOME)
     await listing(store, *((f"CID_{ref}", ref, f"{ref}@x.test") for ref in ("ann", "ben")))
     assert 2 == await store.memberships.take_over(1, HOME, ["ann", "ben"])
     assert 0 == await store.memberships.take_over(1, HOME, ["ann", "ben"])
     await listing(store, ("CID_ann", "ann", "ann@x.test"))
-    assert 1 == await store.memberships.forget_not_listed(1, HOME)
+    assert 1 == await store.memberships.forget_not_listed(1, HOME, None)
     assert [{"contact_id": "CID_ann"}] == sql("SELECT contact_id FROM memberships")

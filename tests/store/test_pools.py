@@ -14,6 +14,7 @@ from tests.store.conftest import SUCCESSOR, SURVEY, Register, Sql, event, issued
 from milepost.model import Demand, MilestoneDefinition, Purpose
 from milepost.store import Store
 from milepost.store.canaries import Canary
+from milepost.store.memberships import Membership
 from milepost.store.pools import NEWEST_LINKS, Making, PoolStore, TakenOver
 
 MOVES: dict[str, Callable[[PoolStore, Making], Awaitable[object]]] = {
@@ -49,6 +50,33 @@ async def test_who_was_taken_over_changes_nothing(
     with pytest.raises(TakenOver, match="slot 1 of landed"):
         await MOVES[move](store.pools, frozen)
     assert before == sql(everything)
+
+
+async def test_who_was_in_a_list_that_is_gone_is_forgotten(
+    store: Store, sql: Sql, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Page by page, and whoever is put into it meanwhile: nobody is in the list that follows."""
+    monkeypatch.setattr("milepost.store.pools.PAGE", 2)
+    await landed(store)
+    (making,) = await store.pools.claim(1)
+    making = await store.pools.note_list(making, "CG_1")
+    members = [
+        Membership(registrant_id=id_, contact_key="k", contact_id=f"C{id_}", lookup_id=f"L{id_}")
+        for (id_,) in (row.values() for row in sql("SELECT id FROM registrants"))
+    ]
+    assert 3 == await store.memberships.put(making.slot_id, "CG_1", members)
+    forget = PoolStore._forget_members  # noqa: SLF001  (to come in behind it)
+
+    async def overtaken(self: PoolStore, slot_id: int) -> None:
+        """Somebody is put into the list behind the last page."""
+        await forget(self, slot_id)
+        assert [] == sql("SELECT * FROM memberships")
+        assert 1 == await store.memberships.put(slot_id, "CG_1", members[:1])
+
+    monkeypatch.setattr(PoolStore, "_forget_members", overtaken)
+    await store.pools.leave_list(making, "it is gone")
+    assert [] == sql("SELECT * FROM memberships")
+    assert 0 == await store.memberships.put(making.slot_id, "CG_1", members)
 
 
 async def test_what_is_made_is_not_made_again(store: Store) -> None:
@@ -184,7 +212,7 @@ async def test_a_successor_is_not_calibrated_on_a_list_with_people_in_it(
     (making,) = await store.pools.claim(1)
     assert (True, "t", 2) == (making.is_filled, making.inherited, making.generation)
     making = await store.pools.leave_list(making, "gone")
-    assert (False, None, None) == (making.is_filled, making.inherited, making.list_id)
+    assert (False, "t", None) == (making.is_filled, making.inherited, making.list_id)
     await store.pools.note_list(making, "CG_2")
     sql("UPDATE distributions SET lease_until = NULL")
     (making,) = await store.pools.claim(1)
@@ -230,3 +258,89 @@ async def test_learning_changes_what_is_in_use_and_nothing_else(
     await store.canaries.learn({each.id: "anew" for each in learnt})
     templates = sql("SELECT template FROM distributions ORDER BY id")
     assert ["anew", "t", "anew"] == [row["template"] for row in templates]
+
+
+async def canary(store: Store, name: str, template: str = "t{}") -> Making:
+    """Make a canary, whether or not there is one."""
+    began = await store.runs.now()
+    taken = await store.canaries.take(SURVEY, "abcdefgh", since=began)
+    assert isinstance(taken, Making)
+    making = await store.pools.note_distribution(taken, f"EMD_{name}")
+    await store.pools.ready(making, template)
+    return making
+
+
+async def test_the_newest_canary_tells(store: Store, sql: Sql) -> None:
+    """What it shows may have changed since the ones before."""
+    began = await store.runs.now()
+    await canary(store, "a", "older{}")
+    await canary(store, "b", "newer{}")
+    sql("UPDATE slots SET list_id = 'CG_c', probe_contact_id = 'CID_c', probe_lookup_id = 'CGC_c'")
+    found = await store.canaries.take(SURVEY, "abcdefgh", since=began)
+    assert isinstance(found, Canary)
+    assert "newer{}" == found.template
+
+
+async def test_a_canary_that_somebody_makes_is_not_taken_away(store: Store, sql: Sql) -> None:
+    """Although a newer one is there: its lease has to end first."""
+    began = await store.runs.now()
+    making = await store.canaries.take(SURVEY, "abcdefgh", since=began)
+    assert isinstance(making, Making)
+    await store.pools.note_distribution(making, "EMD_a")
+    await canary(store, "b")
+    assert {} == await store.canaries.old(SURVEY)
+    sql("UPDATE distributions SET lease_until = now()")
+    assert {making.id: "EMD_a"} == await store.canaries.old(SURVEY)
+
+
+async def test_canaries_do_not_age(store: Store, register: Register, sql: Sql) -> None:
+    """They give no links; they are replaced."""
+    await register(slots=1)
+    await canary(store, "a")
+    sql("UPDATE distributions SET expires_at = now(), takes_until = now()")
+    assert {"draining": 0, "retired": 1} == await store.pools.age()
+
+
+async def test_templates_of_a_survey_that_was_left_are_not_looked_at(
+    store: Store, register: Register
+) -> None:
+    """Its milestone would be stopped for what it does not use."""
+    await register(slots=1)
+    assert 1 == len(await store.canaries.learnt(SURVEY))
+    await landed(store, "SV_000000000000002")
+    assert [] == await store.canaries.learnt(SURVEY)
+
+
+async def test_nothing_is_made_for_a_milestone_that_is_stopped(store: Store) -> None:
+    """Also of what was planned before; once it is trusted again, it is."""
+    await landed(store)
+    await store.milestones.stop("landed", "unlike")
+    assert [] == await store.pools.claim(9)
+    assert await store.milestones.trust("landed", await store.runs.now())
+    assert 1 == len(await store.pools.claim(9))
+
+
+async def test_a_stop_is_ended_by_what_is_known_of_a_later_moment(store: Store) -> None:
+    """What was known before it says nothing against it."""
+    await landed(store)
+    before = await store.runs.now()
+    await store.milestones.stop("landed", "unlike")
+    assert not await store.milestones.trust("landed", before)
+    stopped = (await store.milestones.get("landed")).stop
+    assert stopped is not None
+    assert await store.milestones.trust("landed", stopped.at)
+
+
+async def test_an_answer_is_to_who_has_resumed_the_milestone_by_then(store: Store) -> None:
+    """Whoever resumes it while a canary is looked at waits for the next one."""
+    await landed(store)
+    assert None is (await store.milestones.pause("landed", paused=False)).stop
+    await store.milestones.stop("landed", "unlike")
+    first, second = [await store.milestones.pause("landed", paused=False) for _ in range(2)]
+    moments = [each.stop.resumed_at for each in (first, second) if each.stop]
+    for moment, left in zip(moments, [moments[1], None], strict=True):
+        assert moment is not None
+        await store.milestones.answer("landed", moment)
+        stop = (await store.milestones.get("landed")).stop
+        assert stop is not None
+        assert left == stop.resumed_at

@@ -313,6 +313,16 @@ async def test_whatever_stands_in_a_file_can_be_listed(runs: RunStore) -> None:
     assert ("a\ufffdb?c", "x" * LONGEST_TEXT) == (found.ref, found.source)
 
 
+async def test_whatever_an_error_says_can_be_written_down(runs: RunStore) -> None:
+    """Its text may hold what upstream said, or the name of a file."""
+    run = await taken(runs)
+    await runs.set_back(run, error="a\x00b\ud800c", pause=0)
+    await runs.note_round("drain", "a\x00b\ud800c")
+    again = await runs.get(run.id)
+    drain = (await runs.records(["drain"]))["drain"]
+    assert ["a\ufffdb?c"] * 2 == [again and again.error, drain.error]
+
+
 async def test_of_runs_that_found_nothing_to_do_the_last_is_kept(runs: RunStore) -> None:
     """They would hide the others, which stay."""
     kept = []
@@ -325,15 +335,20 @@ async def test_of_runs_that_found_nothing_to_do_the_last_is_kept(runs: RunStore)
 
 
 async def test_runs_are_forgotten_with_what_they_list(
-    runs: RunStore, clock: Clock, sql: Sql
+    runs: RunStore, clock: Clock, sql: Sql, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After a time; none of the due times that they stood for comes again."""
+    """After a time, so many findings at once; no due time that they stood for comes again."""
+    monkeypatch.setattr("milepost.store.runs.SWEPT", 2)
     run = await taken(runs)
-    await commit(runs, run, 1, Finding(reason="bad"))
+    await commit(runs, run, 1, *[Finding(reason="bad")] * 3)
     await runs.end(run, "done", counts={})
+    assert not await runs.forget_some("sync")
     clock.go(days=KEPT_DAYS + 1)
     asked = await runs.ask("sync", asked_by="ops")
     await runs.end((await runs.take("sync")) or run, "done", counts={})
+    assert await runs.forget_some("sync")
+    assert [{"count": 1}] == sql("SELECT count(*) FROM findings")
+    assert not await runs.forget_some("sync")
     assert [asked.id] == [run.id for run in await runs.page("sync")]
     assert [{"count": 0}] == sql("SELECT count(*) FROM findings")
     assert run.due_at == (await outlook(runs)).accounted_until
@@ -358,6 +373,17 @@ async def test_it_is_known_up_to_when_a_job_is_done(runs: RunStore, clock: Clock
     assert done.done_until == failed.done_until
     assert (run.id, "failed") == (failed.run and failed.run.id, failed.run and failed.run.state)
     assert None is not (await outlook(runs)).failed_at
+
+
+async def test_a_run_that_only_says_what_it_would_do_has_done_nothing(runs: RunStore) -> None:
+    """The job is as late as it was."""
+    before = (await runs.records(["sync"]))["sync"].done_until
+    await runs.ask("sync", asked_by="ops", options={"dry_run": True})
+    run = await runs.take("sync")
+    assert run is not None
+    await runs.end(run, "done", counts={"made": 1})
+    after = (await runs.records(["sync"]))["sync"]
+    assert ("done", before) == (after.run and after.run.state, after.done_until)
 
 
 async def test_rounds_of_a_job_that_never_ends_are_noted(runs: RunStore, clock: Clock) -> None:

@@ -31,6 +31,16 @@ async def test_an_issued_link_says_all(store: Store, register: Register) -> None
     assert [] == await store.links.page(after=link.id)
 
 
+async def test_whatever_a_reason_says_can_be_written_down(store: Store, register: Register) -> None:
+    """It may repeat what upstream said; links that are settled with it are none the worse."""
+    await register()
+    asked = await store.links.claim(event())
+    link = await store.links.settle(setback(asked, detail="a\x00b\ud800c"))
+    assert link is not None
+    assert link.reason is not None
+    assert "a\ufffdb?c" == link.reason.detail
+
+
 async def test_a_late_settlement_changes_nothing(
     store: Store, register: Register, database_url: str
 ) -> None:

@@ -12,9 +12,11 @@ from typing import Any, Final
 from litestar import Litestar, Request
 from litestar.connection import ASGIConnection
 from litestar.exceptions import HTTPException
+from litestar.params import QueryParameter
 from litestar.routes import HTTPRoute
 
 from milepost.api.requests import header
+from milepost.errors import InvalidRequest
 from milepost.model import Caller, Scope
 from milepost.store.keys import KeyStore
 
@@ -56,7 +58,7 @@ class Doorkeeper:
         self._keys = keys
 
     async def __call__(self, request: Request[Any, Any, Any]) -> None:
-        """Let the caller in, or raise 401 or 403."""
+        """Let the caller in, or raise 401 or 403; 400 where the address says what is not known."""
         scopes: tuple[Scope, ...] | None = request.route_handler.opt.get(SCOPES)
         if scopes == ():
             return
@@ -75,6 +77,25 @@ class Doorkeeper:
                 detail=f"The key {caller.name!r} lacks the scope {wanted}.",
             )
         request.scope["auth"] = caller
+        if request.scope["query_string"]:
+            _refuse_unknown_parameters(request)
+
+
+def _refuse_unknown_parameters(request: Request[Any, Any, Any]) -> None:
+    """A wish that is not understood must not be taken for none: `dryrun` would write."""
+    declared = request.route_handler.parsed_fn_signature.parameters.items()
+    known = [
+        field.kwarg_definition.name or name
+        for name, field in declared
+        if isinstance(field.kwarg_definition, QueryParameter)
+    ]
+    for name in request.query_params:
+        if name not in known:
+            raise InvalidRequest(
+                f"There is no parameter {name!r} here.",
+                fix=f"Use one of: {', '.join(known)}." if known else "Leave it out.",
+                field=name,
+            )
 
 
 def caller_of(connection: Connection) -> Caller:

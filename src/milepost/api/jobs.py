@@ -57,7 +57,8 @@ class RunView(Struct, frozen=True, kw_only=True):
     options: Mapping[str, Any]
     due_at: datetime
     coalesced: int
-    """Due times before it that passed while nobody was there; this run stands for them, too."""
+    """Due times before it that passed while nobody was there; this run stands for them, too. Where
+    it is 1000, at least so many."""
     attempt: int
     started_at: datetime | None
     ended_at: datetime | None

@@ -17,7 +17,6 @@ from milepost.api.access import caller_of, needs
 from milepost.api.problems import documented
 from milepost.api.requests import MAX_BODY_BYTES, StrictRequest, checked
 from milepost.errors import InvalidRequest, UnknownMilestone
-from milepost.jobs.canary import LEARN
 from milepost.model import Capabilities, Caution, Key, Milestone, MilestoneDefinition, Scope, Stop
 from milepost.store import Store
 from milepost.store.pools import PoolEntry
@@ -121,13 +120,14 @@ def router(store: Store) -> Router:
         """Take events again.
 
         One that is stopped gives personal links again when job `canary`, which is asked for by
-        this, has learnt how the platform's links look now.
+        this, has learnt how the platform's links look now: in a moment, or as soon as the platform
+        lists its canary. `stopped.resumed_at` is there until then.
         """
         await _known(store, key)
         milestone = await store.milestones.pause(key, paused=False)
         if milestone.stop is not None:
             caller = caller_of(request).name
-            await store.runs.ask("canary", asked_by=caller, options={LEARN: key})
+            await store.runs.ask("canary", asked_by=caller)
         return view(milestone, await store.capabilities.all(), in_full=True)
 
     @get("/{key:str}/pool", opt=needs(Scope.READ), responses=documented(404))

@@ -17,10 +17,12 @@ from milepost.api.requests import in_our_words
 from milepost.errors import (
     DatabaseBusy,
     EventMismatch,
+    ImportTooLarge,
     InvalidData,
     InvalidMilestone,
     MilestonePaused,
     Refusal,
+    TooManyImports,
     UnknownJob,
     UnknownLink,
     UnknownMilestone,
@@ -42,6 +44,8 @@ _STATUS: Final[dict[type[Refusal], HTTPStatus]] = {
     UnknownRegistrant: HTTPStatus.UNPROCESSABLE_ENTITY,
     InvalidData: HTTPStatus.UNPROCESSABLE_ENTITY,
     InvalidMilestone: HTTPStatus.UNPROCESSABLE_ENTITY,
+    ImportTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    TooManyImports: HTTPStatus.TOO_MANY_REQUESTS,
 }
 """Any other refusal is a 400."""
 
@@ -56,13 +60,15 @@ _FRAMEWORK: Final[dict[int, tuple[str, str]]] = {
     413: ("body-too-large", "The body is larger than any that belongs here."),
     415: ("unsupported-media-type", "The body is not of the content type that belongs here."),
     422: ("unprocessable", "It is well-formed, but it does not fit what Milepost knows."),
+    429: ("too-many-imports", "There is no room for another import at the moment."),
     503: ("try-again", "The database is away for a moment; nothing was promised."),
 }
 """Codes and sentences of our own: those of the language change from version to version."""
 
 
-_PARAMETERS: Final = {"link_state": "state"}
-"""Where a handler's parameter cannot have the name that callers use: Litestar keeps `state`."""
+_PARAMETERS: Final = {"link_state": "state", "form": "format"}
+"""Where a handler's parameter cannot have the name that callers use: `state` is Litestar's, and
+`format` Python's."""
 
 
 class Problem(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -25,9 +25,9 @@ from msgspec import Struct
 from milepost.api.access import caller_of, needs
 from milepost.api.jobs import RunView, view
 from milepost.api.problems import documented
-from milepost.api.requests import MAX_BODY_BYTES, StrictRequest, checked
+from milepost.api.requests import MAX_BODY_BYTES, StrictRequest, checked, header
 from milepost.errors import InvalidRequest, UnknownRegistrant
-from milepost.jobs.intake import stage_body
+from milepost.jobs.intake import check_size, stage_body
 from milepost.jobs.reading import Kind
 from milepost.jobs.rows import Form, Unreadable, WrongForm
 from milepost.model import Ref, Registrant, RegistrantDetails, Scope
@@ -95,7 +95,7 @@ def router(store: Store) -> Router:
         status_code=HTTPStatus.ACCEPTED,
         request_max_body_size=None,
         operation_class=_ImportOperation,
-        responses=documented(body=True),
+        responses=documented(429, body=True),
         response_description="All has arrived; a worker begins the run within a second or two.",
     )
     async def take_in(
@@ -106,13 +106,14 @@ def router(store: Store) -> Router:
         encoding: FromQuery[str | None] = None,
         delimiter: FromQuery[str | None] = None,
     ) -> Accepted:
-        """Send registrants as CSV or NDJSON, of any number; bad rows are listed by the run.
+        """Send registrants as CSV or NDJSON; bad rows are listed by the run.
 
         `column=ref=CustomerId` says what one of our columns is called there, `column=notes=` passes
         one over; both may be repeated. Encoding and delimiter are detected unless they are given.
-        Nobody is removed. A body that breaks off is not taken.
+        Nobody is removed. A body that breaks off is not taken. At most 1 GiB and 5,000,000 rows.
         """
-        _refuse_unknown(request)
+        announced = header(request.scope, b"content-length")
+        check_size(size=int(announced) if announced.isdecimal() else 0)
         kind, said = _kind(request)
         form = _form(column or [], encoding or said, delimiter)
         try:
@@ -147,18 +148,6 @@ def router(store: Store) -> Router:
     return Router(_PATH, route_handlers=handlers, tags=["registrants"])
 
 
-def _refuse_unknown(request: StrictRequest) -> None:
-    """A wish that is not understood must not be taken for none: `dryrun` would write."""
-    known = ("dry_run", "column", "encoding", "delimiter")
-    for name in request.query_params:
-        if name not in known:
-            raise InvalidRequest(
-                f"There is no parameter {name!r} here.",
-                fix=f"Use one of: {', '.join(known)}.",
-                field=name,
-            )
-
-
 def _kind(request: StrictRequest) -> tuple[Kind, str | None]:
     """What the body is, and in which encoding it says that it is."""
     content_type, parameters = request.content_type
@@ -185,7 +174,7 @@ def _form(columns: list[str], encoding: str | None, delimiter: str | None) -> Fo
             raise InvalidRequest("It must be OURS=THEIRS, such as ref=CustomerId.", field="column")
         names[ours] = theirs or None
     try:
-        return Form.of(columns=names, encoding=encoding, delimiter=delimiter)
+        return Form.of(columns=names, encoding=encoding, delimiter=delimiter, said_by="address")
     except WrongForm as error:
         field = "column" if error.field == "columns" else error.field
         raise InvalidRequest(f"{error.detail}.", field=field) from error

@@ -226,7 +226,7 @@ def checked(text: str, kind: Any, field: str) -> str:
     try:
         value: str = msgspec.convert(text, kind)
     except msgspec.ValidationError as error:
-        raise _refusal(str(error), field) from None
+        raise refusal(str(error), field) from None
     return value
 
 
@@ -234,7 +234,7 @@ def _decoded(body: bytes, wanted: Any) -> Any:
     try:
         return _decoder(wanted).decode(body)
     except msgspec.ValidationError as error:
-        raise _refusal(str(error)) from None
+        raise refusal(str(error)) from None
     except msgspec.DecodeError as error:
         flaw = str(error).removeprefix("JSON is malformed: ").removeprefix("Input data was ")
         raise InvalidRequest(f"The body is not JSON: {flaw}.") from None
@@ -302,10 +302,16 @@ def _path_of_nul(value: object, path: tuple[str, ...]) -> str | None:
     return next((at for at in found if at is not None), None)
 
 
-def _refusal(message: str, field: str = "") -> InvalidRequest:
-    """Turn msgspec's sentence into ours, with the path of the field in the field's own place."""
+def refusal(message: str, field: str = "") -> InvalidRequest:
+    """Turn msgspec's sentence into ours, with the path of the field in the field's own place.
+
+    Args:
+        message: the sentence.
+        field: what it is said of, where it names no place.
+    """
     at = _AT.search(message)
-    path = at["path"] if at else field
+    # Which member of an object of any names it is, msgspec does not say: the object is named then.
+    path = at["path"].replace("[...]", "") if at else field
     sentence = message[: at.start()] if at else message
     if (named := _NAMED.search(sentence)) and sentence.startswith("Object"):
         path = f"{path}.{named['name']}".lstrip(".")

@@ -22,8 +22,11 @@ from msgspec import Struct
 from milepost import app, policy, scheduler, settings
 from milepost.budget import Budget, Standing
 from milepost.errors import ConfigurationError, InvalidMilestone, MilepostError
-from milepost.model import Capabilities, Deployment, Fact, LinkState, Milestone, Purpose
+from milepost.jobs import intake
+from milepost.jobs.sources import Source, configured
+from milepost.model import Capabilities, Deployment, Fact, LinkState, Milestone, Purpose, Stop
 from milepost.payload import REFERENCE_FIELD
+from milepost.personal_link import NotAPersonalLink, parse
 from milepost.settings import Settings
 from milepost.store import Store
 from milepost.store.budget import BRAND
@@ -48,6 +51,9 @@ what hangs on it (when a link expires, when something was bought) is counted in 
 
 MOST_LISTS: Final = 10_000
 """Beyond so many mailing lists a directory stops listing them (documented)."""
+
+SOURCE_SECONDS: Final = 15.0
+"""How long the source of registrants may take to be there; a connection has ten of these."""
 
 PUBLIC_SECONDS: Final = 5.0
 """How long the public address may take to answer."""
@@ -88,15 +94,28 @@ async def examine(
     try:
         given = settings.load(environment)
         when = scheduler.timetable(given.schedule, given.time_zone)
+        source = configured(given.registrants_source)
     except MilepostError as error:
         return [Finding(what="settings", verdict="fail", found=str(error))]
     where = "the simulator on this machine" if given.simulated else given.upstream_url
     findings = [Finding(what="settings", verdict="ok", found=f"the platform is {where}")]
+    if source is not None:
+        findings.append(await _source(source))
     try:
         findings += await _whole(given, when, probing=probing)
     except MilepostError as error:
         findings += [_unusable_database(given, error), *await _platform(given)]
     return [*findings, await _public_address(given)]
+
+
+async def _source(source: Source) -> Finding:
+    what = "registrants source"
+    try:
+        await intake.check(source, SOURCE_SECONDS)
+    except MilepostError as error:
+        fix = "Every process that runs jobs must be able to read it; then run: milepost run sync"
+        return Finding(what=what, verdict="fail", found=str(error), fix=fix)
+    return Finding(what=what, verdict="ok", found="it is there")
 
 
 # --- the database ---------------------------------------------------------------------------------
@@ -505,8 +524,7 @@ def _pool(milestone: Milestone, ledger: _Ledger, failed: AbstractSet[str]) -> Fi
             what=what,
             verdict="fail",
             found=f"it gives no links: {milestone.stop.because}",
-            fix=f"See GET /v1/milestones/{milestone.key} for the two links, then POST …/resume to "
-            "build links as the platform does now.",
+            fix=_mend(milestone.key, milestone.stop),
         )
     if pool and pool.stopped:
         return Finding(
@@ -530,6 +548,21 @@ def _pool(milestone: Milestone, ledger: _Ledger, failed: AbstractSet[str]) -> Fi
             )
         return Finding(what=what, verdict="warn", found=f"{found}{why}", fix=fix)
     return Finding(what=what, verdict="ok", found=found)
+
+
+def _mend(key: str, stop: Stop) -> str:
+    """What ends the stop of a milestone."""
+    see = f"See GET /v1/milestones/{key} for the two links"
+    if stop.resumed_at is not None:
+        return "Wait: it was resumed, and goes on when the platform lists the next canary."
+    try:
+        parse(stop.found or "")
+    except NotAPersonalLink:
+        return (
+            f"{see}, and report the sentence: it takes a version of Milepost that knows this form. "
+            "It goes on by itself should the platform go back."
+        )
+    return f"{see}, then POST …/resume to build links as the platform does now."
 
 
 def _lists(milestones: Sequence[Milestone]) -> list[Finding]:

@@ -53,7 +53,7 @@ class AheadList:
         self.list_id = slot.list_id
         self._slot_id = slot.slot_id
         self._memberships = store.memberships
-        self._contacts = store.contacts
+        self._contacts = store.contacts.under(run.record)
         self._upstream = upstream
         self._directory_id = directory_id
         self._counts = counts
@@ -100,10 +100,15 @@ class AheadList:
             self._slot_id, self.list_id, refs
         )
 
-    async def compare(self, listing_began: datetime, refused: int) -> None:
+    async def not_imported(self, owners: Sequence[Owner]) -> None:
+        """They are lacking as before."""
+        del owners
+
+    async def compare(self, listing_began: datetime, refused: int) -> bool:
         """Forget the memberships that are not in the listing: the next run makes them anew."""
         del listing_began, refused
-        await self._memberships.forget_not_listed(self._slot_id, self.list_id)
+        await self._memberships.forget_not_listed(self._slot_id, self.list_id, self._run.record)
+        return True
 
     async def _add(self, owner: Owner) -> bool:
         try:
@@ -117,7 +122,7 @@ class AheadList:
             contact_id=added.contact_id,
             lookup_id=added.lookup_id,
         )
-        is_made = await self._memberships.put(self._slot_id, [member])
+        is_made = await self._memberships.put(self._slot_id, self.list_id, [member])
         self._counts.memberships += is_made
         return bool(is_made)
 

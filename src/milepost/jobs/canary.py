@@ -9,8 +9,11 @@ Their format is undocumented and has changed before, so that once a day, for eac
 
 A milestone whose links differ is stopped: it gives no personal link until the platform has gone
 back, which the next canary sees, or until a person has resumed it. Then the canary's link is
-learnt: the templates of the survey's distributions are made anew after it. A form that is not known
-can never be learnt.
+learnt: the templates of the survey's distributions are made anew after it. That it was resumed
+stands in the milestone until a canary has answered it, however late that is listed. A form that is
+not known can never be learnt.
+
+What a canary tells is as old as the canary is: it ends no stop that is newer.
 
 The two URLs that differ are credentials. They stand in the run's findings and in the milestone, for
 admins; no log and no error has them.
@@ -19,7 +22,7 @@ admins; no log and no error has them.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime
 from typing import Final
@@ -33,6 +36,7 @@ from milepost.jobs.provisioning import (
     Distrusted,
     NotListedYet,
     Provisioning,
+    Seen,
     changed,
     hold,
 )
@@ -52,9 +56,6 @@ from milepost.upstream import (
 )
 
 log = logging.getLogger(__name__)
-
-LEARN: Final = "learn"
-"""The option with the key of a milestone that a person has resumed."""
 
 PAGE: Final = 100
 """Entries of a history that are held against the ledger at once: as many as a page of it has."""
@@ -98,8 +99,8 @@ class _Look(Struct, frozen=True, kw_only=True):
     """Of the milestones that have it now."""
     since: datetime
     """When the run began: its canary is no older."""
-    learn: str | None
-    """The one of them that a person has resumed."""
+    resumed: Mapping[str, datetime]
+    """Those of them that a person has resumed although they are stopped, and when."""
 
 
 class _Verdicts(Struct, kw_only=True):
@@ -141,12 +142,12 @@ class Canary:
                 continue
             if run.stopping.is_set():
                 return counts
-            keys = [m.key for m in milestones if m.definition.survey_id == survey_id]
+            theirs = [m for m in milestones if m.definition.survey_id == survey_id]
             look = _Look(
                 survey_id=survey_id,
-                keys=keys,
+                keys=[m.key for m in theirs],
                 since=run.record.started_at or run.record.created_at,
-                learn=next((key for key in keys if key == run.options.get(LEARN)), None),
+                resumed={m.key: m.stop.resumed_at for m in theirs if m.stop and m.stop.resumed_at},
             )
             findings = await self._look_at(look, account, counts)
             counts.surveys += 1
@@ -171,19 +172,20 @@ class Canary:
         at = await self._store.runs.now()
         verdicts = _Verdicts()
         has_canary = account.holds(Fact.PROBE_ONLY_DISTRIBUTION)
-        link = await self._canary(look, account, verdicts, counts) if has_canary else None
+        seen = await self._canary(look, account, verdicts, counts) if has_canary else None
         # At once: to read the history may take long, and links are given out meanwhile.
         findings = [await self._stop(key, wrong) for key, wrong in verdicts.wrong.items()]
         counts.stopped += len(findings)
         stopped = set(verdicts.wrong)
-        if not has_canary and look.learn is not None:
+        if not has_canary and look.resumed:
             # Nothing tells what links look like: the person's word must do.
-            verdicts.well.add(look.learn)
-        elif account.holds(Fact.HISTORY_LINKS):
+            verdicts.well.update(look.resumed)
+        elif account.holds(Fact.HISTORY_LINKS) and (seen or not has_canary):
             with for_purpose(Purpose.RECONCILE):
-                compared = await self._history(look, link, verdicts, counts)
+                compared = await self._history(look, seen, verdicts, counts)
             if not has_canary:
                 verdicts.well.update(compared)
+        known_at = seen.made_at if seen else at
         findings += [Finding(reason=note) for note in verdicts.notes]
         for key in look.keys:
             if key in stopped:
@@ -191,7 +193,7 @@ class Canary:
             if (wrong := verdicts.wrong.get(key)) is not None:
                 findings.append(await self._stop(key, wrong))
                 counts.stopped += 1
-            elif key in verdicts.well and await self._store.milestones.trust(key, at):
+            elif key in verdicts.well and await self._store.milestones.trust(key, known_at):
                 log.warning("milestone %s gives links again: they are as the platform's", key)
                 counts.resumed += 1
         return findings
@@ -203,19 +205,19 @@ class Canary:
         )
         expected = wrong.expected or "none that can be built"
         return Finding(
-            reason=f"milestone {key} is stopped: {wrong}; expected: {expected}; "
-            f"found: {wrong.found}"
+            reason=f"milestone {key} is stopped: {wrong}; the link of {wrong.whose}, a credential: "
+            f"expected {expected}, found {wrong.found}"
         )
 
     # --- by a canary ----------------------------------------------------------------------------
 
     async def _canary(
         self, look: _Look, account: Capabilities, verdicts: _Verdicts, counts: Counts
-    ) -> PersonalLink | None:
-        """Hold templates against a canary, or learn them from it; returns its link."""
+    ) -> Seen | None:
+        """Hold templates against a canary, or learn them from it; returns what it tells."""
         learnt: Sequence[Learnt] = await self._store.canaries.learnt(look.survey_id)
         try:
-            link = await self._provisioning.canary(
+            seen = await self._provisioning.canary(
                 look.survey_id, account, since=look.since, is_patient=True
             )
         except (NotListedYet, CanaryBusy) as error:
@@ -226,6 +228,7 @@ class Canary:
             for key in look.keys:
                 template = next((one.template for one in learnt if one.milestone == key), None)
                 verdicts.wrong[key] = changed(error, template)
+            await self._answer(look)
             return None
         except Refused as error:
             _note(error, f"survey {look.survey_id}", verdicts, counts)
@@ -234,16 +237,21 @@ class Canary:
             counts.deleted += await self._provisioning.clear_canaries(look.survey_id)
         except Refused as error:
             _note(error, f"survey {look.survey_id}", verdicts, counts)
-        if look.learn is not None:
-            learnt = await self._learn(learnt, link, counts)
+        if look.resumed:
+            learnt = await self._learn(learnt, seen.link, counts)
+            await self._answer(look)
         verdicts.well.update(look.keys)
         for one in learnt:
             counts.templates += 1
             try:
-                hold(one.template, link)
+                hold(one.template, seen.link)
             except Changed as error:
                 verdicts.wrong.setdefault(one.milestone, error)
-        return link
+        return seen
+
+    async def _answer(self, look: _Look) -> None:
+        for key, resumed_at in look.resumed.items():
+            await self._store.milestones.answer(key, resumed_at)
 
     async def _learn(
         self, learnt: Sequence[Learnt], link: PersonalLink, counts: Counts
@@ -268,14 +276,19 @@ class Canary:
     # --- by history -----------------------------------------------------------------------------
 
     async def _history(
-        self, look: _Look, link: PersonalLink | None, verdicts: _Verdicts, counts: Counts
+        self, look: _Look, seen: Seen | None, verdicts: _Verdicts, counts: Counts
     ) -> set[str]:
         """Hold what was given out against history; returns the milestones that it told of."""
         told: set[str] = set()
-        if link is not None and not await self._is_literal(link):
+        try:
+            is_literal = seen is None or await self._is_literal(seen.link)
+        except Refused as error:
+            _note(error, f"survey {look.survey_id}", verdicts, counts)
+            return told
+        if not is_literal:
             verdicts.notes.append(
-                f"survey {look.survey_id}: history tells of links in another form than lists of "
-                "links do, so that it was not held against them"
+                f"survey {look.survey_id}: history does not tell the canary's link as it is "
+                "listed, or not yet, so that nothing was held against it"
             )
             return told
         for key in look.keys:
@@ -297,7 +310,7 @@ class Canary:
             async for entry in entries:
                 if entry.lookup_id == link.lookup_id and entry.link is not None:
                     return entry.link == link.url
-        return True
+        return False
 
     async def _compare(self, given: Given) -> int:
         """Hold the links of one distribution against its history; returns how many.
@@ -334,8 +347,9 @@ def _differs(given: str, told: str) -> Changed:
         parts = " and ".join(parse(given).differences(parse(told)))
         how = f"differs in its {parts} from the one that was given out"
     except NotAPersonalLink as error:
-        how = f"has a form that is not known; {error}"
-    return Changed(f"a link that the platform's history tells of {how}", expected=given, found=told)
+        how = f"has a form that is not known: {error.reason}"
+    sentence = f"a link that the platform's history tells of {how}"
+    return Changed(sentence, expected=given, found=told, whose="a registrant")
 
 
 def _note(error: Refused, what: str, verdicts: _Verdicts, counts: Counts) -> None:

@@ -26,7 +26,13 @@ class Drain:
 
     async def run_once(self, stopping: asyncio.Event | None = None) -> Counts:
         """Do both, until neither finds anything due."""
-        made, told = await asyncio.gather(self.make(stopping), self.tell(stopping))
+        try:
+            async with asyncio.TaskGroup() as both:
+                makes = both.create_task(self.make(stopping))
+                tells = both.create_task(self.tell(stopping))
+        except BaseExceptionGroup as group:
+            raise group.exceptions[0] from None
+        made, told = makes.result(), tells.result()
         return Counts(
             **{name: getattr(made, name) + getattr(told, name) for name in Counts.__struct_fields__}
         )

@@ -188,12 +188,19 @@ class Target(Protocol):
         """Take over how these stand in the listing."""
         ...
 
-    async def compare(self, listing_began: datetime, refused: int) -> None:
+    async def not_imported(self, owners: Sequence[Owner]) -> None:
+        """The import of these, whom `chunk` gave, was refused: it has brought in nobody."""
+        ...
+
+    async def compare(self, listing_began: datetime, refused: int) -> bool:
         """Compare all that is known with the listing, which is complete.
 
         Args:
             listing_began: when.
             refused: so many were not taken by imports since the listing before.
+
+        Returns:
+            False: the run is to stop, and it has to be done again.
         """
         ...
 
@@ -552,18 +559,29 @@ class Filling:
         await self._commit(run, at)
         try:
             at.import_id = await self._imports.begin(run, owners)
-        except (UnknownOutcome, NotFound) as error:
+        except UnknownOutcome as error:
             log.warning("an import into %s: %s", self._target.name, error)
             await self._ask_for_the_import(run, at)
-        except (Throttled, Unauthorized, Unreachable):
-            at.importing = None  # nothing was done
-            await self._commit(run, at)
-            raise
-        except Refused as error:
-            log.warning("an import into %s is made one by one: %s", self._target.name, error)
-            await self._add_this_chunk(run, at)
+        except (Refused, Unreachable) as error:
+            # Where another import is under way, it may be one of ours with these people in it.
+            if error.http_status != HTTPStatus.CONFLICT:
+                await self._target.not_imported(owners)
+            await self._import_refused(run, at, error)
         else:
             await self._commit(run, at)
+
+    async def _import_refused(self, run: Run, at: Position, error: Refused | Unreachable) -> None:
+        """Leave it for later, look whether the list is there, or do without an import."""
+        if isinstance(error, Throttled | Unauthorized | Unreachable):
+            at.importing = None
+            await self._commit(run, at)
+            raise error
+        if isinstance(error, NotFound):
+            log.warning("an import into %s: %s", self._target.name, error)
+            await self._ask_for_the_import(run, at)
+        else:
+            log.warning("an import into %s is made one by one: %s", self._target.name, error)
+            await self._add_this_chunk(run, at)
 
     async def _ask_for_the_import(self, run: Run, at: Position) -> None:
         """Read the list before an import of which it is not known whether it has begun.
@@ -662,8 +680,9 @@ class Filling:
         await self._commit(run, at, findings=doubles)
 
     async def _compare(self, run: Run, at: Position) -> None:
-        if at.listing_began is not None:
-            await self._target.compare(at.listing_began, at.refused)
+        began = at.listing_began
+        if began is not None and not await self._target.compare(began, at.refused):
+            return
         at.is_listed, at.unread, at.refused = True, 0, 0
         if at.then == "import":
             outlook = await self._target.outlook()

@@ -3,26 +3,29 @@
 Where the directory recognises people, an add whose outcome is unknown is repeated: it meets the
 same contact. Where it does not, or has been proved not to, a second add would make a second
 contact, so the registrant is looked for, once in a run, and added again only after three runs over
-a minute that found nothing.
+a minute that found nothing; whoever may have been imported, not before a day is over.
 
 Once in a while, and whenever it is read anyway, the list is compared with what is known here:
-contacts that somebody has merged, moved or deleted at the platform are noticed by that.
+contacts that somebody has merged, moved or deleted at the platform are noticed by that. Where a
+second add would double somebody, a listing alone does not tell that they are gone: each of their
+contacts is asked for.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
 
-from milepost.errors import DatabaseBusy
-from milepost.jobs.filling import Counts, Single, is_bulk, paced
+from milepost.jobs.filling import AT_ONCE, Counts, Single, is_bulk, paced
 from milepost.jobs.run import Run
 from milepost.routes import StillUnknown, contact_fields
+from milepost.store.connections import persistently
 from milepost.store.contacts import MOST, ContactStore, Outlook, Owner, WithoutContact
+from milepost.store.registrants import CHUNK
 from milepost.upstream import AddedContact, CallFailed, NotFound, UnknownOutcome, Upstream
 
 log = logging.getLogger(__name__)
@@ -37,9 +40,8 @@ FEW_LOST: Final = 10
 that lacks a tenth of them was emptied by mistake, or is not read rightly."""
 
 SETTLE_SECONDS: Final = 20.0
-SETTLE_PAUSE_SECONDS: Final = 0.5
-"""How long, and how often, what became of a call is written down while Postgres is away: a restart
-takes a few seconds. What is not written in the end is asked for by a later run."""
+"""For how long it is tried to write down what became of a call while Postgres is away. What is not
+written in the end is asked for by a later run."""
 
 
 class HomeList:
@@ -128,7 +130,11 @@ class HomeList:
         self._counts.made += taken.made
         self._counts.moved += taken.moved
 
-    async def compare(self, listing_began: datetime, refused: int) -> None:
+    async def not_imported(self, owners: Sequence[Owner]) -> None:
+        """They are not in doubt any more."""
+        await self._contacts.note_not_imported(owners)
+
+    async def compare(self, listing_began: datetime, refused: int) -> bool:
         """Forget who is not in the listing; where that is too many, ask."""
         if not self._merges:
             outlook = await self.outlook()
@@ -141,19 +147,50 @@ class HomeList:
                 "that is so, and their contacts are to be made anew: milepost run sync "
                 "--accept-losses"
             )
-            return
-        if lost:
-            self._counts.lost += await self.forget(listing_began)
+            return True
+        if lost and not await self.forget(listing_began, ask=not self._merges):
+            return False
         await self._contacts.note_listed(listing_began)
+        return True
 
-    async def forget(self, before: datetime) -> int:
-        """Forget the contacts of who came into the list before a moment and is not listed."""
-        forgotten = 0
+    async def forget(self, before: datetime, *, ask: bool) -> bool:
+        """Forget the contacts of who came into the list before a moment and is not listed.
+
+        Args:
+            before: when the listing began.
+            ask: whether the platform is asked for each, and those stay whom it has in the list.
+
+        Returns:
+            False: the run is to stop before it is done.
+
+        Raises:
+            CallFailed: the platform does not say what became of somebody.
+        """
         after: str | None = ""
         while after is not None:
-            count, after = await self._contacts.forget_lost(self.list_id, before, after=after)
-            forgotten += count
-        return forgotten
+            contacts, after = await self._contacts.lost(self.list_id, before, after=after)
+            refs = list(contacts)
+            size = AT_ONCE if ask else CHUNK
+            for first in range(0, len(refs), size):
+                if self._run.stopping.is_set():
+                    return False
+                page = refs[first : first + size]
+                if ask:
+                    is_there = await asyncio.gather(
+                        *(self._is_in_the_list(contacts[ref]) for ref in page)
+                    )
+                    page = [ref for ref, there in zip(page, is_there, strict=True) if not there]
+                self._counts.lost += await self._contacts.forget(self.list_id, before, page)
+        return True
+
+    async def _is_in_the_list(self, contact_id: str) -> bool:
+        try:
+            contact = await paced(
+                self._run, lambda: self._upstream.get_contact(self._directory_id, contact_id)
+            )
+        except NotFound:
+            return False
+        return self.list_id in contact.memberships
 
     async def _add(self, claimed: WithoutContact) -> bool:
         """Make one contact; False when somebody else has the claim by now.
@@ -179,11 +216,12 @@ class HomeList:
         except (CallFailed, StillUnknown) as error:
             log.warning("a contact could not be made: %s", error)
             unknown = isinstance(error, UnknownOutcome)
-            await _persistently(
-                lambda: self._contacts.set_back(claimed, outcome_unknown=unknown, looked=looked)
+            await persistently(
+                lambda: self._contacts.set_back(claimed, outcome_unknown=unknown, looked=looked),
+                SETTLE_SECONDS,
             )
             raise
-        is_made = await _persistently(lambda: self._contacts.settle(claimed, *known))
+        is_made = await persistently(lambda: self._contacts.settle(claimed, *known), SETTLE_SECONDS)
         self._counts.made += is_made
         return is_made
 
@@ -202,16 +240,3 @@ class HomeList:
             if lookup_id := contact.memberships.get(self.list_id):
                 return hit.contact_id, lookup_id
         return None
-
-
-async def _persistently(write: Callable[[], Awaitable[bool]]) -> bool:
-    """Write an outcome down, also past a restart of Postgres."""
-    clock = asyncio.get_running_loop().time
-    give_up = clock() + SETTLE_SECONDS
-    while True:
-        try:
-            return await write()
-        except DatabaseBusy:
-            if clock() > give_up:
-                raise
-        await asyncio.sleep(SETTLE_PAUSE_SECONDS)

@@ -34,18 +34,27 @@ from collections.abc import (
     Iterator,
     Sequence,
 )
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future
 from contextlib import aclosing, suppress
-from typing import Any, Final, Literal, Self, TypeVar
+from functools import partial
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any, Final, Literal, ParamSpec, Self, TypeVar
 
 import msgspec
 from msgspec import Struct
 
-from milepost.errors import DatabaseError, MilepostError, UpstreamError
+from milepost.errors import (
+    DatabaseError,
+    ImportTooLarge,
+    MilepostError,
+    TooManyImports,
+    UpstreamError,
+)
 from milepost.jobs.reading import BLOCK_BYTES, SAMPLE_BYTES, Kind, Reader
 from milepost.jobs.rows import BadRow, Detected, Form, Row
 from milepost.jobs.run import NeedsAPerson, Progress, Run
-from milepost.jobs.sources import FileSource, Page, Place, Source
+from milepost.jobs.sources import FileSource, Page, Place, Source, SourceAway
 from milepost.store import Store
 from milepost.store.registrants import CHUNK
 from milepost.store.runs import Finding, TakenAway
@@ -67,12 +76,27 @@ MISSING_PAGE: Final = 5_000
 
 FINDINGS_PAGE: Final = 1_000
 
+MOST_BYTES: Final = 1 << 30
+MOST_ROWS: Final = 5_000_000
+"""What one request may send. Staged rows take some three times the bytes that were sent, and more
+where rows are short. Who has more has a file, which a worker can read where it lies."""
+
+MOST_ARRIVALS: Final = 4
+"""Imports that may arrive, or wait to be taken in, at a time: a run takes in one after the other.
+With the bounds above it is about what whoever has a key can fill of the disk of Postgres."""
+
 MOST_FIELDS: Final = 100
 """Names of changed fields that are counted one by one; attributes may have any name."""
 
 MOST_READ: Final = 10
 """Files of a folder of which is told how they were read."""
 
+SILENCE_SECONDS: Final = 900.0
+"""A page of a source comes within moments, the first one of a large query within minutes; of a
+folder whose network is away none may ever come. After so long its thread is left to itself, and the
+run goes on after a pause. Longer than `sources.STATEMENT_SECONDS`, which tells more."""
+
+P = ParamSpec("P")
 T = TypeVar("T")
 
 Step = Literal["read", "report", "compare", "write", "remove", "clean", "done"]
@@ -154,10 +178,10 @@ class Intake:
         Raises:
             NeedsAPerson: the source cannot be read, lists nobody, or would remove too many; nothing
                 has changed.
-            SourceAway: the source's database cannot be reached.
+            SourceAway: the source cannot be reached at the moment, or says nothing.
             DatabaseBusy: Postgres is away.
         """
-        await _sweep(self._store)
+        await sweep(self._store)
         await _Course(self._store, run, self._source).follow(await self._at(run))
 
     async def _at(self, run: Run) -> _At:
@@ -166,7 +190,8 @@ class Intake:
             return _At(intake=await self._store.sources.begin(run.record))
         at = msgspec.convert(run.position, _At)
         if at.step == "read":
-            is_same = at.place is not None and await asyncio.to_thread(self._source.is_at, at.place)
+            place = at.place
+            is_same = place is not None and await _apart(partial(self._source.is_at, place))
         else:
             is_same = at.step in {"clean", "done"} or bool(
                 await self._store.sources.take(at.intake, run.record)
@@ -196,7 +221,7 @@ class Import:
             MilepostError: there is no such intake.
             DatabaseBusy: Postgres is away.
         """
-        await _sweep(self._store)
+        await sweep(self._store)
         return await _Course(self._store, run, None).follow(await self._at(run))
 
     async def _at(self, run: Run) -> _At:
@@ -300,15 +325,20 @@ class _Course:
             await self._commit(done=at.known)
             if self._run.stopping.is_set():
                 return
-        is_accepted = self._is_dry or bool(self._run.options.get("accept_removals"))
-        if at.missing > REMOVES_AT_MOST * at.known and not is_accepted:
-            raise NeedsAPerson(
+        findings = []
+        if at.missing > REMOVES_AT_MOST * at.known and not self._run.options.get("accept_removals"):
+            found = (
                 f"the source lists {at.counts.good} registrants and does not list {at.missing} of "
-                f"the {at.known} that it listed before, more than {REMOVES_AT_MOST:.0%}: nothing "
-                "was changed. If they are to go: milepost run sync --accept-removals"
+                f"the {at.known} that it listed before, more than {REMOVES_AT_MOST:.0%}"
             )
+            if not self._is_dry:
+                raise NeedsAPerson(
+                    f"{found}: nothing was changed. If they are to go: milepost run sync "
+                    "--accept-removals"
+                )
+            findings = [Finding(reason=f"a run would stop here and ask: {found}")]
         at.counts.removed = at.missing
-        await self._go_on("write", done=at.known)
+        await self._go_on("write", done=at.known, findings=findings)
 
     async def _write(self) -> None:
         at = self._at
@@ -361,12 +391,20 @@ class _Course:
             counts.created + counts.changed + counts.returned + counts.unchanged + counts.repeated
         )
 
-    async def _go_on(self, step: Step, *, done: int, total: int | None = None) -> None:
+    async def _go_on(
+        self,
+        step: Step,
+        *,
+        done: int,
+        total: int | None = None,
+        findings: Sequence[Finding] = (),
+    ) -> None:
         """Say that a step is done, and turn to the next one."""
         at = self._at
         stage = _STAGES[at.step]
         at.step, at.after, at.number = step, "", 0
-        await self._commit(stage=stage, done=done, total=done if total is None else total)
+        total = done if total is None else total
+        await self._commit(stage=stage, done=done, total=total, findings=findings)
 
     async def _commit(
         self,
@@ -398,6 +436,11 @@ class Arrival:
         self._store = store
         self._intake = intake
         self._counts = Counts()
+
+    @property
+    def rows(self) -> int:
+        """How many have come."""
+        return self._counts.rows
 
     @classmethod
     async def begin(cls, store: Store) -> Self:
@@ -466,11 +509,16 @@ async def stage_body(store: Store, pieces: AsyncIterator[bytes], kind: Kind, for
 
     Raises:
         Unreadable: it is empty, or holds something else; nothing is left of it.
+        ImportTooLarge: it has too many bytes or rows; nothing is left of it.
+        TooManyImports: others come first.
         DatabaseBusy: Postgres is away.
     """
-    arrival = await Arrival.begin(store)
+    intake = await store.sources.begin_arrival(MOST_ARRIVALS)
+    if intake is None:
+        raise TooManyImports(MOST_ARRIVALS)
+    arrival = Arrival(store, intake)
     try:
-        blocks = _blocks(pieces)
+        blocks = _blocks(_bounded(pieces))
         head, is_last = await anext(blocks)
         reader = Reader(kind, form, "the body", head, is_whole=is_last)
         data = head[reader.offset :]
@@ -484,12 +532,33 @@ async def stage_body(store: Store, pieces: AsyncIterator[bytes], kind: Kind, for
                 total=None,
             )
             await arrival.add(page, [_as_staged(row, page.source) for row in rows])
+            check_size(rows=arrival.rows)
             if is_last:
                 return await arrival.end()
             data, is_last = await anext(blocks)
     except BaseException:
         await arrival.drop()
         raise
+
+
+def check_size(*, size: int = 0, rows: int = 0) -> None:
+    """Refuse a body of more bytes or rows than one request may send.
+
+    Raises:
+        ImportTooLarge: it has more.
+    """
+    if size > MOST_BYTES:
+        raise ImportTooLarge(f"{MOST_BYTES >> 20:,} MiB")
+    if rows > MOST_ROWS:
+        raise ImportTooLarge(f"{MOST_ROWS:,} rows")
+
+
+async def _bounded(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    size = 0
+    async for piece in pieces:
+        size += len(piece)
+        check_size(size=size)
+        yield piece
 
 
 async def _blocks(pieces: AsyncIterator[bytes]) -> AsyncIterator[tuple[bytes, bool]]:
@@ -537,16 +606,20 @@ _ENCODE: Final = msgspec.json.Encoder().encode
 
 
 async def _read_ahead(pages: Generator[T]) -> AsyncGenerator[T]:
-    """The pages of a source, read in a thread of their own, one ahead of whoever takes them."""
+    """The pages of a source, read in a thread of their own, one ahead of whoever takes them.
+
+    Raises:
+        SourceAway: none comes.
+    """
     loop = asyncio.get_running_loop()
-    thread = ThreadPoolExecutor(1, "source")
+    thread = _ThreadApart()
 
     def following() -> T | None:
         return next(pages, None)
 
     upcoming = loop.run_in_executor(thread, following)
     try:
-        while (page := await upcoming) is not None:
+        while (page := await _in_time(upcoming)) is not None:
             upcoming = loop.run_in_executor(thread, following)
             yield page
     finally:
@@ -555,7 +628,72 @@ async def _read_ahead(pages: Generator[T]) -> AsyncGenerator[T]:
         thread.shutdown(wait=False)
 
 
-async def _sweep(store: Store) -> None:
+async def check(source: Source, seconds: float) -> None:
+    """See whether a source is there.
+
+    Args:
+        source: is looked at, and not read.
+        seconds: so long it may take.
+
+    Raises:
+        Unreadable, SourceAway: it is not.
+    """
+    await _apart(source.check, seconds)
+
+
+async def _apart(ask: Callable[[], T], seconds: float | None = None) -> T:
+    """Ask a source something, in a thread of its own."""
+    thread = _ThreadApart()
+    try:
+        return await _in_time(asyncio.get_running_loop().run_in_executor(thread, ask), seconds)
+    finally:
+        thread.shutdown(wait=False)
+
+
+async def _in_time(reading: Awaitable[T], seconds: float | None = None) -> T:
+    seconds = SILENCE_SECONDS if seconds is None else seconds
+    try:
+        async with asyncio.timeout(seconds):
+            return await reading
+    except TimeoutError as error:
+        raise SourceAway(
+            f"the source has said nothing for {seconds:.0f} s: see whether somebody holds a lock "
+            "there, or whether its folder can be reached"
+        ) from error
+
+
+class _ThreadApart(Executor):
+    """One thread, for what may hang: Python ends without waiting for it, as it would for a pool."""
+
+    def __init__(self) -> None:
+        self._work: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        Thread(target=self._do, name="source", daemon=True).start()
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """See `Executor`."""
+        future: Future[T] = Future()
+
+        def work() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
+            try:
+                future.set_result(fn(*args, **kwargs))
+            except BaseException as error:  # noqa: BLE001  (whoever waits is told)
+                future.set_exception(error)
+
+        self._work.put(work)
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: ARG002, FBT001, FBT002  (as `Executor` has it; nobody waits)
+        """See `Executor`; what was submitted is still done."""
+        self._work.put(None)
+
+    def _do(self) -> None:
+        while (work := self._work.get()) is not None:
+            work()
+
+
+async def sweep(store: Store) -> None:
     """Delete what earlier runs and requests left when they ended otherwise."""
     for intake in await store.sources.abandoned():
         await store.sources.drop(intake)

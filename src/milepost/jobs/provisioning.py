@@ -6,13 +6,17 @@ in the making.
 
 **The first one of a list** takes four calls: the list, our probe in it, an Individual-link
 distribution on it, and the list of that distribution's links, from which its template is learnt
-(*calibration*). The list holds only the probe then, so that listing its links touches nobody.
+(*calibration*). The list holds only the probe then, so that listing its links touches nobody. Where
+the milestone's pool builds links of another form, the one that was made is stopped, and so is the
+milestone: the platform has changed.
 
 **Those that follow on the same list** are never listed, for there are people in it. Their template
 is that of the one before, with their own id in it. That it is right is seen from a *canary*: a
 distribution that is made in the same minute on the survey's canary list, which holds nobody but our
-probe. Where the canary's link has another form, the one that was made is stopped, and so is its
-milestone, whose links would be wrong ones.
+probe. Where the canary's link has another form, both are stopped as well.
+
+So are they for a link of a form that is not known: others would have it, too, and each would be
+made in vain.
 """
 
 from __future__ import annotations
@@ -48,8 +52,8 @@ SAME_MINUTE: Final = timedelta(minutes=1)
 """So much older than a distribution its canary may be."""
 
 GONE_AFTER: Final = 3
-"""Attempts in which a list was not found, until it counts as deleted: one answer may be that of
-somebody on the way."""
+"""Looks that did not find a list, until it counts as deleted: one answer may be that of somebody
+on the way."""
 
 NOT_AHEAD: Final = (
     "the account makes no distribution on a list that holds only our probe, so pools cannot be "
@@ -74,11 +78,19 @@ class Distrusted(MilepostError):
         lookup_id: Whose it was to be.
     """
 
-    def __init__(self, sentence: str, *, found: str, distribution_id: str, lookup_id: str) -> None:
+    def __init__(self, sentence: str, making: Making, *, found: str) -> None:
         super().__init__(sentence)
         self.found = found
-        self.distribution_id = distribution_id
-        self.lookup_id = lookup_id
+        self.distribution_id = making.distribution_id or ""
+        self.lookup_id = making.probe_lookup_id or ""
+
+
+class UnknownForm(Distrusted):
+    """No link of its form can be built. The form is the account's: others would have it, too."""
+
+
+class ShortLived(MilepostError):
+    """The platform lets the links of a distribution expire before they were to."""
 
 
 class Changed(MilepostError):
@@ -87,12 +99,25 @@ class Changed(MilepostError):
     Attributes:
         expected: The link as it is built here; None: none can be.
         found: As the platform has it.
+        whose: Whose link that is.
     """
 
-    def __init__(self, sentence: str, *, expected: str | None, found: str) -> None:
+    def __init__(
+        self, sentence: str, *, expected: str | None, found: str, whose: str = "our probe"
+    ) -> None:
         super().__init__(sentence)
         self.expected = expected
         self.found = found
+        self.whose = whose
+
+
+class Seen(Struct, frozen=True):
+    """What a canary tells."""
+
+    link: PersonalLink
+    """Our probe's."""
+    made_at: datetime
+    """Nothing that it tells is older."""
 
 
 class Counts(Struct, kw_only=True):
@@ -181,12 +206,12 @@ class Provisioning:
         *,
         since: datetime,
         is_patient: bool = False,
-    ) -> PersonalLink:
+    ) -> Seen:
         """The probe's link of the survey's canary, which tells what links look like now.
 
         Args:
             survey_id: the survey.
-            account: what it allows.
+            account: how late it lists links.
             since: the canary was made then at the earliest; where there is none, it is made.
             is_patient: one that was made before will do, if its link was not listed until now.
 
@@ -197,20 +222,17 @@ class Provisioning:
             CallFailed: as the client's verbs.
         """
         async with self._at_canary[survey_id]:
-            longest = account.get(Fact.LONGEST_EXPIRY)
             taken = await self._store.canaries.take(
-                survey_id,
-                self._deployment.id,
-                since=since,
-                is_patient=is_patient,
-                longest=longest.figure if longest else None,
+                survey_id, self._deployment.id, since=since, is_patient=is_patient
             )
             if taken is None:
                 raise CanaryBusy("another process makes the canary")
             if isinstance(taken, Canary):
-                return parse(Template.parse(taken.template).url(taken.probe_lookup_id))
+                link = parse(Template.parse(taken.template).url(taken.probe_lookup_id))
+                return Seen(link, taken.made_at)
             try:
-                link = await self._calibrate(await self._make(taken))
+                made = await self._make(taken)
+                link = await self._calibrate(made)
             except (CallFailed, NotListedYet) as error:
                 await self._store.pools.release(taken, str(error), _pause(error, taken, account))
                 raise
@@ -218,7 +240,7 @@ class Provisioning:
                 await self._store.pools.stop(taken, str(error))
                 raise
             await self._store.pools.ready(taken, str(link.template()))
-            return link
+            return Seen(link, made.made_at or since)
 
     async def clear_canaries(self, survey_id: str) -> int:
         """Delete the canaries that a newer one has replaced; returns how many."""
@@ -255,12 +277,13 @@ class Provisioning:
     async def _finish(self, making: Making, account: Capabilities, counts: Counts) -> None:
         try:
             template = await self._template(await self._make(making), account)
-        except (Distrusted, Changed) as error:
+        except (Distrusted, Changed, ShortLived) as error:
             log.error("%s is stopped: %s", making.name, error)  # noqa: TRY400  (a decision, not a crash)
             await self._store.pools.stop(making, str(error))
-            if isinstance(error, Changed) and making.milestone is not None:
+            wrong = changed(error, making.inherited) if isinstance(error, UnknownForm) else error
+            if isinstance(wrong, Changed) and making.milestone is not None:
                 await self._store.milestones.stop(
-                    making.milestone, str(error), expected=error.expected, found=error.found
+                    making.milestone, str(wrong), expected=wrong.expected, found=wrong.found
                 )
                 # Others have the same survey, or the same account.
                 await self._store.runs.ask("canary", asked_by="a distribution that differs")
@@ -278,20 +301,27 @@ class Provisioning:
     async def _template(self, making: Making, account: Capabilities) -> Template:
         """The template of what was made: learnt from it, or inherited and seen to be right."""
         if not making.is_filled:
-            return (await self._calibrate(making)).template()
+            link = await self._calibrate(making)
+            if making.inherited is not None:
+                hold(making.inherited, link)
+            return link.template()
         since = (making.made_at or making.expires_at) - SAME_MINUTE
         try:
-            link = await self.canary(making.survey_id, account, since=since)
+            link = (await self.canary(making.survey_id, account, since=since)).link
         except Distrusted as error:
             raise changed(error, making.inherited) from error
         if making.inherited is not None:
             hold(making.inherited, link)
-        return link.template().for_distribution(making.distribution_id or "")
+        distribution_id = making.distribution_id or ""
+        made = await self._upstream.distribution(distribution_id, making.survey_id)
+        _check_life(made.expires_at, making)
+        return link.template().for_distribution(distribution_id)
 
     async def _make(self, making: Making) -> Making:
         """Make what is not there yet; returns it as it is then."""
         again = making.attempt > 1
-        if making.list_id is not None and making.distribution_id is None and making.generation > 1:
+        is_old = making.generation > 1 or again
+        if is_old and making.list_id is not None and making.distribution_id is None:
             making = await self._see_list(making, making.list_id)
         if making.list_id is None:
             list_id = await self._find_list(making.list_name) if again else None
@@ -304,12 +334,7 @@ class Provisioning:
         list_id = making.list_id or ""
         if making.probe_lookup_id is None:
             probe = await self._find_probe(list_id) if again else None
-            if probe is None:
-                added = await self._upstream.add_list_contact(
-                    self._directory_id, list_id, self._probe()
-                )
-                failpoints.reach("provisioned", f"probe of {making.name}")
-                probe = added.contact_id, added.lookup_id
+            probe = probe or await self._add_probe(making, list_id)
             making = await self._store.pools.note_probe(making, *probe)
         if making.distribution_id is None:
             distribution_id = await self._find_distribution(making, list_id) if again else None
@@ -323,23 +348,54 @@ class Provisioning:
 
     async def _calibrate(self, making: Making) -> PersonalLink:
         """The probe's link, as the platform itself lists it. Nobody else may be in the list."""
-        distribution_id, lookup_id = making.distribution_id or "", making.probe_lookup_id or ""
-        links = self._upstream.distribution_links(distribution_id, making.survey_id)
-        for listed in [link async for link in links]:
-            if listed.contact_id in {making.probe_contact_id, lookup_id}:
-                return _trusted(listed, making)
-        raise NotListedYet(NOT_LISTED)
+        listed = await self._listed(making)
+        if listed is None:
+            seen = await self._see_probe(making, making.list_id or "")
+            if seen != making:
+                making = seen
+                listed = await self._listed(making)
+        if listed is None:
+            raise NotListedYet(NOT_LISTED)
+        return _trusted(listed, making)
+
+    async def _listed(self, making: Making) -> ListedLink | None:
+        links = self._upstream.distribution_links(making.distribution_id or "", making.survey_id)
+        ours = {making.probe_contact_id, making.probe_lookup_id}
+        listed = [link async for link in links if link.contact_id in ours]
+        return listed[0] if listed else None
 
     async def _see_list(self, making: Making, list_id: str) -> Making:
-        """See that a list is there which was made long ago; where it is gone, leave it."""
+        """See that a list is there which was made before; where it is gone, leave it."""
         try:
             await self._upstream.mailing_list(self._directory_id, list_id)
         except NotFound:
-            if making.attempt < GONE_AFTER:
+            if await self._store.pools.note_list_miss(making) < GONE_AFTER:
                 raise
             log.error("%s: its mailing list was deleted at the platform", making.name)  # noqa: TRY400  (as above)
             return await self._store.pools.leave_list(making, "its mailing list was deleted")
-        return making
+        # Where others are in the list, nothing is learnt by the probe any more.
+        if making.is_filled or making.probe_contact_id is None:
+            return making
+        return await self._see_probe(making, list_id)
+
+    async def _see_probe(self, making: Making, list_id: str) -> Making:
+        """See that our probe is in its list; where somebody has deleted it, put it back."""
+        noted = making.probe_contact_id or "", making.probe_lookup_id or ""
+        try:
+            found = await self._upstream.get_list_contact(self._directory_id, list_id, noted[0])
+            probe: tuple[str, str] | None = (found.contact_id, found.lookup_id)
+        except NotFound:
+            probe = await self._find_probe(list_id)
+        if probe == noted:
+            return making
+        log.warning("%s: its probe was deleted at the platform, and is put back", making.name)
+        probe = probe or await self._add_probe(making, list_id)
+        return await self._store.pools.note_probe(making, *probe)
+
+    async def _add_probe(self, making: Making, list_id: str) -> tuple[str, str]:
+        added = await self._upstream.add_list_contact(self._directory_id, list_id, self._probe())
+        failpoints.reach("provisioned", f"probe of {making.name}")
+        return added.contact_id, added.lookup_id
 
     async def _find_list(self, name: str) -> str | None:
         lists = self._upstream.mailing_lists(self._directory_id)
@@ -382,35 +438,40 @@ def _trusted(listed: ListedLink, making: Making) -> PersonalLink:
 
     Raises:
         Distrusted: it does not, or cannot.
+        ShortLived: it expires too soon.
     """
-
-    def distrusted(sentence: str) -> Distrusted:
-        return Distrusted(
-            sentence,
-            found=listed.link,
-            distribution_id=making.distribution_id or "",
-            lookup_id=making.probe_lookup_id or "",
-        )
-
     try:
         link = parse(listed.link)
     except NotAPersonalLink as error:
-        raise distrusted(f"the platform's links have a form that is not known; {error}") from error
+        sentence = f"the probe's link has a form that is not known: {error.reason}"
+        raise UnknownForm(sentence, making, found=listed.link) from error
     for what, found, made in (
         ("survey", link.survey_id, making.survey_id),
         ("distribution", link.distribution_id, making.distribution_id),
         ("lookup id", link.lookup_id, making.probe_lookup_id),
     ):
         if found != made:
-            raise distrusted(f"the probe's link names {what} {found} and not {made}")
+            sentence = f"the probe's link names {what} {found} and not {made}"
+            raise Distrusted(sentence, making, found=listed.link)
     if link.template().url(link.lookup_id) != listed.link:
-        raise distrusted("the probe's link cannot be rebuilt from its template")
-    if listed.expires_at is not None and listed.expires_at < making.expires_at:
-        raise distrusted(
-            f"the probe's link expires at {listed.expires_at:%Y-%m-%dT%H:%M:%SZ} "
+        sentence = "the probe's link has a form that is not known: it cannot be rebuilt"
+        raise UnknownForm(sentence, making, found=listed.link)
+    if making.milestone is not None:  # a canary is there to show the form of links
+        _check_life(listed.expires_at, making)
+    return link
+
+
+def _check_life(expires_at: datetime | None, making: Making) -> None:
+    """See that links live for as long as was asked for, if that is said.
+
+    Raises:
+        ShortLived: they do not.
+    """
+    if expires_at is not None and expires_at < making.expires_at:
+        raise ShortLived(
+            f"the distribution expires at {expires_at:%Y-%m-%dT%H:%M:%SZ} "
             f"and not at {making.expires_at:%Y-%m-%dT%H:%M:%SZ}"
         )
-    return link
 
 
 def _pause(error: MilepostError, making: Making, account: Capabilities) -> timedelta:

@@ -64,7 +64,9 @@ class Rotate:
             return counts
         for milestone in await self._store.milestones.all():
             lead = policy.rotation_lead(
-                milestone.definition.link_days, milestone.definition.min_link_days
+                milestone.definition.link_days,
+                milestone.definition.min_link_days,
+                listed_late=not account.holds(Fact.COMPLETE_LINKS),
             )
             counts.planned += await self._store.pools.plan(
                 milestone.key, self._deployment.id, lead=lead

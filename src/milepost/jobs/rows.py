@@ -11,7 +11,9 @@ import datetime as dt
 import re
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from shlex import quote
 from typing import Any, Final, Literal, get_args
+from urllib.parse import quote as urlquote
 from uuid import UUID
 
 import msgspec
@@ -38,9 +40,27 @@ WIDE: Final = ("utf-16-le", "utf-16-be")
 """Encodings in which the end of a line is two bytes. In all others that are taken it is one, which
 is no part of anything else."""
 
+_ENCODINGS: Final = {
+    *("utf-8", "ascii", *WIDE),
+    *(f"cp{n}" for n in (1250, 1251, 1252, 1253, 1254, 1255, 1256, 1257, 1258)),
+    *(f"iso8859-{n}" for n in (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 13, 14, 15, 16)),
+    *(f"cp{n}" for n in (437, 720, 737, 775, 850, 852, 855, 857, 858, 862, 864, 866, 874)),
+    *("koi8-r", "koi8-u", "tis-620", "mac-roman", "mac-latin2", "mac-cyrillic", "mac-greek"),
+    *("shift_jis", "cp932", "euc_jp", "gb2312", "gbk", "gb18030", "big5", "cp950"),
+    *("euc_kr", "cp949"),
+}
+"""What is taken, by Python's names. It knows more, in which a text is a domain name or source code,
+or in which bytes mean something else behind an escape: blocks of these cannot be read by
+themselves."""
+
 _REF: Final = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{1,200}")
 _ATTRIBUTE: Final = re.compile(get_args(FieldName)[1].pattern)
 _PLACE: Final = re.compile(r" - at (?P<key>`key` in )?`\$\.(?P<path>\w+)(?P<inside>\[...\])?`\Z")
+
+
+SaidBy = Literal["setting", "command", "address"]
+"""How the form of registrants is said: by `MILEPOST_REGISTRANTS_SOURCE`, by options of a command or
+by parameters of a request."""
 
 
 class Unreadable(NeedsAPerson):
@@ -68,6 +88,23 @@ class Form(Struct, frozen=True, kw_only=True):
     """Our names, and what they are called there; None: a column of that name is passed over."""
     encoding: str | None = None
     delimiter: str | None = None
+    said_by: SaidBy = "setting"
+
+    def naming(self, ours: str, theirs: str | None) -> str:
+        """How a person says what a column is called there, in the way in which this was said.
+
+        Args:
+            ours: our name of it.
+            theirs: its name there; None: it is passed over.
+        """
+        ours, theirs = _printable(ours), theirs and _printable(theirs)
+        pair = f"{ours}={theirs or ''}"
+        match self.said_by:
+            case "command":
+                return f"--column {quote(pair)}"
+            case "address":
+                return f"?column={urlquote(pair, safe='=')}"
+        return f'"columns": {msgspec.json.encode({ours: theirs}).decode()}'
 
     @classmethod
     def of(
@@ -76,6 +113,7 @@ class Form(Struct, frozen=True, kw_only=True):
         columns: Mapping[str, str | None] | None = None,
         encoding: str | None = None,
         delimiter: str | None = None,
+        said_by: SaidBy = "setting",
     ) -> Form:
         """A form that can be.
 
@@ -83,6 +121,7 @@ class Form(Struct, frozen=True, kw_only=True):
             columns: our names, and theirs.
             encoding: as Python knows it: `utf-8`, `cp1252`.
             delimiter: one of `DELIMITERS`; `tab` is one of them, too.
+            said_by: in which way it is said, for hints.
 
         Raises:
             WrongForm: something cannot be.
@@ -100,6 +139,7 @@ class Form(Struct, frozen=True, kw_only=True):
             columns=columns or {},
             encoding=None if encoding is None else _codec(encoding),
             delimiter=None if delimiter is None else _delimiter(delimiter),
+            said_by=said_by,
         )
 
 
@@ -139,15 +179,20 @@ class BadRow(Struct, frozen=True):
 def _codec(encoding: str) -> str:
     try:
         codec = codecs.lookup(encoding)
-        newline = "\n".encode(codec.name)
     except (LookupError, ValueError) as error:
         raise WrongForm(
             f"{encoding!r} is no encoding of texts; for example: utf-8, cp1252, utf-16", "encoding"
         ) from error
+    # A byte order mark is looked for in any case.
     name = {"utf-8-sig": "utf-8", "utf-16": "utf-16-le"}.get(codec.name, codec.name)
-    if newline != b"\n" and name not in WIDE:
+    if name not in _ENCODINGS:
         raise WrongForm(f"{encoding} is not supported; save it as UTF-8", "encoding")
     return name
+
+
+def _printable(name: str) -> str:
+    """A name of a column, which comes out of a file, on one line."""
+    return name if name.isprintable() else ascii(name)[1:-1]
 
 
 def _delimiter(given: str) -> str:
@@ -201,15 +246,15 @@ class Table:
             alike = next((name for name in header if name.lower() == "ref"), header[0])
             raise Unreadable(
                 f"{source}: there is no column ref; its columns are: {_listed(header)}. Say which "
-                f"one it is, such as ref={alike}, or call it ref"
+                f"one it is, such as {form.naming('ref', alike)}, or call it ref"
             )
         attributes = [ours for ours in taken if ours not in COLUMNS]
         for ours in attributes:
             if not _ATTRIBUTE.fullmatch(ours) or ours == "attributes":
                 raise Unreadable(
                     f"{source}: {ours!r} cannot name an attribute; begin with a letter and use "
-                    f"letters, digits, _, . and -. Say what it is, such as name={ours}, or pass "
-                    f"it over with {ours}="
+                    "letters, digits, _, . and -. Say what it is, such as "
+                    f"{form.naming('name', ours)}, or pass it over with {form.naming(ours, None)}"
                 )
         if len(attributes) > MOST_ATTRIBUTES:
             raise Unreadable(f"{source}: more than {MOST_ATTRIBUTES} columns become attributes")
@@ -260,6 +305,12 @@ class Objects:
     def __init__(self, form: Form) -> None:
         self._taken = {ours: theirs for ours, theirs in form.columns.items() if theirs is not None}
         self._passed = {*form.columns, *self._taken.values()}
+        self._ref = self._taken.get("ref", "ref")
+        self._hint = (
+            ""
+            if "ref" in self._taken
+            else f"; if it is called otherwise, say so, such as {form.naming('ref', 'CustomerId')}"
+        )
 
     def row(
         self, line: int, values: Mapping[str, Any], *, encoding: str | None = None
@@ -271,6 +322,8 @@ class Objects:
             values: null and the empty text are absent; numbers are taken as texts.
             encoding: as `Table.row`.
         """
+        if self._ref not in values:
+            return BadRow(line, f"ref: the line has no {self._ref!r}{self._hint}")
         named = {
             ours: values[theirs] for ours, theirs in self._taken.items() if theirs in values
         } | {name: value for name, value in values.items() if name not in self._passed}

@@ -5,13 +5,15 @@ page, with the place behind each page: a file that is still the same is read on 
 is asked anew. A source that lists everybody says by that who is there no more; one with a watermark
 tells of changes alone, and takes nobody away.
 
-Sources are read in a thread of their own (`jobs/intake.py`), since files and drivers block.
+Sources are read in a thread of their own (`jobs/intake.py`), since files and drivers block. What
+says nothing for too long is away, and asked again after a pause.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from decimal import Decimal
@@ -28,6 +30,7 @@ from sqlalchemy.exc import (
     DBAPIError,
     IntegrityError,
     NoSuchModuleError,
+    OperationalError,
     SQLAlchemyError,
 )
 
@@ -56,10 +59,33 @@ KINDS: Final[Mapping[str, Kind]] = {
 ROWS: Final = 2_000
 """Rows of a query in a page: about as many as a block of a file has."""
 
+STATEMENT_SECONDS: Final = 600
+"""How long a Postgres may take for the first rows, and for each page of further ones: a large sort
+takes a minute or two, and behind somebody's lock it would wait for ever. Other databases have no
+common word for this; there `intake.SILENCE_SECONDS` counts."""
+
+_PATIENT: Final[Mapping[str, int]] = {
+    "connect_timeout": 10,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+}
+"""What libpq is told: seconds until a server that does not answer is away, and until one that has
+vanished amid a query is. What a URL says itself holds instead."""
+
+_LIBPQ: Final = ("postgresql+psycopg", "postgresql+psycopg2")
+
+_SQLITE_IN_USE: Final = {5, 6}
+"""SQLITE_BUSY and SQLITE_LOCKED: of its operational errors those that pass."""
+
 BEGINNING: Final = "1970-01-01 00:00:00"
 """The watermark before there is one: as a text it is a moment to every database."""
 
 _VARIABLE: Final = "MILEPOST_REGISTRANTS_SOURCE"
+_PLACE: Final = re.compile(r" - at `\$\.(?P<name>\w+)[^`]*`\Z")
+_FIELD: Final = re.compile(r"^Object .* field `(?P<name>[^`]*)`")
+_EXPECTED: Final = re.compile(r"Expected `(?P<wanted>[^`]+)`")
+_NOUNS: Final = {"str": "a text", "object": "an object", "float": "a number", "null": "null"}
 _FILE_EXAMPLE: Final = (
     '{"path": "/srv/crm/people.csv", "columns": {"ref": "CustomerId", "email": "Mail"}}'
 )
@@ -70,7 +96,7 @@ _QUERY_EXAMPLE: Final = (
 
 
 class SourceAway(DatabaseError):
-    """The database of a source cannot be reached: it is asked again after a pause."""
+    """A source cannot be reached, or says nothing: it is asked again after a pause."""
 
 
 class Place(Struct, frozen=True):
@@ -110,6 +136,14 @@ class Source(Protocol):
     lists_all: bool
     watermark_of: str | None
 
+    def check(self) -> None:
+        """See whether it is there; blocks.
+
+        Raises:
+            Unreadable, SourceAway: it is not.
+        """
+        ...
+
     def is_at(self, place: Place) -> bool:
         """Whether it can be read on from there."""
         ...
@@ -142,11 +176,7 @@ class FileSource:
         self._form = form
 
     def check(self) -> None:
-        """See whether there is anything to read.
-
-        Raises:
-            Unreadable: there is not.
-        """
+        """See `Source`."""
         self._files()
 
     def is_at(self, place: Place) -> bool:
@@ -268,6 +298,10 @@ class QuerySource:
             columns = {**columns, watermark: None}
         self._form = Form.of(columns=columns)
 
+    def check(self) -> None:
+        """See `Source`; the query is not asked."""
+        self._connected().close()
+
     def is_at(self, place: Place) -> bool:  # noqa: ARG002  (a query has no places)
         """See `Source`."""
         return False
@@ -308,9 +342,15 @@ class QuerySource:
     def _connected(self) -> Connection:
         try:
             connection = self._engine.connect()
+            if self._engine.dialect.name == "postgresql":
+                milliseconds = round(STATEMENT_SECONDS * 1_000)
+                connection.exec_driver_sql(f"SET LOCAL statement_timeout = {milliseconds}")
         except DBAPIError as error:
             kind = type(error.orig).__name__
-            raise SourceAway(f"the database of the source cannot be reached ({kind})") from error
+            raise SourceAway(
+                f"the database of the source cannot be reached ({kind}): see whether it runs, and "
+                f"whether the url in {_VARIABLE} is right"
+            ) from error
         return connection.execution_options(stream_results=True, yield_per=ROWS)
 
     def _column(self, header: Sequence[str]) -> int | None:
@@ -361,8 +401,20 @@ def _engine(url: str) -> Engine:
     parsed = make_url(url)
     if parsed.drivername in {"postgres", "postgresql"}:
         parsed = parsed.set(drivername="postgresql+psycopg")  # which is there
-    # Errors must not tell the values with which a statement failed.
-    return create_engine(parsed, poolclass=NullPool, hide_parameters=True)
+    patient = _PATIENT if parsed.drivername in _LIBPQ else {}
+    return create_engine(
+        parsed,
+        poolclass=NullPool,
+        # Errors must not tell the values with which a statement failed.
+        hide_parameters=True,
+        connect_args={name: n for name, n in patient.items() if name not in parsed.query},
+    )
+
+
+def _passes(error: BaseException | None) -> bool:
+    """Whether an operational error may be over later; to SQLite a missing table is one, too."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return code is None or code & 0xFF in _SQLITE_IN_USE
 
 
 @contextmanager
@@ -376,6 +428,8 @@ def _asked() -> Iterator[None]:
         kind = type(error.orig).__name__
         holds_data = isinstance(error, DataError | IntegrityError)
         said = kind if holds_data else f"{kind}: {str(error.orig).splitlines()[0]}"
+        if isinstance(error, OperationalError) and _passes(error.orig):
+            raise SourceAway(f"the database of the source broke the query off: {said}") from error
         raise Unreadable(f"the query: {said}") from error
     except SQLAlchemyError as error:
         raise Unreadable(f"the query: {type(error).__name__}") from error
@@ -422,7 +476,7 @@ def configured(setting: str | None) -> Source | None:
         form = Form.of(columns=files.columns, encoding=files.encoding, delimiter=files.delimiter)
     except (msgspec.DecodeError, WrongForm) as error:
         example = _QUERY_EXAMPLE if '"url"' in setting else _FILE_EXAMPLE
-        raise _wrong(str(error).replace("`$.", "`"), example) from error
+        raise _wrong(_said(str(error)), example) from error
     return FileSource(Path(files.path), form)
 
 
@@ -455,6 +509,22 @@ def _query(given: _Query) -> QuerySource:
         ) from error
     except (ArgumentError, ValueError) as error:
         raise _wrong("url: it is not a URL of SQLAlchemy's", _QUERY_EXAMPLE) from error
+
+
+def _said(sentence: str) -> str:
+    """What msgspec says of a setting, with its member and in our words; other sentences as is."""
+    place = _PLACE.search(sentence)
+    name = f"{place['name']}: " if place else ""
+    sentence = sentence[: place.start()] if place else sentence
+    if field := _FIELD.search(sentence):
+        wrong = "there is no such member" if "unknown" in sentence else "it is missing"
+        return f"{field['name']}: {wrong}"
+    if expected := _EXPECTED.match(sentence):
+        wanted = " or ".join(_NOUNS.get(word, word) for word in expected["wanted"].split(" | "))
+        return f"{name}{'it is empty' if '>=' in sentence else f'it must be {wanted}'}"
+    if sentence.startswith(("JSON is malformed", "Input data was truncated")):
+        return "it begins with { and is not JSON"
+    return f"{name}{sentence}"
 
 
 def _wrong(what: str, example: str) -> ConfigurationError:

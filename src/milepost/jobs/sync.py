@@ -17,7 +17,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
@@ -35,6 +35,7 @@ from milepost.jobs.filling import (
     stopped,
 )
 from milepost.jobs.home_list import HomeList
+from milepost.jobs.intake import Intake, sweep
 from milepost.jobs.run import NeedsAPerson, Run
 from milepost.jobs.updating import Updating
 from milepost.model import Deployment, Fact
@@ -55,19 +56,6 @@ log = logging.getLogger(__name__)
 
 HOME_LIST_SECONDS: Final = 1.0
 """Between looks whether the home list may be made: whoever died of it leaves a lease behind."""
-
-
-class Intake(Protocol):
-    """Where registrants come in from."""
-
-    async def run(self, run: Run) -> None:
-        """Bring them in, from the run's position on, until that is done or the run is to stop.
-
-        Raises:
-            NeedsAPerson: a person must decide first whether they are to come in.
-            As `Job.run_once`.
-        """
-        ...
 
 
 class Sync:
@@ -134,6 +122,7 @@ class _Course:
     ) -> None:
         self._run = run
         self._store = store
+        self._contacts = store.contacts.under(run.record)
         self._upstream = upstream
         self._wanted = directory_id
         self._intake = intake
@@ -151,8 +140,13 @@ class _Course:
             And as `Job.run_once`.
         """
         try:
+            if self._run.position is None:
+                # A run that ended amid a listing has left it behind.
+                await self._contacts.end_listing()
             if self._intake is not None:
                 await self._part("intake", self._take_in)
+            else:
+                await sweep(self._store)
             if self._run.options.get("dry_run"):
                 return self._told()
             await self._bind()
@@ -239,7 +233,7 @@ class _Course:
 
         try:
             async for page in patiently(run, read, at.cursor):
-                self._counts.opted_out += await self._store.contacts.opt_out(
+                self._counts.opted_out += await self._contacts.opt_out(
                     [one.contact_id for one in page.elements],
                     [one.ref for one in page.elements if one.ref is not None],
                 )
@@ -262,7 +256,7 @@ class _Course:
         while True:
             list_id = await self._home_list()
             home = HomeList(
-                self._store.contacts,
+                self._contacts,
                 self._upstream,
                 self._directory_id,
                 list_id,
@@ -275,12 +269,13 @@ class _Course:
                 await self._fill(home)
             except ListGone as error:
                 if not self._run.options.get("accept_losses"):
-                    await self._store.contacts.note_listed(None)
+                    await self._contacts.note_listed(None)
                     raise NeedsAPerson(
                         f"the home list: {error}; to have another one made, and everybody put into "
                         "it: milepost run sync --accept-losses"
                     ) from error
-                self._counts.lost += await home.forget(await self._store.contacts.begin_listing())
+                await home.forget(await self._contacts.begin_listing(), ask=False)
+                self._check_stopping()
                 await self._store.deployment.forget_home_list(list_id)
                 self._deployment = await self._store.deployment.load()
                 self._run.position = None
@@ -288,9 +283,8 @@ class _Course:
                 return
 
     async def _update(self) -> None:
-        contacts = self._store.contacts
         updating = Updating(
-            contacts,
+            self._contacts,
             self._upstream,
             self._directory_id,
             await self._home_list(),
@@ -300,11 +294,11 @@ class _Course:
         try:
             await updating.run(self._run)
         except NotFound:
-            await contacts.note_listed(None)  # the comparison tells of it
+            await self._contacts.note_listed(None)  # the comparison tells of it
 
     async def _look_again(self) -> None:
         """Whom an update did not meet, a comparison notices."""
-        outlook = await self._store.contacts.outlook(merges=self._merges)
+        outlook = await self._contacts.outlook(merges=self._merges)
         if outlook.listed and outlook.since_listed is None:
             await self._fill_home_list()
 
@@ -333,7 +327,7 @@ class _Course:
             target,
             self._counts,
             criteria=self._deployment.dedup_criteria or frozenset(),
-            contacts=self._store.contacts,
+            contacts=self._contacts,
         )
         await filling.run(self._run)
 

@@ -74,14 +74,13 @@ class Teardown:
     Args:
         store: knows what is there.
         upstream: has it.
-        deployment: whose name things must carry.
+        deployment: bound to its directory.
     """
 
     def __init__(self, store: Store, upstream: Upstream, deployment: Deployment) -> None:
         self._store = store
         self._upstream = upstream
         self._directory_id = deployment.directory_id or ""
-        self._name = f"milepost {deployment.id} "
 
     async def run_once(
         self,
@@ -164,15 +163,14 @@ class Teardown:
             elif name is not None:
                 because = "it does not carry the name any more under which it was made"
                 remains.append(_list_remains(each.list_id, each.list_name, because))
-        ours = {list_id: name for list_id, name in names.items() if name.startswith(self._name)}
-        standing: dict[str, list[str]] = {list_id: [] for list_id in ours}
-        for survey_id in sorted({of_name[name].survey_id for name in ours.values()}):
+        standing: dict[str, list[str]] = {list_id: [] for list_id in names}
+        for survey_id in sorted({of_name[name].survey_id for name in names.values()}):
             async for distribution in self._upstream.distributions(survey_id):
                 if distribution.list_id in standing:
                     standing[distribution.list_id].append(distribution.distribution_id)
         return [
             _Found(name=name, list_id=list_id, distributions=standing[list_id])
-            for list_id, name in ours.items()
+            for list_id, name in names.items()
         ]
 
     async def _name_of(self, list_id: str) -> str | None:

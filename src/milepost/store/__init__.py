@@ -39,7 +39,7 @@ class Store:
         connections: Connections,
         deployment: Deployment,
         public_url: str,
-        secret: bytes | None,
+        secret: bytes | None = None,
     ) -> None:
         self.connections = connections
         self.budget = BudgetStore(connections)

@@ -21,6 +21,10 @@ from milepost.store import tables
 from milepost.store.connections import Connections, plain, statement
 from milepost.store.pools import LEASE_SECONDS, NEWEST_LINKS, Making
 
+CANARY_DAYS: Final = 7
+"""For so long a canary is to live: it is replaced every night, and its link has been seen to be
+listed only after 48 h."""
+
 LEARNT_SECONDS: Final = 60
 """For so long after a template was learnt anew a link may still be settled as it was claimed."""
 
@@ -69,7 +73,6 @@ class CanaryStore:
         *,
         since: datetime,
         is_patient: bool = False,
-        longest: int | None = None,
     ) -> Making | Canary | None:
         """The survey's canary, or the right to make one; None: somebody else is at it.
 
@@ -78,15 +81,10 @@ class CanaryStore:
             deployment: the deployment's id, for the name of its list.
             since: it is new enough that was made then at the earliest.
             is_patient: or that is in the making since before; its link is not listed yet.
-            longest: days that the account lets a distribution live at the most, if that is known.
         """
-        slots, milestones = tables.slots, tables.milestones
+        slots = tables.slots
         name = f"milepost {deployment} canary {survey_id.removeprefix('SV_')}"
         of_survey = and_(slots.c.milestone.is_(None), slots.c.survey_id == survey_id)
-        # Asked for as long a life as the pools' distributions are: that it is given is seen, too.
-        days = select(
-            func.least(func.coalesce(func.max(milestones.c.link_days), 1), longest)
-        ).where(milestones.c.survey_id == survey_id)
         async with self._connections.transaction() as connection:
             await connection.execute(
                 insert(slots)
@@ -100,7 +98,7 @@ class CanaryStore:
                 "list": (await connection.execute(locked)).scalar_one(),
                 "since": since,
                 "is_patient": is_patient,
-                "days": (await connection.execute(days)).scalar_one(),
+                "days": CANARY_DAYS,
                 "lease": LEASE_SECONDS,
             }
             row = (await connection.exec_driver_sql(_CANARY.decode(), given)).mappings().first()

@@ -7,7 +7,15 @@ SQLAlchemy Core. The driver's errors become ours here, and nowhere else.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Mapping,
+)
 from contextlib import asynccontextmanager, contextmanager
 from functools import wraps
 from importlib.resources import files
@@ -43,6 +51,9 @@ it is given up. Nothing here holds a lock for longer than a chunk of an import t
 
 TRIES: Final = 3
 """How often a transaction is begun that Postgres gives up for the sake of another."""
+
+WRITE_AGAIN_SECONDS: Final = 0.5
+"""Between tries to write while Postgres is away: a restart takes a few seconds."""
 
 _OPTIONS: Final = (
     "-c TimeZone=UTC "
@@ -82,9 +93,30 @@ def sqlalchemy_url(url: str) -> str:
     return make_url(url).set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
 
 
-def statement(name: str) -> bytes:
-    """The text of `sql/<name>.sql`."""
-    return files("milepost.store").joinpath("sql", f"{name}.sql").read_bytes()
+def statement(name: str, **parts: str) -> bytes:
+    """The text of `sql/<name>.sql`, with each of these parts where it says `{part}`."""
+    text = files("milepost.store").joinpath("sql", f"{name}.sql").read_text("utf-8")
+    for part, said in parts.items():
+        text = text.replace(f"{{{part}}}", said)
+    return text.encode()
+
+
+def columns(table: str, names: Iterable[str]) -> str:
+    """Columns of a table that a statement knows by this name, as it lists them.
+
+    What leaves the store is listed by name, never as `*`: while an upgrade rolls, this version runs
+    on tables that have further columns, and Postgres refuses a prepared statement whose rows are
+    not what they were.
+    """
+    return ", ".join(f"{table}.{name}" for name in names)
+
+
+def storable(text: str) -> str:
+    """What others have written, as Postgres can store it: it has no NUL, UTF-8 no half characters.
+
+    Errors hold whatever they are about: what upstream said, the name of a file.
+    """
+    return text.replace("\x00", "\ufffd").encode(errors="replace").decode()
 
 
 def unreachable(error: Exception) -> DatabaseError:
@@ -131,10 +163,15 @@ def _ours(error: BaseException | None) -> DatabaseBusy | None:
             # The registrant was written between a claim's lock and its decision, so nobody held
             # them and two claims chose one place. Begun again, the claim finds them and waits.
             return Sacrificed("two claims chose the same place")
+        case psycopg.errors.FeatureNotSupported(
+            # "Cached plan must not change result type", in the language of the server.
+            diag=psycopg.errors.Diagnostic(source_function="RevalidateCachedQuery")
+        ):
+            return Sacrificed("a migration has changed what a statement brings")
         case psycopg.errors.LockNotAvailable():
             return Locked("somebody holds a lock that is needed")
         case psycopg.errors.ProgramLimitExceeded():
-            return None  # a value too large for an index: to come back would not help
+            pass  # a value too large for an index: to come back would not help
         case psycopg.OperationalError():
             return DatabaseBusy("Postgres cannot be reached at the moment")
     return None
@@ -153,6 +190,27 @@ def begun_again(verb: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, A
         return await verb(*args, **kwargs)
 
     return persistent
+
+
+async def persistently(write: Callable[[], Awaitable[T]], seconds: float) -> T:
+    """Write what would be lost otherwise, also past a restart of Postgres.
+
+    Args:
+        write: a verb that may be done twice.
+        seconds: how long it is tried.
+
+    Raises:
+        DatabaseBusy: Postgres is away for longer.
+    """
+    clock = asyncio.get_running_loop().time
+    give_up = clock() + seconds
+    while True:
+        try:
+            return await write()
+        except DatabaseBusy:
+            if clock() > give_up:
+                raise
+        await asyncio.sleep(WRITE_AGAIN_SECONDS)
 
 
 class Connections:
@@ -182,7 +240,7 @@ class Connections:
             pool_size=2,
             max_overflow=2,
             pool_timeout=POOL_TIMEOUT_SECONDS,
-            pool_pre_ping=True,
+            pool_pre_ping=True,  # which also ends what psycopg has prepared, so none is outdated
             hide_parameters=True,  # they hold people's data, and errors end in logs
             connect_args=session,
         )
@@ -220,14 +278,14 @@ class Connections:
     async def path(self) -> AsyncIterator[psycopg.AsyncConnection[DictRow]]:
         """A psycopg connection in autocommit, for the path of an event."""
         with translated():
-            async with self._path.connection() as connection:
+            async with _one_of(self._path) as connection:
                 yield connection
 
     @asynccontextmanager
     async def readers(self) -> AsyncIterator[psycopg.AsyncConnection[DictRow]]:
         """One of few for whoever looks at links or opens short ones."""
         with translated():
-            async with self._readers.connection() as connection:
+            async with _one_of(self._readers) as connection:
                 yield connection
 
     @asynccontextmanager
@@ -236,6 +294,23 @@ class Connections:
         with translated():
             async with self._engine.begin() as connection:
                 yield connection
+
+
+@asynccontextmanager
+async def _one_of(
+    pool: AsyncConnectionPool[psycopg.AsyncConnection[DictRow]],
+) -> AsyncIterator[psycopg.AsyncConnection[DictRow]]:
+    """A connection of a pool.
+
+    Where what it has prepared is from before a migration, so is what the others have: all of them
+    are replaced.
+    """
+    try:
+        async with pool.connection() as connection:
+            yield connection
+    except psycopg.errors.FeatureNotSupported:
+        await pool.drain()
+        raise
 
 
 def _pool(

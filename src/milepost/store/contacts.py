@@ -13,23 +13,30 @@ and whoever comes next asks before it adds.
 A **listing** is read page by page into a table of its own, without a lock on anybody, and then
 compared with the registrants in stretches of at most `CHUNK`: read first, and only those who stand
 otherwise are locked, in `ref` order, as by every writer of registrants.
+
+There is one listing at a time, its run's: a worker that was frozen, and wakes up when somebody else
+is at the run, must not put yesterday's page into today's listing, nor take one away amid it. So
+what is written for a run is fenced by its attempt (`ContactStore.under`). Only how a claim ended is
+fenced by the claim's own attempt: what a call made is worth knowing, whoever has the run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import msgspec
+import psycopg
 from msgspec import Struct
-from sqlalchemy import update
+from psycopg.rows import DictRow
 
 from milepost.model import RegistrantDetails
 from milepost.policy import contact_key
-from milepost.store import tables
-from milepost.store.connections import Connections, Row, begun_again, statement
-from milepost.store.registrants import CHUNK, details_of
+from milepost.store.connections import Connections, Row, begun_again, columns, statement
+from milepost.store.registrants import CHUNK, DETAILS, details_of
+from milepost.store.runs import RunRecord, hold
 
 LEASE_SECONDS: Final = 60
 """How long a registrant's contact is one worker's to make: longer than a page of calls takes."""
@@ -37,6 +44,11 @@ LEASE_SECONDS: Final = 60
 LOOKS: Final = 3
 """So many looks that found nothing, over so long, tell that an earlier call made nothing: a search
 finds a contact late (inferred)."""
+
+IMPORT_SECONDS: Final = 86_400
+"""An import whose answer was lost may begin late: for so long no look tells that it made nothing.
+One takes minutes (observed), and is waited for for an hour; a job that is due every night waits for
+the next night anyway."""
 
 STRETCH: Final = 5_000
 """Registrants gone through by one statement that reads: some 10 ms."""
@@ -50,9 +62,13 @@ MOST: Final = 2**63 - 1
 LONGEST_REF: Final = 800
 """Bytes of a ref of ours; what is longer is somebody else's."""
 
-_WITHOUT_CONTACT: Final = statement("registrants_without_contact")
+OWNER: Final = columns("r", ("id", "ref", *DETAILS, "dedup_key", "contact_id", "updated_at"))
+"""The columns that `of_owner` reads, of `registrants AS r`."""
+
+_WITHOUT_CONTACT: Final = statement("registrants_without_contact", owner=OWNER)
 _SET_BACK: Final = statement("registrants_set_back")
-_TO_IMPORT: Final = statement("registrants_to_import")
+_TO_IMPORT: Final = statement("registrants_to_import", owner=OWNER)
+_NOT_IMPORTED: Final = statement("registrants_not_imported")
 _NOT_LISTED: Final = statement("registrants_not_listed")
 _OPT_OUT: Final = statement("registrants_opt_out")
 _TOLD: Final = statement("registrants_told")
@@ -137,10 +153,28 @@ class Taken(Struct, frozen=True):
 
 
 class ContactStore:
-    """The verbs of contacts and listings; each is one transaction."""
+    """The verbs of contacts and listings; each is one transaction.
 
-    def __init__(self, connections: Connections) -> None:
+    Under a run, those that write raise `TakenAway` if it is somebody else's by now.
+
+    Args:
+        connections: to the database.
+        run: for which they write; None: for nobody's.
+    """
+
+    def __init__(self, connections: Connections, run: RunRecord | None = None) -> None:
         self._connections = connections
+        self._run = run
+
+    def under(self, run: RunRecord) -> Self:
+        """The same verbs, fenced by the attempt of a run."""
+        return type(self)(self._connections, run)
+
+    @asynccontextmanager
+    async def _fenced(self) -> AsyncIterator[psycopg.AsyncConnection[DictRow]]:
+        async with self._connections.path() as connection, connection.transaction():
+            await hold(connection, self._run)
+            yield connection
 
     # --- one by one -----------------------------------------------------------------------------
 
@@ -163,12 +197,12 @@ class ContactStore:
             "lease": LEASE_SECONDS,
             "looks": LOOKS,
         }
-        async with self._connections.path() as connection:
+        async with self._fenced() as connection:
             cursor = await connection.execute(_WITHOUT_CONTACT, given)
             rows = await cursor.fetchall()
         return [
             WithoutContact(
-                **_of_owner(row),
+                **of_owner(row),
                 attempt=row["contact_attempt"],
                 in_doubt=row["in_doubt"],
                 looked_enough=row["looked_enough"],
@@ -252,11 +286,24 @@ class ContactStore:
             merges: whether the platform knows a contact again that is added a second time.
                 Otherwise who is in doubt already is left out.
         """
-        given = {"limit": CHUNK, "after": after, "merges": merges, "looks": LOOKS}
-        async with self._connections.path() as connection:
+        given = {
+            "limit": CHUNK,
+            "after": after,
+            "merges": merges,
+            "looks": LOOKS,
+            "late": IMPORT_SECONDS,
+        }
+        async with self._fenced() as connection:
             cursor = await connection.execute(_TO_IMPORT, given)
             rows = await cursor.fetchall()
-        return [Owner(**_of_owner(row)) for row in sorted(rows, key=lambda row: row["id"])]
+        return [Owner(**of_owner(row)) for row in sorted(rows, key=lambda row: row["id"])]
+
+    @begun_again
+    async def note_not_imported(self, owners: Sequence[Owner]) -> None:
+        """The import of these, whom `to_import` marked, was refused: it made nobody's contact."""
+        async with self._fenced() as connection:
+            refs = [owner.ref for owner in owners]
+            await connection.execute(_NOT_IMPORTED, {"refs": refs})
 
     async def missing(self, *, after: int) -> list[Owner]:
         """At most `CHUNK` registrants who are to be in the home list and are not, by `id`."""
@@ -269,13 +316,15 @@ class ContactStore:
     async def _owners(self, which: bytes, limit: int, *, after: int) -> list[Owner]:
         async with self._connections.path() as connection:
             cursor = await connection.execute(
-                b"SELECT * FROM registrants WHERE id > %(after)s AND "
+                b"SELECT "
+                + OWNER.encode()
+                + b" FROM registrants AS r WHERE id > %(after)s AND "
                 + which
                 + _MAY_BE_TOLD
                 + b" ORDER BY id LIMIT %(limit)s",
                 {"after": after, "limit": limit},
             )
-            return [Owner(**_of_owner(row)) for row in await cursor.fetchall()]
+            return [Owner(**of_owner(row)) for row in await cursor.fetchall()]
 
     async def count_stale(self) -> int:
         """How many `stale` has."""
@@ -290,14 +339,14 @@ class ContactStore:
     async def note_told(self, told: Sequence[Owner]) -> int:
         """The platform was told these; returns how many have not changed since they were read."""
         given = [{"ref": owner.ref, "updated_at": owner.updated_at} for owner in told]
-        async with self._connections.path() as connection:
+        async with self._fenced() as connection:
             cursor = await connection.execute(_TOLD, {"told": msgspec.json.encode(given).decode()})
             return cursor.rowcount
 
     @begun_again
     async def opt_out(self, contacts: Collection[str], refs: Collection[str]) -> int:
         """Whoever has one of these contacts or refs opted out; returns who had not before."""
-        async with self._connections.path() as connection:
+        async with self._fenced() as connection:
             given = {"contacts": list(contacts), "refs": list(refs)}
             cursor = await connection.execute(_OPT_OUT, given)
             return cursor.rowcount
@@ -317,7 +366,7 @@ class ContactStore:
         """Forget what was listed, some rows at a time."""
         swept = SWEPT
         while swept == SWEPT:
-            async with self._connections.path() as connection:
+            async with self._fenced() as connection:
                 cursor = await connection.execute(
                     b"DELETE FROM listed_members WHERE ctid IN ("
                     b" SELECT ctid FROM listed_members LIMIT %(limit)s)",
@@ -328,7 +377,7 @@ class ContactStore:
     async def write_page(self, list_id: str, members: Sequence[ListedMember]) -> None:
         """Write down a page of a listing; one that was written before stays as it is."""
         given = {"list": list_id, "members": msgspec.json.encode(members).decode()}
-        async with self._connections.path() as connection:
+        async with self._fenced() as connection:
             await connection.execute(_WRITE, given)
 
     async def listed_refs(self, list_id: str, *, after: str) -> list[ListedRef]:
@@ -354,13 +403,13 @@ class ContactStore:
         async with self._connections.path() as connection:
             cursor = await connection.execute(_CHANGES, given)
             changed = [row["ref"] for row in await cursor.fetchall()]
-            if not changed:
-                return Taken(0, 0)
-            async with connection.transaction():
-                await connection.execute(_LOCK, {"refs": changed})
-                given |= {"refs": changed, "told_at": told_at}
-                cursor = await connection.execute(_TAKE, given)
-                rows = await cursor.fetchall()
+        if not changed:
+            return Taken(0, 0)
+        async with self._fenced() as connection:
+            await connection.execute(_LOCK, {"refs": changed})
+            given |= {"refs": changed, "told_at": told_at}
+            cursor = await connection.execute(_TAKE, given)
+            rows = await cursor.fetchall()
         return Taken(sum(row["is_made"] for row in rows), sum(row["is_moved"] for row in rows))
 
     async def note_not_listed(self, *, refused: bool) -> None:
@@ -371,7 +420,7 @@ class ContactStore:
         """
         given = {"after": 0, "limit": CHUNK, "refused": refused, "lease": LEASE_SECONDS}
         while True:
-            async with self._connections.path() as connection:
+            async with self._fenced() as connection:
                 cursor = await connection.execute(_NOT_LISTED, given)
                 rows = await cursor.fetchall()
             if not rows:
@@ -390,10 +439,10 @@ class ContactStore:
             row = (await connection.exec_driver_sql(_LOSSES, given)).one()
             return int(row.known), int(row.lost)
 
-    async def forget_lost(
+    async def lost(
         self, list_id: str, before: datetime, *, after: str
-    ) -> tuple[int, str | None]:
-        """Forget the contacts of a stretch of registrants whom a listing lacks.
+    ) -> tuple[dict[str, str], str | None]:
+        """Whom of a stretch of registrants a listing lacks.
 
         Args:
             list_id: the home list.
@@ -401,27 +450,31 @@ class ContactStore:
             after: the stretch begins behind this ref.
 
         Returns:
-            How many, and the last ref of the stretch; None: there is none behind.
+            The contact of each, by ref, and the last ref of the stretch; None: there is none
+            behind.
         """
-        given: dict[str, Any] = {"list": list_id, "before": before}
+        given = {"list": list_id, "before": before, "after": after, "limit": STRETCH}
         async with self._connections.path() as connection:
-            cursor = await connection.execute(_LOST, given | {"after": after, "limit": STRETCH})
+            cursor = await connection.execute(_LOST, given)
             (row,) = await cursor.fetchall()
-        forgotten = 0
-        for first in range(0, len(row["lost"]), CHUNK):
-            forgotten += await self._forget(given | {"refs": row["lost"][first : first + CHUNK]})
-        return forgotten, row["last"]
+        return row["lost"], row["last"]
 
     @begun_again
-    async def _forget(self, given: Mapping[str, Any]) -> int:
-        async with self._connections.path() as connection:
+    async def forget(self, list_id: str, before: datetime, refs: Sequence[str]) -> int:
+        """Forget the contacts of those of at most `CHUNK` registrants whom a listing lacks.
+
+        Returns:
+            How many.
+        """
+        given = {"list": list_id, "before": before, "refs": refs}
+        async with self._fenced() as connection:
             cursor = await connection.execute(_FORGET, given)
             return cursor.rowcount
 
     async def note_listed(self, at: datetime | None) -> None:
         """The home list was read to its end at that moment; None: it is to be read soon."""
-        async with self._connections.transaction() as connection:
-            await connection.execute(update(tables.deployment).values(home_listed_at=at))
+        async with self._fenced() as connection:
+            await connection.execute(b"UPDATE deployment SET home_listed_at = %(at)s", {"at": at})
 
 
 def listed_key(
@@ -433,7 +486,8 @@ def listed_key(
     return ref, None if ref is None else contact_key(ref, details, criteria)
 
 
-def _of_owner(row: Row) -> dict[str, Any]:
+def of_owner(row: Row) -> dict[str, Any]:
+    """The members of an owner, from a row with the columns of `OWNER`."""
     return {
         "id": row["id"],
         "ref": row["ref"],

@@ -20,8 +20,8 @@ from sqlalchemy import func, select
 from milepost.model import Route
 from milepost.store import tables
 from milepost.store.connections import Connections, plain, statement
-from milepost.store.contacts import MOST, STRETCH, Owner
-from milepost.store.registrants import details_of
+from milepost.store.contacts import MOST, OWNER, STRETCH, Owner, of_owner
+from milepost.store.runs import RunRecord, hold
 
 _TIDY: Final = statement("memberships_tidy")
 _KNOWN: Final = statement("memberships_known")
@@ -32,6 +32,7 @@ _LISTED: Final = statement("memberships_listed") + (
 _MAKE_WAY: Final = statement("memberships_make_way")
 _PUT: Final = statement("memberships_put")
 _NOT_LISTED: Final = statement("memberships_not_listed")
+_HELD_LIST: Final = b"SELECT FROM slots WHERE id = %(slot)s AND list_id = %(list)s FOR SHARE"
 
 
 class AheadSlot(Struct, frozen=True, kw_only=True):
@@ -141,21 +142,15 @@ class MembershipStore:
                 if end is None:
                     return found, after
                 cursor = await connection.execute(
-                    b"SELECT r.* FROM " + _LACKING + b" ORDER BY r.id LIMIT %(limit)s",
+                    b"SELECT "
+                    + OWNER.encode()
+                    + b" FROM "
+                    + _LACKING
+                    + b" ORDER BY r.id LIMIT %(limit)s",
                     {"slot": slot_id, "after": after, "upto": end, "limit": limit - len(found)},
                 )
                 rows = await cursor.fetchall()
-            found += [
-                Owner(
-                    id=row["id"],
-                    ref=row["ref"],
-                    details=details_of(row),
-                    contact_key=row["dedup_key"],
-                    contact_id=row["contact_id"],
-                    updated_at=row["updated_at"],
-                )
-                for row in rows
-            ]
+            found += [Owner(**of_owner(row)) for row in rows]
             after = found[-1].id if len(found) == limit else end
         return found, after
 
@@ -171,28 +166,51 @@ class MembershipStore:
         async with self._connections.path() as connection:
             cursor = await connection.execute(_LISTED, given)
             rows = await cursor.fetchall()
-        return await self.put(slot_id, [msgspec.convert(row, Membership) for row in rows])
+        members = [msgspec.convert(row, Membership) for row in rows]
+        return await self.put(slot_id, list_id, members)
 
-    async def put(self, slot_id: int, members: Sequence[Membership]) -> int:
+    async def put(self, slot_id: int, list_id: str, members: Sequence[Membership]) -> int:
         """Write memberships down; returns how many.
 
         A lookup id that was another registrant's is this one's from now on: a contact has passed
         from one to the other.
+
+        Args:
+            slot_id: whose.
+            list_id: the list that they are of; where the slot has another one by now, they say
+                nothing of it, and none is written.
+            members: they.
         """
         if not members:
             return 0
-        given = {"slot": slot_id, "members": msgspec.json.encode(members).decode()}
+        given = {
+            "slot": slot_id,
+            "list": list_id,
+            "members": msgspec.json.encode(members).decode(),
+        }
         async with self._connections.path() as connection, connection.transaction():
+            if (await connection.execute(_HELD_LIST, given)).rowcount == 0:
+                return 0
             await connection.execute(_MAKE_WAY, given)
             cursor = await connection.execute(_PUT, given)
             return cursor.rowcount
 
-    async def forget_not_listed(self, slot_id: int, list_id: str) -> int:
-        """Forget the memberships that a listing lacks; returns how many."""
+    async def forget_not_listed(self, slot_id: int, list_id: str, run: RunRecord | None) -> int:
+        """Forget the memberships that a listing lacks; returns how many.
+
+        Args:
+            slot_id: whose.
+            list_id: the list, of which there is a whole listing.
+            run: whose listing it is; None: nobody's.
+
+        Raises:
+            TakenAway: the run is somebody else's by now, and the listing may be.
+        """
         forgotten = 0
         after: int | None = 0
         while after is not None:
-            async with self._connections.path() as connection:
+            async with self._connections.path() as connection, connection.transaction():
+                await hold(connection, run)
                 upto = await _end(connection, after)
                 if upto is not None:
                     given = {"slot": slot_id, "list": list_id, "after": after, "upto": upto}

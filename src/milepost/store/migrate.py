@@ -1,13 +1,20 @@
-"""Brings a database to the schema that this Milepost needs, and tells whether it is there."""
+"""Brings a database to the schema that this Milepost needs, and tells whether it is there.
+
+Events go on meanwhile. What changes a table waits for whoever holds a lock on it, and everybody who
+comes later waits behind it; so it gives way after `LOCK_SECONDS`, and tries again. What has to read
+a large table is done beside the traffic.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from alembic import command
+import psycopg
+from alembic import command, op
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
@@ -25,6 +32,29 @@ _IN_THE_REPOSITORY: Final = Path(__file__).parents[3] / "migrations"
 ADVISORY_LOCK: Final = 0x6D696C65706F7374  # "milepost": one migration at a time, over all hosts
 
 
+LOCK_SECONDS: Final = 1.0
+"""How long a migration stands in line for a table, with everybody who comes later behind it: less
+than the shortest deadline of a link."""
+
+PAUSE_SECONDS: Final = 2.0
+"""Between tries, so that whoever stood behind it is through."""
+
+TRIES: Final = 60
+"""Three minutes: Milepost holds no lock for longer than some seconds, a person's transaction or a
+backup may."""
+
+BESIDE_SECONDS: Final = 60.0
+"""How long a statement beside the traffic waits for a transaction that was open before it. Nobody
+stands behind it, and to try again is to read the table again."""
+
+LOOK_SECONDS: Final = 0.2
+"""Between looks whether another migration has ended."""
+
+
+class _Held(DatabaseError):
+    """Somebody holds a lock on what a migration changes."""
+
+
 def _config(connection: Connection | None = None) -> Config:
     folder = _INSTALLED if _INSTALLED.is_dir() else _IN_THE_REPOSITORY
     config = Config()
@@ -40,19 +70,20 @@ def upgrade(url: str, revision: str = "head") -> list[str]:
     Safe to run from several hosts at once: the second waits for the first and finds nothing to do.
 
     Raises:
-        DatabaseError: Postgres cannot be reached, or a later version of Milepost wrote its schema.
+        DatabaseError: Postgres cannot be reached, a later version of Milepost wrote its schema, or
+            somebody does not let go of a table.
     """
-    with _alone(url) as connection:
-        before = _missing(connection)
-        command.upgrade(_config(connection), revision)
-        after = _missing(connection)
+    with _alone(url):
+        before = pending(url)
+        _patiently(url, lambda config: command.upgrade(config, revision))
+        after = pending(url)
     return [name for name in before if name not in after]
 
 
 def downgrade(url: str, revision: str) -> None:
     """Take back everything that came after `revision` (`base`: everything there is)."""
-    with _alone(url) as connection:
-        command.downgrade(_config(connection), revision)
+    with _alone(url):
+        _patiently(url, lambda config: command.downgrade(config, revision))
 
 
 def pending(url: str) -> list[str]:
@@ -66,24 +97,67 @@ def pending(url: str) -> list[str]:
 
 
 @contextmanager
+def beside_traffic() -> Iterator[None]:
+    """For those statements of a migration that hold nobody up, however long they take.
+
+    Each is committed by itself, and what comes before them in the migration, too. So all of it must
+    be such that it may be done again: it is, where one of them does not get through.
+    """
+    with op.get_context().autocommit_block():
+        op.execute(_waiting_for(BESIDE_SECONDS))
+        yield
+        op.execute(_waiting_for(LOCK_SECONDS))
+
+
+def _waiting_for(seconds: float) -> str:
+    return f"SET lock_timeout = {1000 * seconds:.0f}"
+
+
+def _patiently(url: str, work: Callable[[Config], None]) -> None:
+    for left in reversed(range(TRIES)):
+        try:
+            with _connected(url) as connection:
+                connection.execute(text(_waiting_for(LOCK_SECONDS)))
+                connection.commit()
+                work(_config(connection))
+        except _Held as error:
+            if not left:
+                raise DatabaseError(
+                    f"somebody held a lock on a table that is to be changed, at each of {TRIES} "
+                    "tries; look for a transaction that is open for long (pg_stat_activity, "
+                    "xact_start), and run again: milepost migrate"
+                ) from error
+        else:
+            return
+        time.sleep(PAUSE_SECONDS)
+
+
+@contextmanager
 def _connected(url: str) -> Iterator[Connection]:
     engine = create_engine(sqlalchemy_url(url), poolclass=NullPool)
     try:
         with engine.connect() as connection:
             yield connection
     except OperationalError as error:
+        if isinstance(
+            error.orig, psycopg.errors.LockNotAvailable | psycopg.errors.DeadlockDetected
+        ):
+            raise _Held("somebody holds a lock on a table that is to be changed") from error
         raise unreachable(error) from error
     finally:
         engine.dispose()
 
 
 @contextmanager
-def _alone(url: str) -> Iterator[Connection]:
+def _alone(url: str) -> Iterator[None]:
+    lock = text("SELECT pg_try_advisory_lock(:key)")
     with _connected(url) as connection:
-        connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": ADVISORY_LOCK})
+        # Not waited for: what is built beside the traffic waits for all who wait for anything.
+        while not connection.scalar(lock, {"key": ADVISORY_LOCK}):
+            connection.commit()
+            time.sleep(LOOK_SECONDS)
         connection.commit()  # the lock is the session's and ends with the connection
-        yield connection
-        connection.commit()
+        yield
 
 
 def _missing(connection: Connection) -> list[str]:

@@ -17,7 +17,13 @@ from milepost.model import Cooldown, Milestone, MilestoneDefinition, Stop
 from milepost.store import tables
 from milepost.store.connections import Connections
 
-_STOP: Final = ("stopped_at", "stopped_because", "stopped_expected", "stopped_found")
+_STOP: Final = (
+    "stopped_at",
+    "stopped_because",
+    "stopped_expected",
+    "stopped_found",
+    "resumed_at",
+)
 
 
 class MilestoneStore:
@@ -29,7 +35,9 @@ class MilestoneStore:
     async def put(self, key: str, definition: MilestoneDefinition) -> tuple[Milestone, bool]:
         """Define a milestone or replace its definition; the flag says whether it is the first.
 
-        A paused milestone stays paused; a stopped one stopped, unless it gets another survey.
+        A paused milestone stays paused; a stopped one stopped, unless it gets another survey. Then
+        its distributions are stopped in its place: should it get the former survey again, nothing
+        is built by what was not trusted.
         """
         async with self._connections.transaction() as connection:
             return await _put(connection, key, definition)
@@ -73,15 +81,20 @@ class MilestoneStore:
     async def pause(self, key: str, *, paused: bool) -> Milestone:
         """Pause or resume a milestone. One that is stopped stays so.
 
+        That it was resumed is remembered until a canary has answered it, or until it is paused.
+
         Raises:
             UnknownMilestone: there is none.
         """
-        milestones = tables.milestones
+        milestones, now = tables.milestones, func.milepost_now()
+        resumed_at = None if paused else case((milestones.c.stopped_at.is_not(None), now))
         async with self._connections.transaction() as connection:
             result = await connection.execute(
                 update(milestones)
                 .where(milestones.c.key == key)
-                .values(state="paused" if paused else "active", updated_at=func.milepost_now())
+                .values(
+                    state="paused" if paused else "active", resumed_at=resumed_at, updated_at=now
+                )
                 .returning(milestones)
             )
             row = result.mappings().one_or_none()
@@ -120,7 +133,7 @@ class MilestoneStore:
 
         Args:
             key: of the milestone.
-            at: when they were looked at.
+            at: of which moment this is known.
 
         Returns:
             Whether it was stopped.
@@ -140,6 +153,19 @@ class MilestoneStore:
             )
         return bool(ended.rowcount)
 
+    async def answer(self, key: str, resumed_at: datetime) -> None:
+        """What a person wanted by resuming a stopped milestone then was tried.
+
+        Who has resumed it since waits for the next answer.
+        """
+        milestones = tables.milestones
+        async with self._connections.transaction() as connection:
+            await connection.execute(
+                update(milestones)
+                .where(milestones.c.key == key, milestones.c.resumed_at == resumed_at)
+                .values(resumed_at=None)
+            )
+
 
 async def _put(
     connection: AsyncConnection, key: str, definition: MilestoneDefinition
@@ -147,6 +173,7 @@ async def _put(
     milestones = tables.milestones
     now = func.milepost_now()
     values = _columns(key, definition)
+    await _leave(connection, key, definition.survey_id)
     # What was seen of the links of one survey says nothing of another's.
     of_survey = {
         name: case((milestones.c.survey_id == definition.survey_id, milestones.c[name]))
@@ -164,6 +191,32 @@ async def _put(
     if not row["is_first"]:
         await _shorten(connection, key, definition.min_link_days)
     return _milestone(row), row["is_first"]
+
+
+async def _leave(connection: AsyncConnection, key: str, survey_id: str) -> None:
+    """Where a stopped milestone gets another survey, let its distributions keep the stop."""
+    slots, distributions, milestones = tables.slots, tables.distributions, tables.milestones
+    left = await connection.execute(
+        select(milestones.c.survey_id, milestones.c.stopped_because)
+        .where(
+            milestones.c.key == key,
+            milestones.c.survey_id != survey_id,
+            milestones.c.stopped_at.is_not(None),
+        )
+        .with_for_update(key_share=True)
+    )
+    for row in left:
+        of_survey = select(slots.c.id).where(
+            slots.c.milestone == key, slots.c.survey_id == row.survey_id
+        )
+        await connection.execute(
+            update(distributions)
+            .where(
+                distributions.c.slot_id.in_(of_survey),
+                distributions.c.state.in_(("ready", "draining")),
+            )
+            .values(state="stopped", stopped_because=row.stopped_because)
+        )
 
 
 async def _shorten(connection: AsyncConnection, key: str, min_link_days: int) -> None:
@@ -211,6 +264,7 @@ def _milestone(row: RowMapping) -> Milestone:
             because=row["stopped_because"],
             expected=row["stopped_expected"],
             found=row["stopped_found"],
+            resumed_at=row["resumed_at"],
         )
         if row["stopped_at"]
         else None,

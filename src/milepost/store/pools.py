@@ -23,7 +23,7 @@ from uuid import UUID
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import ColumnElement, and_, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, and_, case, delete, func, or_, select, update
 
 from milepost import policy
 from milepost.errors import MilepostError, UnknownMilestone
@@ -92,7 +92,7 @@ class Making(Struct, frozen=True, kw_only=True):
     is_filled: bool
     """Others than our probe are in the list, or may be: its links must not be listed."""
     inherited: str | None
-    """The template of the distribution on the same list that is in use."""
+    """The template of a distribution of the pool that is in use, of the same list if it has one."""
     known: frozenset[str]
     """The platform's ids of all distributions of the slot that were written down."""
 
@@ -123,6 +123,7 @@ class PoolEntry(Struct, frozen=True, kw_only=True):
 
     slot: int
     list_id: str | None
+    """That it stands on, or is to; None: there is none yet, or it is gone."""
     list_name: str
     distribution_id: str | None
     generation: int
@@ -202,7 +203,7 @@ class PoolStore:
         pool = await self.standing(milestone)
         if not pool.is_tended:
             return 0
-        wanted, renewed = 0, list[SlotStanding]()
+        wanted, rotated = 0, list[SlotStanding]()
         match pool.route:
             case Route.LIST:
                 people, is_full = await self.demand(milestone), await self._is_full(milestone, pool)
@@ -214,8 +215,8 @@ class PoolStore:
             case Route.STEPWISE:
                 return 0
         if pool.route is not Route.TRANSACTION:
-            renewed = [slot for slot in pool.slots if policy.needs_successor(slot, pool.now, lead)]
-        if wanted == len(pool.slots) and not renewed:
+            rotated = [slot for slot in pool.slots if policy.needs_successor(slot, pool.now, lead)]
+        if wanted == len(pool.slots) and not rotated:
             return 0
         given = {
             "milestone": milestone,
@@ -223,8 +224,8 @@ class PoolStore:
             "route": pool.route.value,
             "deployment": deployment,
             "slots": wanted,
-            "renewed": [slot.slot_id for slot in renewed],
-            "generations": [slot.generation + 1 for slot in renewed],
+            "rotated": [slot.slot_id for slot in rotated],
+            "generations": [slot.generation + 1 for slot in rotated],
         }
         async with self._connections.path() as connection:
             cursor = await connection.execute(_PLAN, given)
@@ -324,6 +325,12 @@ class PoolStore:
         """
         await self._distribution(making, last_error=error, lease_until=func.milepost_now() + pause)
 
+    async def note_list_miss(self, making: Making) -> int:
+        """A look for the slot's list was answered that there is none; returns how many were."""
+        misses = tables.distributions.c.list_misses
+        noted = await self._distribution(making, list_misses=misses + 1)
+        return int(noted["list_misses"])
+
     async def leave_list(self, making: Making, because: str) -> Making:
         """The slot's list is gone: what stands on it ends, and the slot is to get another list."""
         slots, distributions = tables.slots, tables.distributions
@@ -332,6 +339,9 @@ class PoolStore:
             left = await connection.execute(update(slots).where(*_held(making)).values(**_NO_LIST))
             if left.rowcount == 0:
                 raise _taken_over(making)
+            # Who came in since: the slot is locked now, and nobody is put into its former list.
+            members = tables.memberships
+            await connection.execute(delete(members).where(members.c.slot_id == making.slot_id))
             await connection.execute(
                 update(distributions)
                 .where(
@@ -341,7 +351,7 @@ class PoolStore:
                 .values(state="stopped", stopped_because=because)
             )
         nothing = {"list_id": None, "probe_contact_id": None, "probe_lookup_id": None}
-        return msgspec.structs.replace(making, **nothing, is_filled=False, inherited=None)
+        return msgspec.structs.replace(making, **nothing, is_filled=False)
 
     async def rest(self, slot_id: int, seconds: float, error: str) -> None:
         """Give a slot no links for a while: the platform does not know its list any more."""
@@ -373,9 +383,14 @@ class PoolStore:
     async def entries(self, milestone: str, survey_id: str) -> Sequence[PoolEntry]:
         """The pool of a milestone's present survey, by slot and generation."""
         slots, distributions = tables.slots, tables.distributions
+        # A slot gets another list where its own is gone, which is nothing to those of before.
+        is_on_it = func.coalesce(
+            distributions.c.made_at >= slots.c.list_at,
+            distributions.c.state.in_(("making", "ready", "draining")),
+        )
         query = (
-            select(distributions, slots.c.list_id, slots.c.list_name)
-            .add_columns(slots.c.number.label("slot"))
+            select(distributions, case((is_on_it, slots.c.list_id)).label("list_id"))
+            .add_columns(slots.c.list_name, slots.c.number.label("slot"))
             .join(slots, slots.c.id == distributions.c.slot_id)
             .where(slots.c.milestone == milestone, slots.c.survey_id == survey_id)
             .order_by(slots.c.number, distributions.c.generation)

@@ -28,14 +28,18 @@ from sqlalchemy import RowMapping, select
 from milepost.model import Registrant, RegistrantDetails
 from milepost.policy import contact_key
 from milepost.store import tables
-from milepost.store.connections import Connections, Row, begun_again, statement
+from milepost.store.connections import Connections, Row, begun_again, columns, statement
 from milepost.store.grouping import GroupCommit
 
 CHUNK: Final = 500
 """Rows written in one transaction at the most: a claim waits for one chunk, not for a file."""
 
+DETAILS: Final = ("email", "first_name", "last_name", "phone", "language", "attributes")
+"""The columns that `details_of` reads."""
+
 _KEYS_LOCK: Final = 0x6B657973  # "keys"
 
+_TOLD: Final = columns("registrants", ("ref", *DETAILS)).encode()
 _LOCK: Final = statement("registrants_lock")
 _PUT: Final = statement("registrants_put")
 _KEY: Final = statement("registrants_key")
@@ -177,7 +181,8 @@ class RegistrantStore:
             # Read behind the lock that all who change details take, or a change would be undone.
             await _be_the_key_giver(connection)
             cursor = await connection.execute(
-                b"SELECT * FROM registrants WHERE ref > %(after)s AND removed_at IS NULL"
+                b"SELECT " + _TOLD + b" FROM registrants"
+                b" WHERE ref > %(after)s AND removed_at IS NULL"
                 b" ORDER BY ref LIMIT %(limit)s",
                 {"after": after, "limit": CHUNK},
             )
@@ -194,7 +199,8 @@ class RegistrantStore:
         async with self._connections.path() as connection, connection.transaction():
             await _be_the_key_giver(connection)
             cursor = await connection.execute(
-                b"SELECT * FROM registrants WHERE updated_at >= %(began)s AND removed_at IS NULL",
+                b"SELECT " + _TOLD + b" FROM registrants"
+                b" WHERE updated_at >= %(began)s AND removed_at IS NULL",
                 {"began": began},
             )
             given = {row["ref"]: details_of(row) for row in await cursor.fetchall()}

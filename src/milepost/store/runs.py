@@ -30,14 +30,16 @@ from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 
 import msgspec
+import psycopg
 from msgspec import Struct
+from psycopg.rows import DictRow
 from sqlalchemy import Update, case, delete, func, select, true, update
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from milepost.errors import MilepostError
 from milepost.store import tables
-from milepost.store.connections import Connections, begun_again, plain, statement
+from milepost.store.connections import Connections, begun_again, columns, plain, statement
 
 LEASE_SECONDS: Final = 20
 """How long a run is its worker's without a word. It is renewed every few seconds, so that only who
@@ -53,12 +55,23 @@ KEPT_DAYS: Final = 90
 FORGOTTEN_AT_ONCE: Final = 100
 """How many of a job's oldest runs are looked at, when one ends, for any that are older."""
 
+SWEPT: Final = 10_000
+"""Findings that are forgotten in one transaction: some 20 ms. A run can list ten times as many."""
+
 LONGEST_TEXT: Final = 1_000
 """Characters of a finding's texts that are kept."""
 
 _LOOK: Final = statement("run_look")
 _TURN: Final = statement("run_turn")
-_TAKE: Final = statement("run_take")
+_OLD: Final = b"""
+    SELECT id
+    FROM (SELECT id, ended_at FROM runs WHERE job = %(job)s ORDER BY id LIMIT %(runs)s) AS oldest
+    WHERE ended_at < milepost_now() - make_interval(days => %(days)s)
+"""
+_SWEEP: Final = b"""
+    DELETE FROM findings WHERE ctid = ANY (ARRAY(
+        SELECT ctid FROM findings WHERE run_id = ANY (%(old)s) LIMIT %(findings)s))
+"""
 
 RunState = Literal["waiting", "running", "done", "failed", "stopped"]
 
@@ -74,7 +87,8 @@ class RunRecord(Struct, frozen=True, kw_only=True):
     job: str
     due_at: datetime
     coalesced: int
-    """Due times before it that passed while nobody was there; this run stands for them, too."""
+    """Due times before it that passed while nobody was there; this run stands for them, too. A
+    calendar counts them up to `calendars.MOST_COUNTED`."""
     asked_by: str | None
     """Who asked for it; None: it was due."""
     options: Mapping[str, Any]
@@ -144,6 +158,9 @@ class JobRecord(Struct, frozen=True, kw_only=True):
     error_at: datetime | None
     run: RunRecord | None
     """The one that was begun last."""
+
+
+_TAKE: Final = statement("run_take", run=columns("r", RunRecord.__struct_fields__))
 
 
 class RunStore:
@@ -290,7 +307,7 @@ class RunStore:
                 await connection.execute(
                     postgresql.insert(tables.findings),
                     [
-                        {"run_id": run.id, "number": number, **_storable(finding)}
+                        {"run_id": run.id, "number": number, **_shortened(finding)}
                         for number, finding in enumerate(findings, first_finding)
                     ],
                 )
@@ -328,14 +345,9 @@ class RunStore:
             idle: it found nothing to do. Of such runs of a job only the last is remembered.
         """
         jobs, runs, now = tables.jobs, tables.runs, func.milepost_now()
-        oldest = (
-            select(runs.c.id)
-            .where(runs.c.job == run.job)
-            .order_by(runs.c.id)
-            .limit(FORGOTTEN_AT_ONCE)
-        )
         async with self._connections.transaction() as connection:
-            if state == "done":
+            # What only says what it would do has done no due time's work.
+            if state == "done" and not run.options.get("dry_run"):
                 await connection.execute(
                     update(jobs)
                     .where(jobs.c.name == run.job)
@@ -354,11 +366,23 @@ class RunStore:
                 position=None,
                 ended_at=now,
             )
-            await connection.execute(
-                delete(runs).where(
-                    runs.c.id.in_(oldest), runs.c.ended_at < now - timedelta(days=KEPT_DAYS)
-                )
-            )
+
+    async def forget_some(self, job: str) -> bool:
+        """Forget runs of a job that ended more than `KEPT_DAYS` ago, and what they list.
+
+        Returns:
+            Whether there may be more of them.
+        """
+        given = {"job": job, "runs": FORGOTTEN_AT_ONCE, "findings": SWEPT, "days": KEPT_DAYS}
+        async with self._connections.path() as connection, connection.transaction():
+            cursor = await connection.execute(_OLD, given)
+            old = [row["id"] for row in await cursor.fetchall()]
+            if not old:
+                return False
+            swept = (await connection.execute(_SWEEP, given | {"old": old})).rowcount
+            if swept < SWEPT:
+                await connection.execute(b"DELETE FROM runs WHERE id = ANY (%(old)s)", {"old": old})
+        return swept == SWEPT or len(old) == FORGOTTEN_AT_ONCE
 
     async def note_round(self, job: str, error: str | None = None) -> None:
         """Somebody is at a job that never ends; `error` is what was met."""
@@ -434,6 +458,27 @@ class RunStore:
             return [msgspec.convert(plain(row), NumberedFinding) for row in rows]
 
 
+async def hold(connection: psycopg.AsyncConnection[DictRow], run: RunRecord | None) -> None:
+    """Keep a run from being taken over until the caller's transaction ends.
+
+    Args:
+        connection: in a transaction.
+        run: as it was taken; None: what is done is no run's.
+
+    Raises:
+        TakenAway: somebody else has the run by now.
+    """
+    if run is None:
+        return
+    cursor = await connection.execute(
+        b"SELECT FROM runs WHERE id = %(run)s AND attempt = %(attempt)s AND state = 'running'"
+        b" FOR SHARE",
+        {"run": run.id, "attempt": run.attempt},
+    )
+    if cursor.rowcount == 0:
+        raise _taken_away(run)
+
+
 async def _know(connection: AsyncConnection, jobs: Iterable[str]) -> None:
     now = func.milepost_now()
     first = postgresql.insert(tables.jobs).on_conflict_do_nothing()
@@ -444,15 +489,17 @@ async def _know(connection: AsyncConnection, jobs: Iterable[str]) -> None:
 async def _move(connection: AsyncConnection, run: RunRecord, **values: object) -> None:
     changed = await connection.execute(_of(run).values(**values))
     if changed.rowcount == 0:
-        raise TakenAway(f"{run.job}: somebody else goes on with run {run.id}")
+        raise _taken_away(run)
 
 
-def _storable(finding: Finding) -> dict[str, object]:
-    """A finding's members; its texts come out of files, with whatever is in them."""
+def _taken_away(run: RunRecord) -> TakenAway:
+    return TakenAway(f"{run.job}: somebody else goes on with run {run.id}")
+
+
+def _shortened(finding: Finding) -> dict[str, object]:
+    """A finding's members; its texts come out of files, and may be as long as these."""
     return {
-        name: value[:LONGEST_TEXT].replace("\x00", "\ufffd").encode(errors="replace").decode()
-        if isinstance(value, str)
-        else value
+        name: value[:LONGEST_TEXT] if isinstance(value, str) else value
         for name, value in msgspec.structs.asdict(finding).items()
     }
 

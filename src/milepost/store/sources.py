@@ -20,19 +20,23 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
-import psycopg
 from msgspec import Struct
-from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 
 from milepost.model import RegistrantDetails
 from milepost.store import registrants
 from milepost.store.connections import Connections, Row, begun_again, statement
 from milepost.store.registrants import details_of
-from milepost.store.runs import Finding, RunRecord, TakenAway
+from milepost.store.runs import Finding, RunRecord, hold
 
 ABANDONED_HOURS: Final = 24
 """A request may take its time, but it adds something every few seconds."""
+
+QUIET_HOURS: Final = 1
+"""Behind so long an intake is most likely one that its process has left behind; those that are not
+are no more than a few an hour."""
+
+_ARRIVALS_LOCK: Final = 0x61727276  # "arrv"
 
 PIECE: Final = 10_000
 """Staged rows deleted by one statement: some 20 ms."""
@@ -137,6 +141,28 @@ class SourceStore:
             (row,) = await cursor.fetchall()
             return int(row["id"])
 
+    async def begin_arrival(self, most: int) -> int | None:
+        """Begin an intake that belongs to nobody yet; returns its id.
+
+        Args:
+            most: so many may be there, arriving or taken in; None is returned if they are. One to
+                which nothing was added for `QUIET_HOURS` does not count.
+        """
+        async with self._connections.path() as connection, connection.transaction():
+            # Of those who come at once each is to count the others.
+            await connection.execute(
+                b"SELECT pg_advisory_xact_lock(%(key)s)", {"key": _ARRIVALS_LOCK}
+            )
+            cursor = await connection.execute(
+                b"INSERT INTO intakes (touched_at) SELECT milepost_now() WHERE %(most)s > ("
+                b" SELECT count(*) FROM intakes"
+                b" WHERE touched_at > milepost_now() - make_interval(hours => %(hours)s))"
+                b" RETURNING id",
+                {"most": most, "hours": QUIET_HOURS},
+            )
+            row = await cursor.fetchone()
+            return int(row["id"]) if row else None
+
     async def stage(
         self,
         intake: int,
@@ -155,7 +181,7 @@ class SourceStore:
             run: whose it is.
         """
         async with self._connections.path() as connection, connection.transaction():
-            await _hold(connection, run)
+            await hold(connection, run)
             await connection.execute(
                 b"UPDATE intakes SET touched_at = milepost_now() WHERE id = %(intake)s",
                 {"intake": intake},
@@ -187,7 +213,7 @@ class SourceStore:
     async def take(self, intake: int, run: RunRecord) -> Staged | None:
         """Make a whole intake the run's; None: there is none."""
         async with self._connections.path() as connection, connection.transaction():
-            await _hold(connection, run)
+            await hold(connection, run)
             cursor = await connection.execute(
                 b"UPDATE intakes SET run_id = %(run)s WHERE id = %(intake)s"
                 b" AND coalesce(run_id, %(run)s) = %(run)s AND rows IS NOT NULL"
@@ -252,7 +278,7 @@ class SourceStore:
             run: whose the intake is.
         """
         async with self._connections.path() as connection, connection.transaction():
-            await _hold(connection, run)
+            await hold(connection, run)
             await registrants.write(connection, given, source=source)
 
     async def missing(self, intake: int, source: str, *, after: str, limit: int) -> Missing | None:
@@ -276,7 +302,7 @@ class SourceStore:
     async def remove(self, refs: Sequence[str], *, source: str, run: RunRecord) -> None:
         """Remove at most `registrants.CHUNK` registrants whom a source does not list any more."""
         async with self._connections.path() as connection, connection.transaction():
-            await _hold(connection, run)
+            await hold(connection, run)
             await registrants.remove(connection, refs, source)
 
     async def watermark(self, source: str) -> Watermark | None:
@@ -292,7 +318,7 @@ class SourceStore:
     async def advance(self, source: str, watermark: Watermark, run: RunRecord) -> None:
         """Note up to where a source is applied."""
         async with self._connections.path() as connection, connection.transaction():
-            await _hold(connection, run)
+            await hold(connection, run)
             await connection.execute(
                 b"INSERT INTO watermarks VALUES (%(source)s, %(kind)s, %(value)s)"
                 b" ON CONFLICT (source) DO UPDATE"
@@ -315,14 +341,14 @@ class SourceStore:
             (row,) = await cursor.fetchall()
             for start in range(0, row["last"] or 0, PIECE):
                 async with connection.transaction():
-                    await _hold(connection, run)
+                    await hold(connection, run)
                     await connection.execute(
                         b"DELETE FROM staged WHERE intake_id = %(intake)s"
                         b" AND number > %(start)s AND number <= %(end)s",
                         {"intake": intake, "start": start, "end": start + PIECE},
                     )
             async with connection.transaction():
-                await _hold(connection, run)
+                await hold(connection, run)
                 await connection.execute(
                     b"DELETE FROM intakes WHERE id = %(intake)s", {"intake": intake}
                 )
@@ -342,19 +368,6 @@ class SourceStore:
                 {"hours": ABANDONED_HOURS},
             )
             return [row["id"] for row in await cursor.fetchall()]
-
-
-async def _hold(connection: psycopg.AsyncConnection[DictRow], run: RunRecord | None) -> None:
-    """Keep a run from being taken over until the transaction ends."""
-    if run is None:
-        return
-    cursor = await connection.execute(
-        b"SELECT FROM runs WHERE id = %(run)s AND attempt = %(attempt)s AND state = 'running'"
-        b" FOR SHARE",
-        {"run": run.id, "attempt": run.attempt},
-    )
-    if cursor.rowcount == 0:
-        raise TakenAway(f"{run.job}: somebody else goes on with run {run.id}")
 
 
 def _difference(row: Row) -> Difference:

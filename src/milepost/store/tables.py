@@ -23,17 +23,31 @@ from sqlalchemy import (
     SmallInteger,
     Table,
     Text,
+    TypeDecorator,
     UniqueConstraint,
     Uuid,
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
+from milepost.store.connections import storable
+
 metadata = MetaData()
 
 Moment = DateTime(timezone=True)
 Word = Text(collation="C")
 """A text that is compared byte by byte: keys, refs, ids."""
+
+
+class Said(TypeDecorator[str]):
+    """A text of whatever origin: an error, what stands in a file."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, _: object) -> str | None:
+        """Bring it into a form that can be stored."""
+        return None if value is None else storable(value)
 
 
 def _row_id() -> Column[int]:
@@ -93,10 +107,11 @@ milestones = Table(
     Column("created_at", Moment, nullable=False),
     Column("updated_at", Moment, nullable=False),
     Column("stopped_at", Moment),
-    Column("stopped_because", Text),
-    Column("stopped_expected", Text),
-    Column("stopped_found", Text),
+    Column("stopped_because", Said),
+    Column("stopped_expected", Said),
+    Column("stopped_found", Said),
     Column("trusted_at", Moment),
+    Column("resumed_at", Moment),
 )
 
 registrants = Table(
@@ -171,8 +186,8 @@ distributions = Table(
     Column("distribution_id", Text, unique=True),
     Column("template", Text),
     Column("state", Text, nullable=False),
-    Column("stopped_because", Text),
-    Column("last_error", Text),
+    Column("stopped_because", Said),
+    Column("last_error", Said),
     Column("attempt", Integer, nullable=False, server_default=text("0")),
     Column("lease_until", Moment),
     Column("expires_at", Moment),
@@ -180,6 +195,7 @@ distributions = Table(
     Column("calibrated_at", Moment),
     Column("created_at", Moment, nullable=False),
     Column("made_at", Moment),
+    Column("list_misses", Integer, nullable=False, server_default=text("0")),
     UniqueConstraint("slot_id", "generation"),
     Index("distributions_in_the_making", "id", postgresql_where=text("state = 'making'")),
 )
@@ -323,7 +339,7 @@ capabilities = Table(
     Column("fact", Word, primary_key=True),
     Column("holds", Boolean, nullable=False),
     Column("figure", Integer),
-    Column("evidence", Text, nullable=False),
+    Column("evidence", Said, nullable=False),
     Column("probed_at", Moment, nullable=False),
 )
 
@@ -333,7 +349,7 @@ jobs = Table(
     Column("name", Word, primary_key=True),
     Column("accounted_until", Moment, nullable=False),
     Column("done_until", Moment, nullable=False),
-    Column("error", Text),
+    Column("error", Said),
     Column("error_at", Moment),
 )
 
@@ -357,7 +373,7 @@ runs = Table(
     Column("total", BigInteger),
     Column("counts", JSON, nullable=False),
     Column("idle", Boolean, nullable=False, server_default=text("false")),
-    Column("error", Text),
+    Column("error", Said),
     Column("created_at", Moment, nullable=False),
     Column("started_at", Moment),
     Column("ended_at", Moment),
@@ -384,10 +400,10 @@ findings = Table(
     metadata,
     Column("run_id", BigInteger, ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
     Column("number", BigInteger, primary_key=True, autoincrement=False),
-    Column("source", Text),
+    Column("source", Said),
     Column("line", BigInteger),
-    Column("ref", Text),
-    Column("reason", Text, nullable=False),
+    Column("ref", Said),
+    Column("reason", Said, nullable=False),
 )
 
 intakes = Table(

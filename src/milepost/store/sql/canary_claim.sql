@@ -4,7 +4,7 @@
 -- %(list)s        the survey's canary list, a slot, which the transaction has locked
 -- %(since)s       it is new enough that was made then at the earliest, or is still to be made
 -- %(is_patient)s  or that is in the making since whenever: its link is not listed yet
--- %(days)s        for so many days its links are asked for, as those of the milestones are
+-- %(days)s        for so many days it is to live
 -- %(lease)s       in seconds
 WITH dates AS (
     SELECT date_trunc('second', milepost_now()) + make_interval(days => %(days)s) AS expires_at

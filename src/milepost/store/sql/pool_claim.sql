@@ -47,9 +47,13 @@ RETURNING
         OR EXISTS (SELECT FROM memberships AS ahead WHERE ahead.slot_id = s.id)) AS is_filled,
     (
         SELECT o.template
-        FROM distributions AS o
-        WHERE o.slot_id = s.id AND o.state IN ('ready', 'draining')
-        ORDER BY o.generation DESC
+        FROM slots AS other
+        JOIN distributions AS o ON o.slot_id = other.id
+        WHERE other.milestone = s.milestone
+            AND other.survey_id = s.survey_id
+            AND other.route = s.route
+            AND o.state IN ('ready', 'draining')
+        ORDER BY other.id = s.id DESC, o.generation DESC, o.id
         LIMIT 1
     ) AS inherited,
     ARRAY(

@@ -4,7 +4,7 @@
 -- %(milestone)s, %(survey)s, %(route)s
 -- %(deployment)s   its id: every name at the platform carries it
 -- %(slots)s        the number of the highest slot
--- %(renewed)s      ids of slots
+-- %(rotated)s      ids of slots
 -- %(generations)s  of their next distributions, in the same order
 WITH slot AS (
     INSERT INTO slots (milestone, survey_id, route, number, list_name, created_at)
@@ -24,6 +24,6 @@ FROM (
     SELECT id, 1 AS generation, list_name FROM slot
     UNION ALL
     SELECT s.id, r.generation, s.list_name
-    FROM unnest(%(renewed)s::bigint[], %(generations)s::integer[]) AS r (slot_id, generation)
+    FROM unnest(%(rotated)s::bigint[], %(generations)s::integer[]) AS r (slot_id, generation)
     JOIN slots AS s ON s.id = r.slot_id) AS p
 ON CONFLICT (slot_id, generation) DO NOTHING

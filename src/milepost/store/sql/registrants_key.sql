@@ -3,8 +3,13 @@
 --
 -- %(refs)s  registrants, whose rows are locked
 --
+-- Who has a contact in the home list from an earlier time is stale there: it may have been another's
+-- meanwhile, of whom the platform was told.
+--
 -- Whoever has no dedup_key is asked for as in registrants_lock.sql.
-UPDATE registrants AS r SET dedup_key = r.contact_key
+UPDATE registrants AS r SET
+    dedup_key = r.contact_key,
+    contact_stale = r.home_lookup_id IS NOT NULL
 FROM (
     SELECT DISTINCT ON (c.contact_key) c.id
     FROM registrants AS c

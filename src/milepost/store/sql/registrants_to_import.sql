@@ -7,11 +7,12 @@
 -- %(merges)s  whether a second add meets the contact of the first; otherwise who is in doubt is left
 --             out until they were looked for
 -- %(looks)s   how many empty looks are enough, over `milepost_look_seconds()`
+-- %(late)s    for so many seconds an import may begin: only behind them looks are enough
 UPDATE registrants AS r SET
     contact_attempt = r.contact_attempt + 1,
     contact_in_doubt = true,
     contact_looks = 0,
-    contact_first_look_at = NULL
+    contact_first_look_at = milepost_now() + make_interval(secs => %(late)s)
 FROM (
     SELECT id
     FROM registrants
@@ -31,4 +32,4 @@ FROM (
     FOR NO KEY UPDATE SKIP LOCKED
 ) AS free
 WHERE r.id = free.id
-RETURNING r.*
+RETURNING {owner}

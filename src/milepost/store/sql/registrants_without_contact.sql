@@ -35,4 +35,4 @@ FROM (
     FOR NO KEY UPDATE SKIP LOCKED
 ) AS free
 WHERE r.id = free.id
-RETURNING r.*, free.in_doubt, free.looked_enough
+RETURNING {owner}, r.contact_attempt, free.in_doubt, free.looked_enough

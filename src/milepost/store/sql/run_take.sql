@@ -38,7 +38,7 @@ taken AS (
         lease_until = milepost_now() + make_interval(secs => %(lease)s),
         paused_until = NULL
     WHERE r.id IN (SELECT id FROM begun WHERE is_free UNION ALL SELECT id FROM asked)
-    RETURNING r.*
+    RETURNING {run}
 ),
 
 accounted AS (
@@ -52,13 +52,13 @@ accounted AS (
 ),
 
 due AS (
-    INSERT INTO runs (
+    INSERT INTO runs AS r (
         job, due_at, coalesced, state, attempt, counts, lease_until, created_at, started_at)
     SELECT
         name, %(due_at)s::timestamptz, %(coalesced)s, 'running', 1, '{}',
         milepost_now() + make_interval(secs => %(lease)s), milepost_now(), milepost_now()
     FROM accounted
-    RETURNING *
+    RETURNING {run}
 )
 
 SELECT * FROM taken

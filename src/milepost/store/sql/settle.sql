@@ -63,4 +63,4 @@ UPDATE links AS l SET
     data_at = CASE WHEN s.url IS NOT NULL THEN milepost_now() END
 FROM settlement AS s
 WHERE l.id = s.id
-RETURNING l.*, NULL::text AS reused_url, milepost_now() AS at
+RETURNING {members}, NULL::text AS reused_url
