@@ -38,6 +38,7 @@ from milepost.jobs.run import Job, Progress, Whole
 from milepost.jobs.sources import FileSource, configured
 from milepost.jobs.sweep import Sweep
 from milepost.jobs.sync import Sync
+from milepost.matching import Matching
 from milepost.model import Deployment, Route
 from milepost.routes import MailingListMaker
 from milepost.scheduler import TICK_SECONDS, Scheduler, timetable
@@ -94,6 +95,7 @@ class Milepost(Struct, frozen=True, kw_only=True):
     drain: Drain
     sweep: Sweep
     scheduler: Scheduler
+    matching: Matching
     worker: Worker
 
     async def run(
@@ -265,6 +267,7 @@ async def opened(settings: Settings, database_url: str) -> AsyncIterator[Milepos
                 drain=drain,
                 sweep=sweep,
                 scheduler=scheduler,
+                matching=Matching(store, upstream, settings.secrets),
                 worker=Worker(
                     Endless(job="drain", run=drain.make, every=LOOK_SECONDS, note=note),
                     Endless(job="drain", run=drain.tell, every=LATE_DATA_LOOK_SECONDS, note=note),
@@ -359,6 +362,7 @@ async def serve(
                 milepost.issuing,
                 milepost.budget,
                 milepost.scheduler,
+                milepost.matching,
                 stopping=stopping.is_set,
             ),
             loop="uvloop",

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from milepost.jobs import run as runs
     from milepost.jobs import teardown
     from milepost.local import Crew
+    from milepost.matching import Match
     from milepost.replay import Tally
     from milepost.scheduler import Standing
     from milepost.store import Store
@@ -54,6 +55,7 @@ INTERRUPTED = 128 + signal.SIGINT
 """The exit code of a command that was ended by Ctrl-C, SIGTERM or a terminal that was closed."""
 
 SURVEY_ID = re.compile("SV_[0-9A-Za-z]{15}")
+RESPONSE_ID = re.compile("R_[0-9A-Za-z]{15}")
 
 MOST_LISTED = 20
 """Bad rows that a person is shown; `--json` has more."""
@@ -980,6 +982,40 @@ def explain_link(*, url: str) -> None:
     from milepost import personal_link
 
     _print(personal_link.explain(url))
+
+
+@main.group()
+def response() -> None:
+    """What customers have answered."""
+
+
+@response.command("explain")
+@click.argument("survey_id")
+@click.argument("response_id")
+@as_json
+def explain_response(*, survey_id: str, response_id: str, as_json: bool) -> None:
+    """Say whether a response is of the link that it names: true, forged, foreign, or none named."""
+    for given, form, example in (
+        (survey_id, SURVEY_ID, "SV_0123456789abcde"),
+        (response_id, RESPONSE_ID, "R_0123456789abcde"),
+    ):
+        if not form.fullmatch(given):
+            raise click.UsageError(f"{given!r} is not an id such as {example}")
+
+    async def work(milepost: Milepost) -> Match:
+        return await milepost.matching.explain(survey_id, response_id)
+
+    match = _with_milepost(work)
+    if as_json:
+        _print(msgspec.to_builtins(match))
+        return
+    click.echo(match.verdict.value)
+    if match.reason is not None:
+        click.echo(f"  {match.reason.rule}: {match.reason.detail}")
+    if (link := match.link) is not None:
+        click.echo(f"  link {link.id}, {link.state.value}")
+        click.echo(f"  event {link.event_id} of milestone {link.milestone}")
+        click.echo(f"  registrant {link.registrant}")
 
 
 @main.command("doctor")

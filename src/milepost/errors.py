@@ -13,6 +13,7 @@
     │   ├── UnknownMilestone
     │   ├── UnknownRegistrant
     │   ├── UnknownLink
+    │   ├── UnknownResponse       of a survey, at the platform
     │   ├── UnknownJob
     │   ├── UnknownRun
     │   ├── ImportTooLarge        more than one request may send
@@ -122,6 +123,17 @@ class UnknownLink(Refusal):
 
     def __init__(self) -> None:
         super().__init__("There is no link with this id.", field="id")
+
+
+class UnknownResponse(Refusal):
+    """The platform has no such response of the survey."""
+
+    code = "unknown-response"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The platform has no such response of this survey.", field="response_id"
+        )
 
 
 class UnknownJob(Refusal):

@@ -28,6 +28,7 @@ Ref = Annotated[str, Meta(min_length=1, max_length=200, pattern=rf"^[^\x00-\x1f\
 Key = Annotated[str, Meta(pattern=rf"^[a-z0-9](?:[a-z0-9_-]{{0,58}}[a-z0-9])?{_END}")]
 """A milestone's key: lower case letters, digits, `-` and `_`, 1 to 60 of them."""
 SurveyId = Annotated[str, Meta(pattern=rf"^SV_[0-9A-Za-z]{{15}}{_END}")]
+ResponseId = Annotated[str, Meta(pattern=rf"^R_[0-9A-Za-z]{{15}}{_END}")]
 FieldName = Annotated[str, Meta(pattern=rf"^[A-Za-z][A-Za-z0-9_.-]{{0,99}}{_END}")]
 Name = Annotated[str, Meta(max_length=200)]
 """Names are cut off by the platform beyond 200 characters (documented)."""

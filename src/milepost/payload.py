@@ -197,14 +197,19 @@ def seal(link_id: UUID, secret: bytes) -> str:
     return base64.urlsafe_b64encode(link_id.bytes + _mac(link_id, secret)).decode().rstrip("=")
 
 
-def unseal(reference: str, secret: bytes) -> UUID | None:
-    """The link that a reference names, or None when it was not made with this secret."""
+def unseal(reference: str, secrets: Iterable[bytes]) -> UUID | None:
+    """What a reference names, or None when it was made with none of these secrets.
+
+    Under route `anonymous` it is an id that only the link's own reference has; otherwise it is that
+    of the link.
+    """
     try:
         raw = base64.urlsafe_b64decode(reference + "=" * (-len(reference) % 4))
         link_id = UUID(bytes=raw[:16])
     except ValueError:
         return None
-    return link_id if hmac.compare_digest(seal(link_id, secret), reference) else None
+    sealed = (seal(link_id, secret) for secret in secrets)
+    return link_id if any(hmac.compare_digest(one, reference) for one in sealed) else None
 
 
 def _mac(link_id: UUID, secret: bytes) -> bytes:

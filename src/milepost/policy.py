@@ -143,11 +143,18 @@ def check_definition(definition: MilestoneDefinition) -> None:
     Raises:
         InvalidMilestone: with the field that stands in the way, and what to write instead.
     """
-    if definition.route is not Route.LIST:
+    if definition.route not in {Route.LIST, Route.ANONYMOUS}:
         raise InvalidMilestone(
             f"Route {definition.route.value!r} is not available.",
-            fix='Use "list".',
+            fix='Use "list" or "anonymous".',
             field="route",
+        )
+    if definition.membership == "ahead" and definition.route is not Route.LIST:
+        raise InvalidMilestone(
+            f"Route {definition.route.value!r} puts nobody into a list, so that nobody could be in "
+            "it ahead of events.",
+            fix='Use membership "event".',
+            field="membership",
         )
     if len(set(definition.lanes)) < len(definition.lanes):
         raise InvalidMilestone("A lane is named twice.", fix="Name it once.", field="lanes")
@@ -465,7 +472,7 @@ def headroom_days(pool: PoolStanding, people: Sequence[Demand]) -> float | None:
 
     That is until a slot has no distribution that takes links, if none were rotated; or until the
     busiest person has a live link in each of the `max_slots`, if none of theirs ended; whichever
-    is sooner. A slot that is in the making for the first time does not count, unless there is no
+    is sooner. Only under route `list` does a person take up places. A slot that is in the making for the first time does not count, unless there is no
     other. None: there is no pool.
     """
     if not pool.slots:
@@ -473,5 +480,6 @@ def headroom_days(pool: PoolStanding, people: Sequence[Demand]) -> float | None:
     day = timedelta(days=1)
     counted = [slot for slot in pool.slots if slot.was_ready] or pool.slots[:1]
     left = [((slot.takes_until or pool.now) - pool.now) / day for slot in counted]
-    left += [(pool.most - one.held) * RECENT_DAYS / one.recent for one in people if one.recent]
+    if pool.route is Route.LIST:
+        left += [(pool.most - one.held) * RECENT_DAYS / one.recent for one in people if one.recent]
     return max(0.0, round(min(left), 2))

@@ -89,6 +89,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     """The upstream is our simulator on this machine."""
     directory_id: str | None
     secret: bytes
+    """Signs the references by which responses are matched to their links."""
+    secret_before: bytes | None
+    """Has signed those of links that may still be answered; None: no other one has."""
     public_url: str | None
     """Where customers reach Milepost, without a slash at its end: short links begin with it. None:
     it was not given."""
@@ -102,6 +105,11 @@ class Settings(Struct, frozen=True, kw_only=True):
     """When jobs are due, by name, where that is not the usual time; crontab lines."""
     registrants_source: str | None
     """Where the nightly job finds the registrants, in the words of `jobs/sources.py`."""
+
+    @property
+    def secrets(self) -> tuple[bytes, ...]:
+        """What a reference that comes back may have been signed with."""
+        return (self.secret,) if self.secret_before is None else (self.secret, self.secret_before)
 
     @property
     def embedded(self) -> bool:
@@ -127,6 +135,7 @@ def load(environment: Mapping[str, str] = os.environ, home: Path = HOME) -> Sett
     if directory_id is not None and not _DIRECTORY_ID.fullmatch(directory_id):
         raise _wrong("DIRECTORY_ID", "is not the id of a directory", "POOL_0123456789abcde")
     upstream_url, simulated = _upstream_url(environment)
+    secret = _signing_secret(environment, home, embedded=database_url is None)
     return Settings(
         home=home,
         database_url=database_url,
@@ -135,7 +144,8 @@ def load(environment: Mapping[str, str] = os.environ, home: Path = HOME) -> Sett
         upstream_client=None if simulated else _upstream_client(environment),
         simulated=simulated,
         directory_id=directory_id,
-        secret=_signing_secret(environment, home, embedded=database_url is None),
+        secret=secret,
+        secret_before=_former_secret(environment, secret),
         public_url=_public_url(environment),
         rate_per_minute=_rate_per_minute(environment),
         limits=_limits(environment),
@@ -285,6 +295,18 @@ def _signing_secret(environment: Mapping[str, str], home: Path, *, embedded: boo
     if not embedded:
         raise _wrong("SECRET", "is missing", _SECRET_EXAMPLE)
     return _kept_secret(home / "secret")
+
+
+def _former_secret(environment: Mapping[str, str], present: bytes) -> bytes | None:
+    given = _secret(environment, "SECRET_BEFORE")
+    if given is None:
+        return None
+    example = "what MILEPOST_SECRET was"
+    if len(given.encode()) < MIN_SECRET_BYTES:
+        raise _wrong("SECRET_BEFORE", f"has fewer than {MIN_SECRET_BYTES} bytes", example)
+    if given.encode() == present:
+        raise _wrong("SECRET_BEFORE", f"is {PREFIX}SECRET itself", example)
+    return given.encode()
 
 
 def _kept_secret(path: Path) -> bytes:

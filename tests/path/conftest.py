@@ -126,7 +126,13 @@ async def keys(milepost: Milepost) -> dict[Scope, str]:
 @pytest.fixture
 async def client(milepost: Milepost, keys: dict[Scope, str]) -> AsyncIterator[httpx.AsyncClient]:
     """A caller of the REST API with an admin's key."""
-    application = api.create(milepost.store, milepost.issuing, milepost.budget, milepost.scheduler)
+    application = api.create(
+        milepost.store,
+        milepost.issuing,
+        milepost.budget,
+        milepost.scheduler,
+        milepost.matching,
+    )
     transport = httpx.ASGITransport(application)
     async with httpx.AsyncClient(
         transport=transport,

@@ -20,14 +20,16 @@ from milepost.api import (
     milestones,
     problems,
     registrants,
+    responses,
     short_links,
 )
 from milepost.api.access import PUBLIC, Doorkeeper, refuse_unguarded
 from milepost.api.requests import StrictRequest
 from milepost.api.schema import Reader
 from milepost.budget import Budget
-from milepost.errors import DatabaseBusy, Refusal
+from milepost.errors import DatabaseBusy, Refusal, UpstreamError
 from milepost.issuing import Issuing
+from milepost.matching import Matching
 from milepost.scheduler import Scheduler
 from milepost.store import Store
 
@@ -39,6 +41,7 @@ def create(
     issuing: Issuing,
     budget: Budget,
     scheduler: Scheduler,
+    matching: Matching,
     *,
     stopping: Callable[[], bool] = lambda: False,
 ) -> Litestar:
@@ -49,6 +52,7 @@ def create(
         issuing: the path of an event.
         budget: what this process may call.
         scheduler: knows the jobs, and when they are due.
+        matching: says whose a response is.
         stopping: whether the process was told to end: it is not ready any more then.
     """
     application = Litestar(
@@ -60,6 +64,7 @@ def create(
             capabilities.router(store),
             capacity.router(store, budget),
             jobs.router(store, scheduler),
+            responses.router(matching),
             health.router(store, stopping),
         ],
         before_request=Doorkeeper(store.keys),
@@ -68,6 +73,7 @@ def create(
         exception_handlers={
             Refusal: problems.refused,
             DatabaseBusy: problems.busy,
+            UpstreamError: problems.away,
             HTTPException: problems.framework,
             Exception: problems.unexpected,
         },

@@ -27,18 +27,24 @@ from milepost.errors import (
     UnknownLink,
     UnknownMilestone,
     UnknownRegistrant,
+    UnknownResponse,
     UnknownRun,
+    UpstreamError,
 )
 
 log = logging.getLogger(__name__)
 
 MEDIA_TYPE: Final = "application/problem+json"
 
+AWAY_SECONDS: Final = 5
+"""Until it is worth asking again for what only the platform knows."""
+
 _STATUS: Final[dict[type[Refusal], HTTPStatus]] = {
     EventMismatch: HTTPStatus.CONFLICT,
     MilestonePaused: HTTPStatus.CONFLICT,
     UnknownMilestone: HTTPStatus.NOT_FOUND,
     UnknownLink: HTTPStatus.NOT_FOUND,
+    UnknownResponse: HTTPStatus.NOT_FOUND,
     UnknownJob: HTTPStatus.NOT_FOUND,
     UnknownRun: HTTPStatus.NOT_FOUND,
     UnknownRegistrant: HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -111,6 +117,20 @@ def busy(_: Request[Any, Any, Any], error: DatabaseBusy) -> Response[bytes]:
     """Answer while Postgres is away: nothing was promised, and it is worth coming back."""
     log.warning("answered 503: %s", error)
     return respond(of_busy(error), {"Retry-After": str(error.retry_after)})
+
+
+def away(_: Request[Any, Any, Any], error: UpstreamError) -> Response[bytes]:
+    """Answer while the platform cannot be asked: what it would have told can be asked for again."""
+    log.warning("answered 503: %s", error)
+    return respond(
+        problem(
+            HTTPStatus.SERVICE_UNAVAILABLE,
+            "upstream-away",
+            "The survey platform cannot be asked at the moment.",
+            fix=f"Send the same request again in {AWAY_SECONDS} s.",
+        ),
+        {"Retry-After": str(AWAY_SECONDS)},
+    )
 
 
 def of_busy(error: DatabaseBusy) -> Problem:

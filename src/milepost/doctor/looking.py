@@ -24,7 +24,16 @@ from milepost.budget import Budget, Standing
 from milepost.errors import ConfigurationError, InvalidMilestone, MilepostError
 from milepost.jobs import intake
 from milepost.jobs.sources import Source, configured
-from milepost.model import Capabilities, Deployment, Fact, LinkState, Milestone, Purpose, Stop
+from milepost.model import (
+    Capabilities,
+    Deployment,
+    Fact,
+    LinkState,
+    Milestone,
+    Purpose,
+    Route,
+    Stop,
+)
 from milepost.payload import REFERENCE_FIELD
 from milepost.personal_link import NotAPersonalLink, parse
 from milepost.settings import Settings
@@ -68,6 +77,15 @@ class Finding(Struct, frozen=True, kw_only=True):
     fix: str | None = None
 
 
+_FORMER_SECRET: Final = Finding(
+    what="secret",
+    verdict="ok",
+    found="references of links are signed by MILEPOST_SECRET, and those signed by "
+    "MILEPOST_SECRET_BEFORE are still taken: keep that one until every link that it has signed has "
+    "ended, which is after the longest link_days",
+)
+
+
 class _Ledger(Struct, frozen=True, kw_only=True):
     """What the database says of this deployment."""
 
@@ -99,6 +117,8 @@ async def examine(
         return [Finding(what="settings", verdict="fail", found=str(error))]
     where = "the simulator on this machine" if given.simulated else given.upstream_url
     findings = [Finding(what="settings", verdict="ok", found=f"the platform is {where}")]
+    if given.secret_before is not None:
+        findings.append(_FORMER_SECRET)
     if source is not None:
         findings.append(await _source(source))
     try:
@@ -468,7 +488,19 @@ def _of_survey(what: str, milestone: Milestone, survey: SurveyDefinition) -> Fin
             fix="Activate it: no distribution can be made for it, and the links that were given, "
             "and are given now, lead to a closed page.",
         )
-    wanted = {field.name for field in milestone.definition.fields} | {REFERENCE_FIELD}
+    is_plain = milestone.definition.route is Route.ANONYMOUS
+    if is_plain and survey.invitation_only:
+        return Finding(
+            what=what,
+            verdict="fail",
+            found=f"survey {survey_id} is answered by invitation only, so that its plain link, which "
+            'route "anonymous" gives out, leads to a closed page',
+            fix="Let it be answered without an invitation, in the survey's security options, or "
+            'give the milestone route "list".',
+        )
+    # Of a plain link the survey sees the reference alone.
+    fields = () if is_plain else milestone.definition.fields
+    wanted = {field.name for field in fields} | {REFERENCE_FIELD}
     if missing := sorted(wanted - survey.fields):
         return Finding(
             what=what,
@@ -478,7 +510,7 @@ def _of_survey(what: str, milestone: Milestone, survey: SurveyDefinition) -> Fin
             "not hold them.",
         )
     found = f"survey {survey_id} is active, its flow declares {', '.join(sorted(wanted))}"
-    if survey.invitation_only is False:
+    if survey.invitation_only is False and not is_plain:
         return Finding(
             what=what,
             verdict="warn",
@@ -511,10 +543,14 @@ def _pool(milestone: Milestone, ledger: _Ledger, failed: AbstractSet[str]) -> Fi
     what = f"pool {milestone.key}"
     definition = milestone.definition
     pool = ledger.pools.get(milestone.key)
-    wanted = (
-        f"{definition.slots} lists with a probe and a distribution each, up to "
-        f"{definition.max_slots} where people hold as many links at once"
-    )
+    slots = 1 if definition.route is Route.ANONYMOUS else definition.slots
+    if definition.route is Route.ANONYMOUS:
+        wanted = "1 list with a probe and a distribution, which tell the host of the survey"
+    else:
+        wanted = (
+            f"{slots} lists with a probe and a distribution each, up to {definition.max_slots} "
+            "where people hold as many links at once"
+        )
     if definition.membership == "ahead":
         wanted += "; every registrant joins the first of them"
     ready = pool.ready if pool else 0
@@ -534,7 +570,7 @@ def _pool(milestone: Milestone, ledger: _Ledger, failed: AbstractSet[str]) -> Fi
             fix="The platform's links are not what they were: see GET "
             f"/v1/milestones/{milestone.key}/pool, and do not resume before it is understood.",
         )
-    if ready < definition.slots:
+    if ready < slots:
         why = f"; the last one failed: {pool.last_error}" if pool and pool.last_error else ""
         fix = "Run: milepost run replenish"
         if pool and pool.unlisted:
@@ -568,7 +604,11 @@ def _mend(key: str, stop: Stop) -> str:
 def _lists(milestones: Sequence[Milestone]) -> list[Finding]:
     # One more for each survey's canary, and the home list.
     surveys = {milestone.definition.survey_id for milestone in milestones}
-    most = sum(milestone.definition.max_slots for milestone in milestones) + len(surveys) + 1
+    pools = (
+        1 if milestone.definition.route is Route.ANONYMOUS else milestone.definition.max_slots
+        for milestone in milestones
+    )
+    most = sum(pools) + len(surveys) + 1
     if most <= MOST_LISTS:
         return []
     return [

@@ -17,6 +17,7 @@ from msgspec import Struct
 from sqlalchemy import and_, case, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
+from milepost.model import Route
 from milepost.store import tables
 from milepost.store.connections import Connections, plain, statement
 from milepost.store.pools import LEASE_SECONDS, NEWEST_LINKS, Making
@@ -187,7 +188,7 @@ class CanaryStore:
         """
         links, distributions, milestones = tables.links, tables.distributions, tables.milestones
         newest = (
-            select(links.c.distribution_id, links.c.issued_at)
+            select(links.c.distribution_id, links.c.issued_at, links.c.route)
             .where(links.c.milestone == milestone)
             .order_by(links.c.id.desc())
             .limit(NEWEST_LINKS)
@@ -203,7 +204,12 @@ class CanaryStore:
             .select_from(newest)
             .join(distributions, distributions.c.id == newest.c.distribution_id)
             .join(milestones, milestones.c.key == milestone)
-            .where(newest.c.issued_at > since, distributions.c.calibrated_at.is_not(None))
+            .where(
+                newest.c.issued_at > since,
+                # No distribution's history tells of a survey's plain link.
+                newest.c.route != Route.ANONYMOUS.value,
+                distributions.c.calibrated_at.is_not(None),
+            )
             .order_by(distributions.c.id)
         )
         async with self._connections.transaction() as connection:

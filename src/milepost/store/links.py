@@ -127,6 +127,7 @@ _SETTLE: Final = statement("settle", members=columns("l", _MEMBERS))
 _HAND_OVER: Final = statement("hand_over")
 _FIND: Final = statement("find", record=columns("l", (*_MEMBERS, *_MORE)))
 _FIND_MANY: Final = statement("find_many", members=columns("l", _MEMBERS))
+_OF_REFERENCE: Final = statement("of_reference", record=columns("l", (*_MEMBERS, *_MORE)))
 _DUE: Final = statement("due")
 _LOOK: Final = statement("look")
 _CLICK: Final = statement("click")
@@ -222,6 +223,17 @@ class Opened(Struct, frozen=True, kw_only=True):
     """Why there is no survey behind it any more; `withdrawn`: none could be made after all."""
     language: str | None
     """The registrant's."""
+
+
+class Named(Struct, frozen=True, kw_only=True):
+    """The link that a reference names, with what a response is held against."""
+
+    link: LinkRecord
+    route: Route | None
+    """By which it was made, or is being made."""
+    survey_id: str
+    url: str | None
+    """Its personal URL, whatever its caller was given."""
 
 
 class Backlog(Struct, frozen=True):
@@ -505,6 +517,26 @@ class LinkStore:
             cursor = await connection.execute(_FIND, wanted, prepare=True)
             row = await cursor.fetchone()
         return _record(row) if row else None
+
+    async def of_reference(self, reference: str, sealed: UUID) -> Named | None:
+        """The link that a reference names; None: there is none.
+
+        Args:
+            reference: as it came back.
+            sealed: what `payload.unseal` found in it.
+        """
+        wanted = {"id": sealed, "reference": reference}
+        async with self._connections.readers() as connection:
+            cursor = await connection.execute(_OF_REFERENCE, wanted, prepare=True)
+            row = await cursor.fetchone()
+        if row is None:
+            return None
+        return Named(
+            link=_record(row),
+            route=_ROUTES.get(row["route"]),
+            survey_id=row["survey_id"],
+            url=row["url"],
+        )
 
     async def page(
         self,

@@ -141,6 +141,10 @@ class PoolEntry(Struct, frozen=True, kw_only=True):
         return self.state == "ready" and self.takes_until is not None and self.takes_until > now
 
 
+_STANDS_ON_IT: Final = tables.links.c.route.is_distinct_from(Route.ANONYMOUS.value)
+"""Whether a link that is issued dies with its pool. The plain link of a survey does not."""
+
+
 class PoolStore:
     """The verbs of pools; each is one transaction.
 
@@ -416,6 +420,7 @@ class PoolStore:
                 links.c.state.in_(("claimed", "waiting", "unknown")),
                 and_(
                     links.c.state == "issued",
+                    _STANDS_ON_IT,
                     links.c.reuses.is_(None),
                     links.c.finished_at.is_(None),
                     links.c.revoked_at.is_(None),
@@ -448,7 +453,12 @@ class PoolStore:
             ids = [row.id for row in rows]
             await connection.execute(
                 update(links)
-                .where(links.c.id.in_(ids), links.c.state == "issued", links.c.expires_at > now)
+                .where(
+                    links.c.id.in_(ids),
+                    links.c.state == "issued",
+                    _STANDS_ON_IT,
+                    links.c.expires_at > now,
+                )
                 .values(expires_at=now)
             )
         return ids[-1] if len(ids) == PAGE else None

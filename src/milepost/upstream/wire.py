@@ -692,9 +692,41 @@ class SurveyDefinition(Struct, frozen=True, rename="pascal", kw_only=True):
 
 
 class SurveyResponse(Struct, frozen=True):
-    """A response: `values` holds answers, embedded data and moments under the survey's names."""
+    """A response: `values` holds answers, embedded data and moments under the survey's names.
+
+    By which link it came is not among them, but for what the channel says and whose contact it was.
+    """
 
     values: dict[Text, object]
+
+    @property
+    def channel(self) -> str | None:
+        """How it was answered: `anonymous` by the survey's plain link, `gl` by a personal one.
+
+        That these are the words is inferred from those that stand in links.
+        """
+        return self._text("distributionChannel")
+
+    @property
+    def ref(self) -> str | None:
+        """The app's own id of the contact whose personal link it was (documented).
+
+        None where there was no contact, or where the survey makes its responses anonymous.
+        """
+        return self._text("externalDataReference")
+
+    @property
+    def started_at(self) -> datetime | None:
+        """When the survey was started; None where that is not told, or without a zone."""
+        try:
+            at = datetime.fromisoformat(self._text("startDate") or "")
+        except ValueError:
+            return None
+        return at if at.tzinfo else None
+
+    def _text(self, name: str) -> str | None:
+        value = self.values.get(name)
+        return value if isinstance(value, str) and value else None
 
     def __post_init__(self) -> None:
         """Refuse what no `Text` would hold, however deep it stands."""

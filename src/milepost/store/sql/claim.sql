@@ -117,7 +117,7 @@ judged AS (
         ) AS place_survey_id,
         ready.lookup_id,
         ready.url,
-        CASE c.route WHEN 'anonymous' THEN c.at + make_interval(days => c.link_days)
+        CASE c.route WHEN 'anonymous' THEN c.created_at + make_interval(days => c.link_days)
             ELSE free.expires_at END AS expires_at,
         earlier.id AS earlier_id,
         earlier.survey_id AS earlier_survey_id,
@@ -211,12 +211,13 @@ judged AS (
     -- The link that can be had without a call: their membership in the list of that place is known,
     -- and is good for one. Once it has served, the list holds an event's data, which the next link's
     -- survey would show until its own have followed. Nor is a list relied on that was missed before,
-    -- until a call has found it. The link of route `anonymous` carries a reference and nothing else.
+    -- until a call has found it. The link of route `anonymous` carries a reference and nothing else;
+    -- at the time of the event it is given out where the lanes name `ready`.
     LEFT JOIN LATERAL (
         SELECT
             c.reference AS lookup_id,
             milepost_plain_link(free.template, free.survey_id, c.reference) AS url
-        WHERE c.route = 'anonymous'
+        WHERE c.route = 'anonymous' AND (c.purpose <> 'direct' OR 'ready' = ANY (c.lanes))
         UNION ALL
         SELECT m.lookup_id, milepost_link(free.template, m.lookup_id) AS url
         FROM memberships AS m
@@ -241,11 +242,14 @@ judged AS (
         LIMIT 1
     ) AS held ON NOT c.is_stopped
 
-    -- Route `stepwise` makes a place for each link.
+    -- Route `stepwise` makes a place for each link. No call makes one of route `anonymous`, whatever
+    -- route an event was on that has a place since before, or may call.
     CROSS JOIN LATERAL (
         SELECT
             held.slot_id IS NOT NULL OR (c.route = 'stepwise' AND NOT c.is_stopped) AS is_held,
-            free.slot_id IS NOT NULL OR c.route = 'stepwise' AS is_free) AS place
+            free.slot_id IS NOT NULL OR c.route = 'stepwise' AS is_free,
+            c.held_slot_id IS NOT NULL AND free.slot_id IS NOT NULL AND c.route <> 'anonymous'
+                AS is_kept) AS place
 
     -- State and rule, the first that holds. `policy.EXPLANATIONS` has a sentence for each. Without a
     -- verdict the row stays as it is: a link in doubt that cannot be looked for now, or an event whose
@@ -271,18 +275,18 @@ judged AS (
             WHEN c.contact_key IS NULL AND c.route <> 'anonymous'
                 THEN 'suppressed/contact-incomplete'
             WHEN c.dedup_key IS NULL AND c.route <> 'anonymous' THEN 'suppressed/contact-shared'
-            WHEN c.held_slot_id IS NOT NULL AND free.slot_id IS NOT NULL AND c.may_call
-                THEN 'claimed'
-            WHEN c.held_slot_id IS NOT NULL AND free.slot_id IS NOT NULL THEN 'waiting/' || c.without
+            WHEN place.is_kept AND c.may_call THEN 'claimed'
+            WHEN place.is_kept THEN 'waiting/' || c.without
             WHEN c.repeat = 'once' AND earlier.state IN ('claimed', 'waiting', 'unknown')
                 THEN 'waiting/once'
             WHEN c.repeat = 'once' AND earlier.finished_at IS NOT NULL AND c.held_published IS NULL
                 THEN 'suppressed/once'
             WHEN c.repeat = 'once' AND earlier.expires_at > c.at THEN 'issued/once'
             WHEN c.is_stopped THEN 'waiting/route-stopped'
-            WHEN ready.url IS NOT NULL AND (c.is_ready_first OR NOT c.may_call) THEN 'issued'
-            WHEN place.is_free AND c.purpose = 'direct' AND 'direct' <> ALL (c.lanes)
-                THEN 'waiting/no-lane'
+            WHEN ready.url IS NOT NULL
+                AND (c.route = 'anonymous' OR c.is_ready_first OR NOT c.may_call) THEN 'issued'
+            WHEN place.is_free AND (c.route = 'anonymous'
+                OR (c.purpose = 'direct' AND 'direct' <> ALL (c.lanes))) THEN 'waiting/no-lane'
             WHEN place.is_free AND c.may_call THEN 'claimed'
             WHEN place.is_free THEN 'waiting/' || c.without
             WHEN NOT EXISTS (
