@@ -148,18 +148,27 @@ def test_the_platform_is_given_what_is_there() -> None:
 def test_references_are_the_same_for_ever() -> None:
     """A response that comes years later is matched: this value may never change."""
     assert REFERENCE == seal(LINK, SECRET)
-    assert LINK == unseal(REFERENCE, SECRET)
+    assert LINK == unseal(REFERENCE, [SECRET])
+
+
+def test_references_of_a_former_secret_are_taken_as_long_as_it_lives() -> None:
+    """Whichever of the live ones has signed: afterwards they are nobody's."""
+    after = b"the secret that came after it"
+    assert LINK == unseal(REFERENCE, [after, SECRET])
+    assert LINK == unseal(seal(LINK, after), [after, SECRET])
+    assert None is unseal(REFERENCE, [after])
+    assert None is unseal(REFERENCE, [])
 
 
 @given(st.text() | st.binary(max_size=40).map(bytes.hex))
 def test_what_was_not_sealed_is_not_unsealed(reference: str) -> None:
     """Whatever somebody types, nothing but None comes back."""
-    assert None is unseal(reference, SECRET)
+    assert None is unseal(reference, [SECRET])
 
 
 @given(st.integers(0, 34), st.sampled_from("AZaz09-_é=\0"))
 def test_an_altered_reference_names_nothing(position: int, letter: str) -> None:
     """One other letter anywhere, or another secret, and the reference is nobody's."""
     altered = REFERENCE[:position] + letter + REFERENCE[position + 1 :]
-    assert (LINK if altered == REFERENCE else None) == unseal(altered, SECRET)
-    assert None is unseal(REFERENCE, SECRET[:-1])
+    assert (LINK if altered == REFERENCE else None) == unseal(altered, [SECRET])
+    assert None is unseal(REFERENCE, [SECRET[:-1]])

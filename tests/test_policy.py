@@ -102,7 +102,7 @@ def test_every_rule_is_explained() -> None:
 @pytest.mark.parametrize(
     ("changes", "field"),
     [
-        ({"route": "anonymous"}, "route"),
+        ({"route": "stepwise"}, "route"),
         ({"lanes": ["direct", "direct", "deferred"]}, "lanes"),
         ({"lanes": ["deferred", "direct"]}, "lanes"),
         ({"slots": 4, "max_slots": 3}, "max_slots"),
@@ -111,6 +111,7 @@ def test_every_rule_is_explained() -> None:
         ({"fields": [{"name": "Milepost_Ref"}]}, "fields"),
         ({"fields": [{"name": "gate"}], "membership": "ahead"}, "late_data"),
         ({"lanes": ["direct", "deferred"], "membership": "ahead"}, "lanes"),
+        ({"route": "anonymous", "membership": "ahead", "late_data": True}, "membership"),
     ],
 )
 def test_a_milestone_that_cannot_work_is_refused(changes: dict[str, Any], field: str) -> None:

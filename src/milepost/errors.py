@@ -131,9 +131,7 @@ class UnknownResponse(Refusal):
     code = "unknown-response"
 
     def __init__(self) -> None:
-        super().__init__(
-            "The platform has no such response of this survey.", field="response_id"
-        )
+        super().__init__("The platform has no such response of this survey.", field="response_id")
 
 
 class UnknownJob(Refusal):

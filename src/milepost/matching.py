@@ -4,10 +4,10 @@ Nothing in a link is signed by the platform, and whoever holds one can edit it: 
 its place, leave a parameter out, add one. So a response is believed no more than it proves. It
 proves most by its *reference* (`milepost_ref`), which is signed here and names one link::
 
-    without reference   nothing is claimed: the survey's bare link, or a flow that does not declare it
-    forged              a reference that no live secret has signed
-    foreign             a signed one, of another link than the one that the response came by
-    true                a signed one, of an issued link of this survey, and nothing speaks against it
+    without reference   it names none: the survey's bare link, or a flow that does not declare it
+    forged              no live secret has signed it
+    foreign             signed, but of no issued link, or of another than the response came by
+    true                signed, of an issued link of this survey, and nothing speaks against it
 
 By which link a response came is told by the response itself as far as it goes: by the channel, and
 by whose contact it was. The platform's history tells it exactly, but late, and on some accounts not
@@ -119,12 +119,15 @@ def judge(
         return Verdict.FOREIGN, "no-link"
     if rule := _against(survey_id, response, named, through):
         return Verdict.FOREIGN, rule
+    return Verdict.TRUE, _beside(response, named, through)
+
+
+def _beside(response: SurveyResponse, named: Named, through: Through | None) -> str | None:
+    """What is to be said of a response that is true."""
     end, begun = named.link.expires_at, response.started_at
     if end is not None and begun is not None and begun > end:
-        return Verdict.TRUE, "after-end"
-    if named.route is not Route.ANONYMOUS and through is None:
-        return Verdict.TRUE, "unconfirmed"
-    return Verdict.TRUE, None
+        return "after-end"
+    return "unconfirmed" if named.route is not Route.ANONYMOUS and through is None else None
 
 
 def _against(

@@ -149,13 +149,6 @@ def check_definition(definition: MilestoneDefinition) -> None:
             fix='Use "list" or "anonymous".',
             field="route",
         )
-    if definition.membership == "ahead" and definition.route is not Route.LIST:
-        raise InvalidMilestone(
-            f"Route {definition.route.value!r} puts nobody into a list, so that nobody could be in "
-            "it ahead of events.",
-            fix='Use membership "event".',
-            field="membership",
-        )
     if len(set(definition.lanes)) < len(definition.lanes):
         raise InvalidMilestone("A lane is named twice.", fix="Name it once.", field="lanes")
     if definition.lanes[-1] not in {Lane.DEFERRED, Lane.QUEUED}:
@@ -188,13 +181,26 @@ def check_definition(definition: MilestoneDefinition) -> None:
             fix="Choose another name.",
             field="fields",
         )
-    if definition.membership == "ahead" and Lane.READY not in definition.lanes:
+    if definition.membership == "ahead":
+        _check_ahead(definition)
+
+
+def _check_ahead(definition: MilestoneDefinition) -> None:
+    """See whether links can be known ahead of events."""
+    if definition.route is not Route.LIST:
+        raise InvalidMilestone(
+            f"Route {definition.route.value!r} makes no link of a place in a list, so that nobody "
+            "need be in one ahead of events.",
+            fix='Use membership "event".',
+            field="membership",
+        )
+    if Lane.READY not in definition.lanes:
         raise InvalidMilestone(
             "Registrants would be put into a list ahead of events, and no link would come of it.",
             fix='Name "ready" among the lanes, or use membership "event".',
             field="lanes",
         )
-    if definition.membership == "ahead" and definition.fields and not definition.late_data:
+    if definition.fields and not definition.late_data:
         raise InvalidMilestone(
             "With membership ahead the survey sees the fields only after the link is out.",
             fix='Say "late_data": true if that will do, or use membership "event".',
@@ -472,8 +478,8 @@ def headroom_days(pool: PoolStanding, people: Sequence[Demand]) -> float | None:
 
     That is until a slot has no distribution that takes links, if none were rotated; or until the
     busiest person has a live link in each of the `max_slots`, if none of theirs ended; whichever
-    is sooner. Only under route `list` does a person take up places. A slot that is in the making for the first time does not count, unless there is no
-    other. None: there is no pool.
+    is sooner. Only under route `list` do people take up places. A slot that is in the making for
+    the first time does not count, unless there is no other. None: there is no pool.
     """
     if not pool.slots:
         return None

@@ -13,6 +13,7 @@ from milepost import api
 from milepost.budget import Budget
 from milepost.issuing import Issuing
 from milepost.jobs.run import Run
+from milepost.matching import Matching
 from milepost.model import MilestoneDefinition, RegistrantDetails, Route, Scope
 from milepost.routes import MailingListMaker
 from milepost.scheduler import CADENCES, Scheduler, timetable
@@ -22,6 +23,7 @@ from milepost.upstream import Upstream
 DIRECTORY = "POOL_000000000000001"
 SURVEY = "SV_000000000000001"
 EMAIL = frozenset({"email"})
+SECRET = b"a secret of at least sixteen bytes"
 
 
 @pytest.fixture
@@ -44,19 +46,25 @@ async def budget(store: Store) -> AsyncIterator[Budget]:
 
 
 @pytest.fixture
-async def issuing(store: Store, budget: Budget) -> AsyncIterator[Issuing]:
-    """The path of an event up to the platform, which is not there."""
+async def upstream(budget: Budget) -> AsyncIterator[Upstream]:
+    """The client of a platform that is not there."""
     async with Upstream("http://127.0.0.1:9/API/v3", "nobody", gate=budget) as upstream:
-        maker = MailingListMaker(
-            upstream,
-            directory_id=DIRECTORY,
-            deployment=store.deployment.load,
-            capabilities=store.capabilities.current,
-            secret=b"a secret of at least sixteen bytes",
-        )
-        issuing = Issuing(store, {Route.LIST: maker}, maker, budget)
-        yield issuing
-        await issuing.finish()
+        yield upstream
+
+
+@pytest.fixture
+async def issuing(store: Store, budget: Budget, upstream: Upstream) -> AsyncIterator[Issuing]:
+    """The path of an event up to the platform."""
+    maker = MailingListMaker(
+        upstream,
+        directory_id=DIRECTORY,
+        deployment=store.deployment.load,
+        capabilities=store.capabilities.current,
+        secret=SECRET,
+    )
+    issuing = Issuing(store, {Route.LIST: maker}, maker, budget)
+    yield issuing
+    await issuing.finish()
 
 
 class Nothing(Struct):
@@ -80,9 +88,12 @@ def scheduler(store: Store) -> Scheduler:
 
 
 @pytest.fixture
-def application(store: Store, issuing: Issuing, budget: Budget, scheduler: Scheduler) -> Litestar:
+def application(
+    store: Store, issuing: Issuing, budget: Budget, scheduler: Scheduler, upstream: Upstream
+) -> Litestar:
     """The application."""
-    return api.create(store, issuing, budget, scheduler)
+    matching = Matching(store, upstream, [SECRET])
+    return api.create(store, issuing, budget, scheduler, matching)
 
 
 @pytest.fixture

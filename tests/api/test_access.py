@@ -42,6 +42,7 @@ OPEN_TO = {
     "GET /v1/jobs": {Scope.READ},
     "GET /v1/jobs/{name:str}": {Scope.READ},
     "POST /v1/jobs/{name:str}/run": set[Scope](),
+    "GET /v1/responses/{survey_id:str}/{response_id:str}": {Scope.READ},
     "GET /v1/runs/{run_id:int}": {Scope.READ, Scope.SYNC},
     "GET /v1/runs/{run_id:int}/findings": {Scope.SYNC},
     "PUT /v1/registrants/{ref:path}": {Scope.SYNC},

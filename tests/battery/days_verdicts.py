@@ -85,7 +85,7 @@ class Witness(Struct, frozen=True):
                 case "list_contact.add" | "list_contact.update":
                     data = msgspec.json.decode(entry.body, type=_Body).private_embedded_data
                     sealed = data.get("milepost_ref")
-                    link = unseal(sealed, SECRET.encode()) if sealed else None
+                    link = unseal(sealed, [SECRET.encode()]) if sealed else None
                     if link is not None:
                         found.writes[place[1]].append(Written(entry.at, link, data))
                 case "session.start":

@@ -110,7 +110,7 @@ class Journal(Struct, frozen=True):
                 continue
             body = msgspec.json.decode(entry.body, type=_Body)
             sealed = body.private_embedded_data.get("milepost_ref")
-            link = unseal(sealed, SECRET.encode()) if sealed else None
+            link = unseal(sealed, [SECRET.encode()]) if sealed else None
             if link is not None:
                 writes.append(
                     Write(

@@ -60,7 +60,7 @@ async def test_a_contact_that_passes_on_keeps_the_links_made_under_it(
         )
         assert flight == response.values["flight"]
         reference = str(response.values[payload.REFERENCE_FIELD])
-        assert link["id"] == str(payload.unseal(reference, b"a secret of at least sixteen bytes"))
+        assert link["id"] == str(payload.unseal(reference, [b"a secret of at least sixteen bytes"]))
 
 
 @pytest.mark.parametrize("accepted", [False, True], ids=["refused by fate", "accepted"])

@@ -259,7 +259,7 @@ async def test_every_event_gets_its_own_link(
         held = await milepost.upstream.response(platform.ready.survey_id, response)
         assert (str(flight), "B") == (held.values["flight"], held.values["gate"])
         reference = str(held.values["milepost_ref"])
-        assert UUID(link["id"]) == payload.unseal(reference, SECRET)
+        assert UUID(link["id"]) == payload.unseal(reference, [SECRET])
 
 
 async def test_once_gives_the_first_link_again(

@@ -74,7 +74,7 @@ async def recorded(milepost: Milepost, platform: Any, link: dict[str, Any]) -> d
     response = await milepost.upstream.response(platform.ready.survey_id, response_id)
     data = {name: str(response.values[name]) for name in FIELDS if name in response.values}
     reference = str(response.values.get(REFERENCE_FIELD, ""))
-    named = unseal(reference, SECRET.encode())
+    named = unseal(reference, [SECRET.encode()])
     assert named == (UUID(link["id"]) if data else None)
     return data
 

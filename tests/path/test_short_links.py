@@ -34,7 +34,13 @@ LOOKS: dict[str, dict[str, str]] = {
 @pytest.fixture
 async def customer(milepost: Milepost) -> AsyncIterator[httpx.AsyncClient]:
     """A customer with a phone, and no key."""
-    application = api.create(milepost.store, milepost.issuing, milepost.budget, milepost.scheduler)
+    application = api.create(
+        milepost.store,
+        milepost.issuing,
+        milepost.budget,
+        milepost.scheduler,
+        milepost.matching,
+    )
     transport = httpx.ASGITransport(application)
     async with httpx.AsyncClient(
         transport=transport, base_url="http://milepost.test", headers={"User-Agent": IPHONE}

@@ -493,8 +493,8 @@ def _of_survey(what: str, milestone: Milestone, survey: SurveyDefinition) -> Fin
         return Finding(
             what=what,
             verdict="fail",
-            found=f"survey {survey_id} is answered by invitation only, so that its plain link, which "
-            'route "anonymous" gives out, leads to a closed page',
+            found=f"survey {survey_id} is answered by invitation only, so that its plain link, "
+            'which route "anonymous" gives out, leads to a closed page',
             fix="Let it be answered without an invitation, in the survey's security options, or "
             'give the milestone route "list".',
         )
