@@ -19,7 +19,7 @@ from tests.conftest import set_clock_ahead
 from milepost import app, settings
 from milepost.app import Milepost
 from milepost.doctor import Finding, examine
-from milepost.model import Fact, Field, MilestoneDefinition, RegistrantDetails
+from milepost.model import Fact, Field, MilestoneDefinition, RegistrantDetails, Route
 from milepost.simulator import Config, Ready, running
 from milepost.upstream import Upstream
 
@@ -345,6 +345,32 @@ async def test_whether_a_survey_is_active_and_by_invitation_only_is_told(
         finding.verdict,
         finding.found,
     )
+
+
+async def test_a_milestone_of_plain_links_is_looked_at_as_one(
+    environment: dict[str, str],
+    milepost: Milepost,
+    simulator: Ready,
+    switch: Callable[..., Awaitable[None]],
+) -> None:
+    """Its survey must be open to anybody, and declare the reference alone; its pool is one list.
+
+    That a former secret is live is said beside it.
+    """
+    flight = Field(name="flight")
+    await landed(milepost, simulator, route=Route.ANONYMOUS, fields=(flight,), slots=2)
+    await switch(invitation_only=False)
+    await milepost.replenish.run_once()
+    findings = await found(environment | {"MILEPOST_SECRET_BEFORE": "what it was before that"})
+    assert ("ok", "ok", "ok") == tuple(
+        findings[what].verdict for what in ("milestone landed", "pool landed", "secret")
+    )
+    assert findings["pool landed"].found.startswith("1 of 1 list with a probe")
+    assert "MILEPOST_SECRET_BEFORE" in findings["secret"].found
+    assert "what it was" not in findings["secret"].found
+    await switch(invitation_only=True)
+    finding = (await found(environment))["milestone landed"]
+    assert ("fail", True) == (finding.verdict, "leads to a closed page" in finding.found)
 
 
 async def test_what_a_milestone_makes_at_the_platform_is_told(

@@ -153,7 +153,7 @@ def test_what_names_a_plain_link_came_by_no_personal_one(
     ],
 )
 def test_what_names_no_link_is_told_apart(
-    told: dict[str, Any], is_signed: bool, expected: tuple[str, str]
+    *, told: dict[str, Any], is_signed: bool, expected: tuple[str, str]
 ) -> None:
     """Nothing said, something made up, and something that the ledger does not have."""
     assert expected == judge(SURVEY, response(**told), is_signed=is_signed, named=None)

@@ -86,6 +86,8 @@ def test_the_simulator_needs_one_setting_and_keeps_a_secret(tmp_path: Path) -> N
         ({"SECRET_FILE": "/nowhere"}, "MILEPOST_SECRET and MILEPOST_SECRET_FILE are both given"),
         ({"SECRET": "", "SECRET_FILE": "/nowhere"}, "MILEPOST_SECRET_FILE cannot be read"),
         ({"SECRET": "", "SECRET_FILE": "/dev/null"}, "MILEPOST_SECRET_FILE names an empty file"),
+        ({"SECRET_BEFORE": "short"}, "MILEPOST_SECRET_BEFORE has fewer than 16 bytes"),
+        ({"SECRET_BEFORE": "0123456789abcdef"}, "MILEPOST_SECRET_BEFORE is MILEPOST_SECRET itself"),
     ],
 )
 def test_what_is_wrong_is_named_with_an_example(
@@ -127,6 +129,16 @@ def test_a_secret_may_stand_in_a_file(tmp_path: Path) -> None:
     environment = REAL | {"MILEPOST_UPSTREAM_TOKEN_FILE": str(path)}
     del environment["MILEPOST_UPSTREAM_TOKEN"]
     assert "from-a-file" == settings.load(environment, tmp_path).upstream_token
+
+
+def test_a_former_secret_is_taken_beside_the_one_that_signs(tmp_path: Path) -> None:
+    """It may stand in a file as well; where there is none, one secret is live."""
+    path = tmp_path / "before"
+    path.write_text("what it was before\n")
+    given = settings.load(REAL | {"MILEPOST_SECRET_BEFORE_FILE": str(path)}, tmp_path)
+    assert (b"0123456789abcdef", b"what it was before") == given.secrets
+    assert b"0123456789abcdef" == given.secret
+    assert (given.secret,) == settings.load(REAL, tmp_path).secrets
 
 
 def test_an_oauth_client_stands_in_for_the_token(tmp_path: Path) -> None:

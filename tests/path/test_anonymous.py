@@ -10,6 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 
 from milepost.app import Milepost
+from milepost.jobs.provisioning import Provisioning
 from milepost.jobs.rotate import Rotate
 from milepost.jobs.teardown import Teardown
 from milepost.model import RegistrantDetails
@@ -47,8 +48,14 @@ def short_path(link: dict[str, Any]) -> str:
 async def test_a_link_takes_no_call_and_carries_nothing_but_its_reference(
     client: httpx.AsyncClient, landed: Landed, milepost: Milepost, platform: Any
 ) -> None:
-    """The survey never sees the data; the reference in the response names the link."""
+    """The survey never sees the data; the reference in the response names the link.
+
+    Nobody needs a contact: two with one e-mail, and one with none, each get links of their own. The
+    one list holds our probe, and nobody is ever added to it.
+    """
     await platform.switch(declared_fields=["flight", REFERENCE_FIELD])
+    details = RegistrantDetails(email="ann@example.com")
+    await milepost.store.registrants.put({"twin": details, "nameless": RegistrantDetails()})
     await landed(**PLAIN)
     calls = await platform.calls()
     link = await ask(client)
@@ -62,8 +69,16 @@ async def test_a_link_takes_no_call_and_carries_nothing_but_its_reference(
     }
     assert expected == {name: link[name] for name in expected}
     assert link == await ask(client)
+    others = [await ask(client, ref, registrant=ref) for ref in ("twin", "nameless")]
+    assert [("issued", "ready")] * 2 == [(each["state"], each["lane"]) for each in others]
+    assert 3 == len({each["url"] for each in [link, *others]})
     assert 0 == (await milepost.drain.run_once()).told
+    assert 0 == (await milepost.replenish.run_once()).planned
     assert (calls, []) == (await platform.calls(), await platform.writes())
+    (entry,) = (await client.get("/v1/milestones/landed/pool")).json()["distributions"]
+    directory = milepost.deployment.directory_id or ""
+    members = milepost.upstream.list_contacts(directory, entry["list_id"])
+    assert [f"milepost-probe-{milepost.deployment.id}"] == [member.ref async for member in members]
 
     parts = urlsplit(link["url"])
     survey = platform.ready.survey_id
@@ -79,34 +94,8 @@ async def test_a_link_takes_no_call_and_carries_nothing_but_its_reference(
     assert ("true", None, link["id"]) == (match.verdict, match.reason, str(match.link.id))
 
 
-async def test_nobody_needs_a_contact(
-    client: httpx.AsyncClient, landed: Landed, milepost: Milepost, platform: Any
-) -> None:
-    """Two with one e-mail, and one with none, each get a link of their own, as often as they ask.
-
-    The one list holds our probe, and nobody is ever added to it.
-    """
-    details = RegistrantDetails(email="ann@example.com")
-    await milepost.store.registrants.put({"twin": details, "nameless": RegistrantDetails()})
-    await landed(**PLAIN)
-    links = [
-        await ask(client, f"{ref}{n}", registrant=ref)
-        for ref in ("ann", "twin", "nameless")
-        for n in range(3)
-    ]
-    assert [("issued", "ready")] * 9 == [(link["state"], link["lane"]) for link in links]
-    assert 9 == len({link["url"] for link in links})
-    assert 0 == (await milepost.replenish.run_once()).planned
-    assert [] == await platform.writes()
-    (entry,) = (await client.get("/v1/milestones/landed/pool")).json()["distributions"]
-    assert ("ready", 1) == (entry["state"], entry["slot"])
-    directory = milepost.deployment.directory_id or ""
-    members = milepost.upstream.list_contacts(directory, entry["list_id"])
-    assert [f"milepost-probe-{milepost.deployment.id}"] == [member.ref async for member in members]
-
-
 async def test_without_a_pool_it_waits_and_needs_no_call_then_either(
-    client: httpx.AsyncClient, landed: Landed, milepost: Milepost, platform: Any, elapse: Elapse
+    client: httpx.AsyncClient, milepost: Milepost, platform: Any, elapse: Elapse
 ) -> None:
     """The caller has a short URL; job drain, or the person who opens it, has the link made."""
     definition = {"survey_id": platform.ready.survey_id, "fields": [{"name": "flight"}], **PLAIN}
@@ -212,7 +201,8 @@ async def test_its_pool_is_looked_after_and_its_links_outlive_it(
     run = await milepost.run("canary", asked_by="a test")
     assert ("done", 1, 0) == (run.state, run.counts["templates"], run.counts["links"])
     await travel(days=18)
-    rotate = Rotate(milepost.store, milepost.replenish._provisioning, milepost.deployment)  # noqa: SLF001  (the same that the jobs have)
+    provisioning = Provisioning(milepost.store, milepost.upstream, milepost.deployment)
+    rotate = Rotate(milepost.store, provisioning, milepost.deployment)
     counts = await rotate.run_once()
     assert (1, 1) == (counts.planned, counts.ready)
     entries = (await client.get("/v1/milestones/landed/pool")).json()["distributions"]

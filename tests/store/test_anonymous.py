@@ -50,7 +50,7 @@ def reference_of(asked: Asked) -> str:
 async def test_the_claim_is_all_there_is(
     signing: Store, plain: Register, sql: Sql, without: str | None
 ) -> None:
-    """Whether a call could be made or not; of the platform's link only scheme and host are taken."""
+    """Whether a call could be made or not; of the platform's link its scheme and host are taken."""
     await plain(link_days=30)
     asked = await signing.links.claim(event(), without=without)
     link = asked.link

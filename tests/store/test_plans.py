@@ -31,7 +31,7 @@ BIG = {"links", "registrants", "memberships"}
 
 PATH = {
     *("claim_lock", "claim", "hand_over", "find_many", "settle", "registrants_contacts"),
-    *("find", "due", "look", "click", "budget_lock", "budget_grant", "budget_give_back"),
+    *("find", "of_reference", "due", "look", "click", "budget_lock", "budget_grant", "budget_give_back"),
     *("late_data_claim", "late_data_settle"),
     *("pool_standing", "pool_demand", "pool_full", "pool_plan", "pool_claim", "pool_age"),
 }
@@ -242,6 +242,7 @@ async def walk_the_path(store: Store) -> None:
         await store.budget.exchange(TERMS, [ask], [unspent])
         await links.find(asked[0].link.id)
         await links.find(event_id="e4711")
+        await links.of_reference("a reference", asked[0].link.id)
         for state in (LinkState.CLAIMED, LinkState.WAITING, LinkState.UNKNOWN):
             await links.due(state, many)
         token = f"{7 * REGISTRANTS:022}"

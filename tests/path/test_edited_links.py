@@ -1,0 +1,245 @@
+"""What a customer gets who edits a link, and what is told of the response that comes of it.
+
+Whatever is changed, nobody reaches somebody else's survey, and no response counts for a link that
+it did not come by.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
+from string import ascii_lowercase, ascii_uppercase, digits
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+from uuid import UUID
+
+import httpx
+import pytest
+
+from milepost.app import Milepost
+from milepost.jobs.provisioning import Provisioning
+from milepost.jobs.rotate import Rotate
+from milepost.matching import Match, Matching, Through
+from milepost.model import Fact, Scope
+from milepost.payload import REFERENCE_FIELD, seal
+from milepost.personal_link import parse
+from milepost.simulator import Config
+
+Landed = Callable[..., Awaitable[None]]
+Travel = Callable[..., Awaitable[None]]
+
+ROUTES: dict[str, dict[str, Any]] = {
+    "list": {"route": "list"},
+    "ready": {"route": "list", "membership": "ahead", "late_data": True},
+    "anonymous": {"route": "anonymous"},
+}
+"""How a milestone is defined, by the kind of link that it gives."""
+
+ALPHABET = ascii_uppercase + ascii_lowercase + digits
+OPEN = re.compile(r'data-state="open".*name="session" value="(FS_\w{15})"', re.DOTALL)
+SECRET = b"a secret of at least sixteen bytes"
+
+
+@pytest.fixture
+def simulator_config() -> Config:
+    """The survey's flow declares the reference, so that a query can bring one along."""
+    return Config(limits="none", declared_fields=(REFERENCE_FIELD, "flight"))
+
+
+async def ask(
+    client: httpx.AsyncClient, event_id: str = "e1", ref: str = "ann", milestone: str = "landed"
+) -> dict[str, Any]:
+    """The personal link of an event."""
+    body = {"event_id": event_id, "milestone": milestone, "registrant": ref, "deadline_ms": 8_000}
+    link: dict[str, Any] = (await client.post("/v1/links", json=body)).json()
+    assert "issued" == link["state"], link
+    return link
+
+
+def altered(url: str) -> Iterator[str]:
+    """The URL with one character changed, for each of its characters."""
+    for position, letter in enumerate(url):
+        at = ALPHABET.find(letter)
+        other = "x" if at < 0 else ALPHABET[(at + (1, 37)[position % 2]) % len(ALPHABET)]
+        yield url[:position] + other + url[position + 1 :]
+
+
+async def session_of(platform: Any, url: str) -> str | None:
+    """The session that a URL opens; None: it opens none, or does not lead to the platform."""
+    parts = urlsplit(url)
+    if f"{parts.scheme}://{parts.netloc}" != platform.ready.origin:
+        return None
+    found = OPEN.search((await platform.web.get(url)).text)
+    return found[1] if found else None
+
+
+async def matched(milepost: Milepost, platform: Any, url: str) -> Match:
+    """Answer the survey behind a URL, and have the response matched."""
+    return await milepost.matching.explain(platform.ready.survey_id, await platform.answer(url))
+
+
+def told(match: Match) -> tuple[str, str | None, str | None]:
+    """The verdict, its rule, and the event of the link that the response names."""
+    return (
+        match.verdict.value,
+        match.reason.rule if match.reason else None,
+        match.link.event_id if match.link else None,
+    )
+
+
+@pytest.mark.parametrize("kind", ROUTES)
+async def test_no_character_leads_to_somebody_elses_survey(
+    client: httpx.AsyncClient, landed: Landed, milepost: Milepost, platform: Any, kind: str
+) -> None:
+    """Either nothing opens, or one's own survey; and what comes of it is true, or told apart."""
+    await landed(**ROUTES[kind], fields=[])
+    await milepost.run("sync", asked_by="a test")
+    mine, theirs = await ask(client), await ask(client, "e2", "ben")
+    await milepost.drain.run_once()
+    await platform.forget()
+    own = await session_of(platform, mine["url"])
+    sessions: dict[str, str] = {}
+    for url in altered(mine["url"]):
+        if (session := await session_of(platform, url)) is not None:
+            sessions.setdefault(session, url)
+
+    is_plain = kind == "anonymous"
+    verdicts = set()
+    for session, url in sessions.items():
+        match = await matched(milepost, platform, url)
+        verdict, _, named = told(match)
+        verdicts.add(verdict)
+        assert (verdict == "true") == (session == own), url
+        assert named in {None, mine["event_id"]}, url
+    expected = {"forged", "without-reference"} if is_plain else {"true", "without-reference"}
+    assert expected == verdicts
+    opened = [entry["ids"] for entry in await platform.entries()]
+    recipients = {ids.get("lookup") or ids.get("transaction") for ids in opened}
+    assert recipients <= {None, None if is_plain else parse(mine["url"]).lookup_id}
+    assert ("true", "e2") == told(await matched(milepost, platform, theirs["url"]))[::2]
+
+
+def sealed(link: dict[str, Any]) -> str:
+    """The reference of a personal link."""
+    return seal(UUID(link["id"]), SECRET)
+
+
+@pytest.mark.parametrize("url_wins", [True, False])
+async def test_what_is_pasted_from_other_links_is_told_apart(
+    client: httpx.AsyncClient, landed: Landed, milepost: Milepost, platform: Any, *, url_wins: bool
+) -> None:
+    """Another's reference, another one of one's own, one of another kind, another's lookup id.
+
+    A reference in a query is recorded only where the query wins over the contact's own value.
+    """
+    await platform.switch(facts={"url_wins": url_wins})
+    await landed(fields=[], slots=2)
+    plain = {"survey_id": platform.ready.survey_id, "route": "anonymous"}
+    (await client.put("/v1/milestones/plain", json=plain)).raise_for_status()
+    await milepost.replenish.run_once()
+    ann, again = await ask(client, "ann"), await ask(client, "ann again")
+    ben, cleo = await ask(client, "ben", "ben"), await ask(client, "cleo", "cleo")
+    nobody = await ask(client, "nobody", "ann", "plain")
+
+    def with_reference(link: dict[str, Any], reference: str) -> str:
+        """A link's URL, with a reference in its query."""
+        return f"{link['url']}&{REFERENCE_FIELD}={reference}"
+
+    pasted = await matched(milepost, platform, with_reference(ann, sealed(ben)))
+    theirs = ("foreign", "other-registrant", "ben")
+    assert told(pasted) == (theirs if url_wins else ("true", None, "ann"))
+
+    (reference,) = parse_qs(urlsplit(nobody["url"]).query)[REFERENCE_FIELD]
+    pasted = await matched(milepost, platform, with_reference(cleo, reference))
+    assert told(pasted) == (
+        ("foreign", "personal-link", "nobody") if url_wins else ("true", None, "cleo")
+    )
+
+    # Of two links of one person only the platform's history tells which it came by.
+    response_id = await platform.answer(with_reference(again, sealed(ann)))
+    survey = platform.ready.survey_id
+    alone = await milepost.matching.explain(survey, response_id)
+    assert told(alone) == (
+        ("true", "unconfirmed", "ann") if url_wins else ("true", None, "ann again")
+    )
+    parts = parse(again["url"])
+    through = Through(parts.distribution_id, parts.lookup_id)
+    response = await milepost.upstream.response(survey, response_id)
+    match = await milepost.matching.match(survey, response_id, response, through)
+    assert told(match) == (
+        ("foreign", "other-link", "ann") if url_wins else ("true", None, "ann again")
+    )
+
+    bare = nobody["url"].replace(reference, sealed(ben))
+    assert ("foreign", "plain-link", "ben") == told(await matched(milepost, platform, bare))
+    # Whoever has another's lookup id has their link: it is theirs to the platform and to us.
+    url = replace(parse(ann["url"]), lookup_id=parse(ben["url"]).lookup_id).url
+    assert ben["url"] == url
+    assert ("true", None, "ben") == told(await matched(milepost, platform, url))
+
+
+async def test_a_link_forged_across_generations_is_of_no_issued_link(
+    client: httpx.AsyncClient, landed: Landed, milepost: Milepost, platform: Any, travel: Travel
+) -> None:
+    """The next distribution on a list opens for the lookup ids of the one before.
+
+    The reference is then that of the person's own link; that it came by another one is told by
+    history, and without it not.
+    """
+    await landed(fields=[], slots=1, link_days=30, min_link_days=10)
+    mine = await ask(client)
+    await travel(days=18)
+    await Rotate(
+        milepost.store,
+        Provisioning(milepost.store, milepost.upstream, milepost.deployment),
+        milepost.deployment,
+    ).run_once()
+    newer = parse((await ask(client, "e2", "ben"))["url"]).distribution_id
+    forged = replace(parse(mine["url"]), distribution_id=newer)
+    response_id = await platform.answer(forged.url)
+    survey = platform.ready.survey_id
+    assert ("true", "unconfirmed", "e1") == told(
+        await milepost.matching.explain(survey, response_id)
+    )
+    (entry,) = [
+        entry
+        async for entry in milepost.upstream.history(newer)
+        if entry.response_id == response_id
+    ]
+    response = await milepost.upstream.response(survey, response_id)
+    through = Through(newer, entry.lookup_id)
+    match = await milepost.matching.match(survey, response_id, response, through)
+    assert ("foreign", "other-link", "e1") == told(match)
+    assert ("true", None, "e1") == told(await matched(milepost, platform, mine["url"]))
+
+
+async def test_a_response_is_told_of_by_its_scope_and_by_live_secrets(
+    client: httpx.AsyncClient,
+    landed: Landed,
+    milepost: Milepost,
+    platform: Any,
+    keys: dict[Scope, str],
+) -> None:
+    """Readers see no URL; a former secret is taken as long as it is live; without history, less."""
+    await landed(fields=[])
+    link = await ask(client)
+    survey, response_id = platform.ready.survey_id, await platform.answer(link["url"])
+    path = f"/v1/responses/{survey}/{response_id}"
+    whole = (await client.get(path)).json()
+    assert (survey, response_id, "true", None) == tuple(
+        whole[name] for name in ("survey_id", "response_id", "verdict", "reason")
+    )
+    assert (link["url"], "e1") == (whole["link"]["url"], whole["link"]["event_id"])
+    headers = {"Authorization": f"Bearer {keys[Scope.READ]}"}
+    masked = (await client.get(path, headers=headers)).json()
+    assert {**whole, "link": {**whole["link"], "url": None}} == masked
+    unheard = await client.get(f"/v1/responses/{survey}/R_000000000000000")
+    assert (404, "unknown-response") == (unheard.status_code, unheard.json()["code"])
+
+    for secrets, verdict in (([b"x" * 16, SECRET], "true"), ([b"x" * 16], "forged")):
+        matching = Matching(milepost.store, milepost.upstream, secrets)
+        assert verdict == (await matching.explain(survey, response_id)).verdict
+    await milepost.store.capabilities.note(Fact.HISTORY_LINKS, holds=False, evidence="none seen")
+    match = await milepost.matching.explain(survey, response_id)
+    assert ("true", "unconfirmed", "e1") == told(match)
