@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -12,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psycopg
 import pytest
 from click.testing import CliRunner, Result
@@ -20,6 +23,9 @@ from milepost import cli, personal_link
 from milepost.app import Milepost
 from milepost.cli import main
 from milepost.local import process, simulator
+from milepost.model import Event, MilestoneDefinition, RegistrantDetails, Route
+from milepost.simulator import Config, Ready, running
+from milepost.store import Store
 from milepost.store.runs import Finding, NumberedFinding, RunRecord
 
 LINKS = Path(__file__).parents[2] / "shared" / "upstream" / "personal_links.tsv"
@@ -30,6 +36,12 @@ LINK = (
 SURVEYED = '[milestones.a]\nsurvey_id = "SV_0123456789abcde"\n'
 KNOWN = "INSERT INTO jobs (name, accounted_until, done_until) VALUES ('sync', now(), now())"
 """A scheduler has looked at job `sync`, now."""
+READY = b"""
+UPDATE distributions SET distribution_id = 'EMD_1', template = %s, state = 'ready',
+    calibrated_at = now(), expires_at = now() + interval '60 days',
+    takes_until = now() + interval '46 days'
+"""
+"""The pool gives links, by this template."""
 
 COMMANDS = (
     (),
@@ -46,6 +58,7 @@ COMMANDS = (
     ("pool", "teardown"),
     ("events", "replay"),
     ("link", "explain"),
+    ("response", "explain"),
     ("doctor",),
 )
 
@@ -425,6 +438,55 @@ def test_links_are_explained_and_rebuilt() -> None:
         assert personal_link.explain(link) == parts
         assert link == parts["url"]
     assert "secret" not in complaint(milepost("link", "explain", "https://example.com/secret"))
+
+
+async def plain_link(settings: dict[str, str], ready: Ready) -> str:
+    """A plain link of `ann`'s, out of the ledger alone."""
+    url, secret = settings["MILEPOST_DATABASE_URL"], settings["MILEPOST_SECRET"]
+    async with await Store.open(url, secret=secret.encode()) as store:
+        milestone = MilestoneDefinition(survey_id=ready.survey_id, route=Route.ANONYMOUS)
+        await store.milestones.put("landed", milestone)
+        await store.registrants.put({"ann": RegistrantDetails()})
+        await store.pools.plan("landed", "abcdefgh")
+        async with store.connections.path() as database:
+            await database.execute(READY, [f"{ready.origin}/SE?{{}}"])
+        event = Event(
+            event_id="e1", milestone="landed", ref="ann", data={}, occurred_at=None, asked_by="app"
+        )
+        link = (await store.links.claim(event)).link
+    assert link.url is not None
+    return link.url
+
+
+def test_a_response_is_explained(settings: dict[str, str]) -> None:
+    """The verdict, the link that it names and its event; no URL, but for programs."""
+    with running(Config(limits="none", declared_fields=("milepost_ref",))) as ready:
+        settings |= {"MILEPOST_UPSTREAM_URL": ready.url}
+        survey = ready.survey_id
+        url = asyncio.run(plain_link(settings, ready))
+        with httpx.Client(base_url=ready.origin, trust_env=False) as web:
+            page = web.get(url).text
+            (session,) = re.findall(r'name="session" value="(FS_\w{15})"', page)
+            web.post(url, data={"session": session, "QID1": "5"}).raise_for_status()
+            journal = web.get("/control/journal", params={"after": 0}).json()
+        response = journal["entries"][-1]["ids"]["response"]
+        said = milepost("response", "explain", survey, response, settings=settings)
+        match = the_object(
+            milepost("response", "explain", survey, response, "--json", settings=settings)
+        )
+        unheard = complaint(
+            milepost("response", "explain", survey, f"R_{'0' * 15}", settings=settings)
+        )
+    assert ["true", "  event e1 of milestone landed", "  registrant ann"] == [
+        line for line in said.stdout.splitlines() if "link " not in line
+    ]
+    assert "http" not in said.stdout
+    assert ("true", None, "e1", url) == (
+        *(match["verdict"], match["reason"], match["link"]["event_id"], match["link"]["url"]),
+    )
+    assert "no such response" in unheard
+    wrong = milepost("response", "explain", survey, "R_1", settings=settings)
+    assert (2, True) == (wrong.exit_code, "R_0123456789abcde" in wrong.stderr)
 
 
 def test_the_simulator_says_one_line_and_ends_when_told() -> None:
