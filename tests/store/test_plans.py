@@ -31,17 +31,8 @@ BIG = {"links", "registrants", "memberships"}
 
 PATH = {
     *("claim_lock", "claim", "hand_over", "find_many", "settle", "registrants_contacts"),
-    *(
-        "find",
-        "of_reference",
-        "due",
-        "look",
-        "click",
-        "budget_lock",
-        "budget_grant",
-        "budget_give_back",
-    ),
-    *("late_data_claim", "late_data_settle"),
+    *("find", "due", "look", "click", "budget_lock", "budget_grant", "budget_give_back"),
+    *("late_data_claim", "late_data_settle", "of_reference"),
     *("pool_standing", "pool_demand", "pool_full", "pool_plan", "pool_claim", "pool_age"),
 }
 """The statements of the path, by their files: none may be missing from what is explained.
