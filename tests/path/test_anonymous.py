@@ -193,6 +193,7 @@ async def test_its_pool_is_looked_after_and_its_links_outlive_it(
     """
     await platform.switch(facts={"link_format": "2019"})
     await landed(**PLAIN, link_days=30, min_link_days=10, max_slots=3)
+    await travel(minutes=2)
     links = [await ask(client, f"e{n}") for n in range(3)]
     form = f"{platform.ready.origin}/jfe/form/{platform.ready.survey_id}?{REFERENCE_FIELD}="
     assert all(link["url"].startswith(form) for link in links)
@@ -200,6 +201,8 @@ async def test_its_pool_is_looked_after_and_its_links_outlive_it(
     assert 19 < headroom <= 20
     run = await milepost.run("canary", asked_by="a test")
     assert ("done", 1, 0) == (run.state, run.counts["templates"], run.counts["links"])
+    stats = (await platform.web.get("/control/stats")).json()
+    assert 1 == stats["classes"]["history"]["calls"]  # the canary's own
     await travel(days=18)
     provisioning = Provisioning(milepost.store, milepost.upstream, milepost.deployment)
     rotate = Rotate(milepost.store, provisioning, milepost.deployment)

@@ -46,12 +46,15 @@ def reference_of(asked: Asked) -> str:
     return reference
 
 
-@pytest.mark.parametrize("without", [None, "no-lane"])
+@pytest.mark.parametrize(
+    ("without", "lanes"),
+    [(None, ["direct", "ready", "deferred"]), ("no-lane", ["ready", "queued"])],
+)
 async def test_the_claim_is_all_there_is(
-    signing: Store, plain: Register, sql: Sql, without: str | None
+    signing: Store, plain: Register, sql: Sql, without: str | None, lanes: list[str]
 ) -> None:
     """Whether a call could be made or not; of the platform's link its scheme and host are taken."""
-    await plain(link_days=30)
+    await plain(link_days=30, lanes=lanes)
     asked = await signing.links.claim(event(), without=without)
     link = asked.link
     assert (None, LinkState.ISSUED, Lane.READY, Route.ANONYMOUS) == (
