@@ -39,7 +39,7 @@ _PERSONAL: Final = frozenset({"gl", "email"})
 """Channels of personal links: what stands in them as `Q_CHL` (observed)."""
 
 _PLAIN: Final = "anonymous"
-"""The channel of a survey's own link (documented)."""
+"""The channel of a survey's own link (inferred)."""
 
 SENTENCES: Final[Mapping[str, str]] = {
     "no-reference": "The response holds no milepost_ref: it came by the survey's bare link, or the "

@@ -200,8 +200,7 @@ def seal(link_id: UUID, secret: bytes) -> str:
 def unseal(reference: str, secrets: Iterable[bytes]) -> UUID | None:
     """What a reference names, or None when it was made with none of these secrets.
 
-    Under route `anonymous` it is an id that only the link's own reference has; otherwise it is that
-    of the link.
+    It is the link's id; under route `anonymous`, where the reference itself names the link, any.
     """
     try:
         raw = base64.urlsafe_b64decode(reference + "=" * (-len(reference) % 4))

@@ -1,5 +1,5 @@
--- The link that a reference names: by its id, or, under route `anonymous`, whose references have ids of
--- their own, by the reference itself, which stands in its URL.
+-- The link that a reference names: by its id, or, under route `anonymous`, whose references hold fresh
+-- ids, by the reference itself, which stands in its URL.
 --
 -- %(id)s         what was sealed in the reference
 -- %(reference)s  the reference
