@@ -186,12 +186,12 @@ def check_definition(definition: MilestoneDefinition) -> None:
 
 
 def _check_ahead(definition: MilestoneDefinition) -> None:
-    """See whether links can be known ahead of events."""
+    """See whether a milestone can work whose registrants are in a list ahead of events."""
     if definition.route is not Route.LIST:
         raise InvalidMilestone(
-            f"Route {definition.route.value!r} makes no link of a place in a list, so that nobody "
-            "need be in one ahead of events.",
-            fix='Use membership "event".',
+            f"Registrants join a list ahead of events, and route {definition.route.value!r} has "
+            "none for them.",
+            fix='Use membership "event", or route "list".',
             field="membership",
         )
     if Lane.READY not in definition.lanes:

@@ -108,7 +108,6 @@ def router(store: Store, budget: Budget) -> Router:
                 ),
                 LaneCapacity(route=Route.LIST, lane=Lane.DEFERRED, links_per_minute=None),
                 LaneCapacity(route=Route.LIST, lane=Lane.QUEUED, links_per_minute=None),
-                LaneCapacity(route=Route.ANONYMOUS, lane=Lane.READY, links_per_minute=None),
             ],
             backlog=backlog,
             drained_per_minute=drained,
