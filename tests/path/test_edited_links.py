@@ -21,7 +21,7 @@ from milepost.app import Milepost
 from milepost.jobs.provisioning import Provisioning
 from milepost.jobs.rotate import Rotate
 from milepost.matching import Match, Matching, Through
-from milepost.model import Fact, Scope
+from milepost.model import Fact, RegistrantDetails, Scope
 from milepost.payload import REFERENCE_FIELD, seal
 from milepost.personal_link import parse
 from milepost.simulator import Config
@@ -125,58 +125,60 @@ def sealed(link: dict[str, Any]) -> str:
     return seal(UUID(link["id"]), SECRET)
 
 
-@pytest.mark.parametrize("url_wins", [True, False])
 async def test_what_is_pasted_from_other_links_is_told_apart(
-    client: httpx.AsyncClient, landed: Landed, milepost: Milepost, platform: Any, *, url_wins: bool
+    client: httpx.AsyncClient, landed: Landed, milepost: Milepost, platform: Any
 ) -> None:
     """Another's reference, another one of one's own, one of another kind, another's lookup id.
 
     A reference in a query is recorded only where the query wins over the contact's own value.
     """
-    await platform.switch(facts={"url_wins": url_wins})
-    await landed(fields=[], slots=2)
-    plain = {"survey_id": platform.ready.survey_id, "route": "anonymous"}
+    people = {ref: RegistrantDetails(email=f"{ref}@example.com") for ref in ("dora", "emil")}
+    await milepost.store.registrants.put(people)
+    await landed(fields=[], slots=4)
+    survey = platform.ready.survey_id
+    plain = {"survey_id": survey, "route": "anonymous"}
     (await client.put("/v1/milestones/plain", json=plain)).raise_for_status()
     await milepost.replenish.run_once()
-    ann, again = await ask(client, "ann"), await ask(client, "ann again")
-    ben, cleo = await ask(client, "ben", "ben"), await ask(client, "cleo", "cleo")
     nobody = await ask(client, "nobody", "ann", "plain")
-
-    def with_reference(link: dict[str, Any], reference: str) -> str:
-        """A link's URL, with a reference in its query."""
-        return f"{link['url']}&{REFERENCE_FIELD}={reference}"
-
-    pasted = await matched(milepost, platform, with_reference(ann, sealed(ben)))
-    theirs = ("foreign", "other-registrant", "ben")
-    assert told(pasted) == (theirs if url_wins else ("true", None, "ann"))
-
     (reference,) = parse_qs(urlsplit(nobody["url"]).query)[REFERENCE_FIELD]
-    pasted = await matched(milepost, platform, with_reference(cleo, reference))
-    assert told(pasted) == (
-        ("foreign", "personal-link", "nobody") if url_wins else ("true", None, "cleo")
-    )
 
-    # Of two links of one person only the platform's history tells which it came by.
-    response_id = await platform.answer(with_reference(again, sealed(ann)))
-    survey = platform.ready.survey_id
-    alone = await milepost.matching.explain(survey, response_id)
-    assert told(alone) == (
-        ("true", "unconfirmed", "ann") if url_wins else ("true", None, "ann again")
-    )
-    parts = parse(again["url"])
-    through = Through(parts.distribution_id, parts.lookup_id)
-    response = await milepost.upstream.response(survey, response_id)
-    match = await milepost.matching.match(survey, response_id, response, through)
-    assert told(match) == (
-        ("foreign", "other-link", "ann") if url_wins else ("true", None, "ann again")
-    )
+    def with_reference(link: dict[str, Any], pasted: str) -> str:
+        """A link's URL, with a reference in its query."""
+        return f"{link['url']}&{REFERENCE_FIELD}={pasted}"
+
+    for wins in (True, False):
+        await platform.switch(facts={"url_wins": wins})
+        ann, again = await ask(client, f"ann {wins}"), await ask(client, f"ann again {wins}")
+        ben, cleo = await ask(client, f"ben {wins}", "ben"), await ask(client, f"c {wins}", "cleo")
+
+        pasted = await matched(milepost, platform, with_reference(ann, sealed(ben)))
+        foreign = ("foreign", "other-registrant", ben["event_id"])
+        assert told(pasted) == (foreign if wins else ("true", None, ann["event_id"]))
+
+        pasted = await matched(milepost, platform, with_reference(cleo, reference))
+        foreign = ("foreign", "personal-link", nobody["event_id"])
+        assert told(pasted) == (foreign if wins else ("true", None, cleo["event_id"]))
+
+        # Of two links of one person only the platform's history tells which it came by.
+        response_id = await platform.answer(with_reference(again, sealed(ann)))
+        alone = await milepost.matching.explain(survey, response_id)
+        unconfirmed = ("true", "unconfirmed", ann["event_id"])
+        assert told(alone) == (unconfirmed if wins else ("true", None, again["event_id"]))
+        parts = parse(again["url"])
+        through = Through(parts.distribution_id, parts.lookup_id)
+        response = await milepost.upstream.response(survey, response_id)
+        match = await milepost.matching.match(survey, response_id, response, through)
+        foreign = ("foreign", "other-link", ann["event_id"])
+        assert told(match) == (foreign if wins else ("true", None, again["event_id"]))
 
     bare = nobody["url"].replace(reference, sealed(ben))
-    assert ("foreign", "plain-link", "ben") == told(await matched(milepost, platform, bare))
+    foreign = ("foreign", "plain-link", ben["event_id"])
+    assert foreign == told(await matched(milepost, platform, bare))
     # Whoever has another's lookup id has their link: it is theirs to the platform and to us.
-    url = replace(parse(ann["url"]), lookup_id=parse(ben["url"]).lookup_id).url
-    assert ben["url"] == url
-    assert ("true", None, "ben") == told(await matched(milepost, platform, url))
+    mine, theirs = await ask(client, "mine", "dora"), await ask(client, "theirs", "emil")
+    url = replace(parse(mine["url"]), lookup_id=parse(theirs["url"]).lookup_id).url
+    assert theirs["url"] == url
+    assert ("true", None, "theirs") == told(await matched(milepost, platform, url))
 
 
 async def test_a_link_forged_across_generations_is_of_no_issued_link(
