@@ -125,8 +125,8 @@ def _patiently(url: str, work: Callable[[Config], None]) -> None:
             if time.monotonic() > give_up:
                 raise DatabaseError(
                     f"for {PATIENCE_SECONDS:.0f} s, at each try, somebody held a lock on a table "
-                    "that is to be changed; look for a transaction that is open for long (pg_stat_activity, "
-                    "xact_start), and run again: milepost migrate"
+                    "that is to be changed; look for a transaction that is open for long "
+                    "(pg_stat_activity, xact_start), and run again: milepost migrate"
                 ) from error
         else:
             return
