@@ -80,8 +80,8 @@ def _remove(folder: Path) -> None:
         with (home / "server").open("a") as lock:
             # Free when the server has stopped, which after a killed worker is its keeper's doing.
             fcntl.flock(lock, fcntl.LOCK_EX)
-        # A server that ends removes files of its own meanwhile.
-        shutil.rmtree(home.resolve(), ignore_errors=True)
+    # A server that ends removes files of its own meanwhile, and leaves some to a second look.
+    for _ in range(2):
         shutil.rmtree(home.resolve(), ignore_errors=True)
     shutil.rmtree(folder, ignore_errors=True)
 

@@ -125,8 +125,8 @@ def test_large_tables_are_read_beside_the_traffic(
         writer.execute(EVENT)
         with monkeypatch.context() as impatient:
             impatient.setattr(migrate, "BESIDE_SECONDS", 0.05)
-            impatient.setattr(migrate, "TRIES", 1)
-            with pytest.raises(DatabaseError, match="1 tries"):
+            impatient.setattr(migrate, "PATIENCE_SECONDS", 0.0)
+            with pytest.raises(DatabaseError, match="at each try"):
                 migrate.upgrade(database_url)
         with upgrading(database_url) as upgraded:
             until_waiting(upgraded, event)
@@ -140,12 +140,12 @@ def test_a_migration_does_not_wait_for_ever(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It says what a person can do; meanwhile nothing has changed."""
-    for name, value in {"LOCK_SECONDS": 0.05, "PAUSE_SECONDS": 0, "TRIES": 2}.items():
+    for name, value in {"LOCK_SECONDS": 0.05, "PAUSE_SECONDS": 0, "PATIENCE_SECONDS": 0.2}.items():
         monkeypatch.setattr(migrate, name, value)
     migrate.downgrade(database_url, "0007")
     with psycopg.connect(database_url) as reader:
         reader.execute("SELECT FROM links")
-        with pytest.raises(DatabaseError, match=r"2 tries.*milepost migrate"):
+        with pytest.raises(DatabaseError, match=r"at each try.*milepost migrate"):
             migrate.upgrade(database_url)
     assert "0008" in migrate.pending(database_url)
 

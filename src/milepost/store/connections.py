@@ -151,6 +151,14 @@ def translated() -> Iterator[None]:
         raise
 
 
+def _is_outdated(error: psycopg.Error) -> bool:
+    """Whether a statement was prepared before a migration.
+
+    "Cached plan must not change result type", in whatever language the server says it.
+    """
+    return error.diag.source_function == "RevalidateCachedQuery"
+
+
 def _ours(error: BaseException | None) -> DatabaseBusy | None:
     match error:
         case psycopg.errors.DeadlockDetected() | psycopg.errors.SerializationFailure():
@@ -163,10 +171,7 @@ def _ours(error: BaseException | None) -> DatabaseBusy | None:
             # The registrant was written between a claim's lock and its decision, so nobody held
             # them and two claims chose one place. Begun again, the claim finds them and waits.
             return Sacrificed("two claims chose the same place")
-        case psycopg.errors.FeatureNotSupported(
-            # "Cached plan must not change result type", in the language of the server.
-            diag=psycopg.errors.Diagnostic(source_function="RevalidateCachedQuery")
-        ):
+        case psycopg.errors.FeatureNotSupported() if _is_outdated(error):
             return Sacrificed("a migration has changed what a statement brings")
         case psycopg.errors.LockNotAvailable():
             return Locked("somebody holds a lock that is needed")
@@ -308,8 +313,9 @@ async def _one_of(
     try:
         async with pool.connection() as connection:
             yield connection
-    except psycopg.errors.FeatureNotSupported:
-        await pool.drain()
+    except psycopg.errors.FeatureNotSupported as error:
+        if _is_outdated(error):
+            await pool.drain()
         raise
 
 

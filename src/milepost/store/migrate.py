@@ -39,9 +39,9 @@ than the shortest deadline of a link."""
 PAUSE_SECONDS: Final = 2.0
 """Between tries, so that whoever stood behind it is through."""
 
-TRIES: Final = 60
-"""Three minutes: Milepost holds no lock for longer than some seconds, a person's transaction or a
-backup may."""
+PATIENCE_SECONDS: Final = 180.0
+"""After which nothing is begun again: Milepost holds no lock for longer than some seconds, a
+person's transaction or a backup may."""
 
 BESIDE_SECONDS: Final = 60.0
 """How long a statement beside the traffic waits for a transaction that was open before it. Nobody
@@ -114,18 +114,19 @@ def _waiting_for(seconds: float) -> str:
 
 
 def _patiently(url: str, work: Callable[[Config], None]) -> None:
-    for left in reversed(range(TRIES)):
+    give_up = time.monotonic() + PATIENCE_SECONDS
+    while True:
         try:
             with _connected(url) as connection:
                 connection.execute(text(_waiting_for(LOCK_SECONDS)))
                 connection.commit()
                 work(_config(connection))
         except _Held as error:
-            if not left:
+            if time.monotonic() > give_up:
                 raise DatabaseError(
-                    f"somebody held a lock on a table that is to be changed, at each of {TRIES} "
-                    "tries; look for a transaction that is open for long (pg_stat_activity, "
-                    "xact_start), and run again: milepost migrate"
+                    f"for {PATIENCE_SECONDS:.0f} s, at each try, somebody held a lock on a table "
+                    "that is to be changed; look for a transaction that is open for long "
+                    "(pg_stat_activity, xact_start), and run again: milepost migrate"
                 ) from error
         else:
             return
