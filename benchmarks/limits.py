@@ -46,6 +46,7 @@ RIVALS = (
     Rival(route=Route.LIST, musts=(2_700, 450)),
     Rival(route=Route.TRANSACTION, musts=(30_000, 27_000), connections=8 * CONNECTIONS),
     Rival(route=Route.STEPWISE, musts=(600, 500), at_most=True),
+    Rival(route=Route.ANONYMOUS, musts=(100_000, 100_000)),
 )
 
 
