@@ -45,7 +45,7 @@ check: .venv/.dev ## lint, formatting, types, imports, docstrings of the tests
 battery: .venv/.dev ## run the long forms of the reliability tests, most of an hour (docs/reliability.md)
 	@.venv/bin/pytest --quiet -m battery --numprocesses 3 --log-level INFO -rA --durations 40 $(ARGS)
 
-bench: .venv/.dev ## measure, about 20 minutes (ARGS=--short: a minute; docs/benchmarks.md)
+bench: .venv/.dev ## measure, about 25 minutes (ARGS=--short: a minute; docs/benchmarks.md)
 	@.venv/bin/python -m benchmarks $(ARGS)
 
 format: .venv/.dev ## format the code, and repair what the linter can

@@ -21,9 +21,12 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import pictures
 from benchmarks.figure import Figure
 from benchmarks.stage import SHORT, Size
 from milepost.embedded import EmbeddedPostgres
+
+PICTURES = Path("docs/pictures")
 
 ROWS = ("single", "bulk", "direct", "calls", "limits", "memory", "ledger")
 
@@ -48,6 +51,9 @@ def main() -> None:
             figures += _measured(row, server, size)
             print(f"{row}: {time.monotonic() - begun:.0f} s", file=sys.stderr)
     report(figures, size, given.out, short=given.short)
+    if not given.short and set(given.rows) == set(ROWS):
+        for path in pictures.draw(figures, PICTURES):
+            print(f"drawn: {path}", file=sys.stderr)
     if given.strict and any(figure.verdict == "missed" for figure in figures):
         sys.exit(1)
 

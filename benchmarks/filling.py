@@ -72,3 +72,8 @@ FROM registrants AS r, slots AS s
 WHERE s.milestone = {} AND s.number = 1
 """)
 """All of them in the first list of a milestone, under ids that are made up as well."""
+
+STRANGERS = """
+UPDATE registrants SET contact_id = NULL, home_lookup_id = NULL, contact_at = NULL
+"""
+"""Forget these contacts, so that job `sync` makes real ones."""

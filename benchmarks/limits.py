@@ -1,8 +1,9 @@
-"""Links a minute under the platform's limits: true at the platform, and answered to callers.
+"""Links a minute under the platform's limits, by each route, and what was answered meanwhile.
 
-Callers ask for as much as one process gives them; the milestone has the usual lanes. So calls are
+Callers ask for as much as one process gives them; milestones have the usual lanes. So calls are
 made for what is answered directly and, with what is left of the budget, by the worker for what was
-answered with a short URL. The platform counts what came true, and what it had to refuse.
+answered with a short URL. The ledger has what the platform has accepted; the platform counts the
+calls that this took, and what it had to refuse.
 """
 
 from __future__ import annotations
@@ -10,12 +11,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
-import msgspec
+from msgspec import Struct
 
 from benchmarks import load
 from benchmarks.figure import Figure
 from benchmarks.load import Order
 from benchmarks.stage import DIRECT, MILESTONE, Size, sibling, staged
+from milepost.model import Route
 from milepost.settings import PUBLISHED_LIMITS, RATE_PER_MINUTE
 
 CONNECTIONS = 64
@@ -24,62 +26,109 @@ TAIL_SECONDS = 2.0
 """After the counted minute callers still ask. It begins with them: a budget may be spent in its
 first seconds, and then there is nothing to see until the minute is over."""
 
+COLUMNS: Mapping[str, Mapping[str, int]] = {
+    "brand limit only": {},
+    "published limits": PUBLISHED_LIMITS,
+}
+
+
+class Rival(Struct, frozen=True, kw_only=True):
+    """A route, and what is asked of it in each column."""
+
+    route: Route
+    musts: tuple[float, float]
+    at_most: bool = False
+    connections: int = CONNECTIONS
+    """A caller waits for its link, and a transaction waits for company."""
+
+
+RIVALS = (
+    Rival(route=Route.LIST, musts=(2_700, 450)),
+    Rival(route=Route.TRANSACTION, musts=(30_000, 27_000), connections=8 * CONNECTIONS),
+    Rival(route=Route.STEPWISE, musts=(600, 500), at_most=True),
+    Rival(route=Route.ANONYMOUS, musts=(100_000, 100_000)),
+)
+
 
 async def measure(database_url: str, size: Size) -> list[Figure]:
-    """Measure once under the brand's limit alone, and once with the published ones beside it."""
-    brand = await _measure(database_url, size, {}, "brand limit only", must=2_700)
-    with sibling(database_url, "published") as other:
-        published = await _measure(other, size, PUBLISHED_LIMITS, "published limits", must=450)
-    return [*brand, *published]
+    """Measure each route once under the brand's limit alone, and once with the published ones."""
+    figures: list[Figure] = []
+    for number, (column, limits) in enumerate(COLUMNS.items()):
+        for rival in RIVALS:
+            with sibling(database_url, f"{rival.route}_{number}") as other:
+                links, calls, answered = await _minute(other, size, rival, limits)
+            figures += _figures(rival, column, rival.musts[number], links, calls, answered)
+    return figures
 
 
-async def _measure(
-    database_url: str, size: Size, limits: Mapping[str, int], what: str, *, must: float
-) -> list[Figure]:
-    options = ("--rate-per-minute", str(RATE_PER_MINUTE), "--latency-ms", str(LATENCY_MS))
-    async with staged(
-        database_url,
-        size,
-        *("--limits", "published" if limits else "none", *options),
-        rate_per_minute=RATE_PER_MINUTE,
-        limits=msgspec.json.encode(dict(limits)).decode(),
-    ) as stage:
-        await stage.define(lanes=DIRECT, slots=5)
+async def _minute(
+    database_url: str, size: Size, rival: Rival, limits: Mapping[str, int]
+) -> tuple[float, Mapping[str, int], float]:
+    """Links that came true in a minute, the calls of that time, and events answered a minute."""
+    async with staged(database_url, size, at_home=rival.route is not Route.LIST) as free:
+        await free.define(lanes=DIRECT, slots=5, route=rival.route)
+        stage = free.limited(RATE_PER_MINUTE, limits, LATENCY_MS)
         with stage.service() as service:
             order = Order(
                 port=service.port,
                 path="/v1/links",
                 key=stage.key,
                 seconds=size.minute + min(TAIL_SECONDS, size.minute),
-                connections=CONNECTIONS,
+                connections=rival.connections,
                 milestone=MILESTONE,
-                registrants=size.people,
+                registrants=stage.people,
             )
             stage.forget()
             asking = asyncio.create_task(asyncio.to_thread(load.run, order))
             await asyncio.sleep(size.minute)
-            calls = stage.calls("list_contacts")
-            refused = stage.calls()["throttled"]
+            links = stage.one("SELECT count(*) FROM links WHERE url IS NOT NULL")
+            calls = stage.calls()
             answered = await asking
-    per_minute = 60 / size.minute
-    return [
+    return links * 60 / size.minute, calls, answered.per_second * 60
+
+
+def _figures(  # noqa: PLR0917  (what a minute brought, and what is asked of it)
+    rival: Rival,
+    column: str,
+    must: float,
+    links: float,
+    calls: Mapping[str, int],
+    answered: float,
+) -> list[Figure]:
+    by_route = f"{rival.route}, {column}"
+    figures = [
         Figure(
-            name=f"links a minute true at the platform, {what}",
+            name=f"links a minute true at the platform, {by_route}",
             unit="/min",
-            ours=calls["accepted"] * per_minute,
+            ours=links,
             must=must,
+            at_most=rival.at_most,
         ),
         Figure(
-            name=f"links a minute answered, {what}",
-            unit="/min",
-            ours=answered.per_second * 60,
-            must=100_000,
-        ),
-        Figure(
-            name=f"calls that the platform throttled meanwhile, {what}",
+            name=f"calls that the platform throttled meanwhile, {by_route}",
             unit="calls",
-            ours=refused,
+            ours=calls["throttled"],
             must=0,
             at_most=True,
         ),
     ]
+    if rival.route is Route.LIST:
+        figures.append(
+            Figure(
+                name=f"links a minute answered, {column}",
+                unit="/min",
+                ours=answered,
+                must=100_000,
+            )
+        )
+    if rival.route is Route.TRANSACTION:
+        figures.append(
+            Figure(
+                name=f"calls for each of these links, {by_route}",
+                unit="calls",
+                ours=calls["accepted"] / max(links, 1),
+                must=0.10,
+                at_most=True,
+            )
+        )
+    return figures

@@ -12,6 +12,7 @@ import itertools
 import subprocess
 import sys
 import time
+from array import array
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -56,6 +57,9 @@ class Yield(Struct, frozen=True, kw_only=True):
     """Until the last answer."""
     odd: dict[str, int]
     """Answers that were not as expected, counted by their beginning."""
+    median_ms: float
+    p99_ms: float
+    """From a request's last byte to its answer's."""
 
     @property
     def per_second(self) -> float:
@@ -118,6 +122,7 @@ class _Load:
         self.answered_at = 0.0
         self.events = 0
         self.odd: Counter[str] = Counter()
+        self.times = array("d")
 
     def _requests(self) -> Iterator[bytes]:
         order = self.order
@@ -146,10 +151,13 @@ class _Load:
         ended = [protocol.ended for _, protocol in connections]
         async with asyncio.timeout(self.order.seconds + STRAGGLERS_SECONDS):
             await asyncio.gather(*ended)
+        times = sorted(self.times)
         return Yield(
             events=self.events,
             seconds=self.answered_at - begun,
             odd=self.odd,
+            median_ms=times[len(times) // 2] * 1000,
+            p99_ms=times[int(len(times) * 0.99)] * 1000,
         )
 
 
@@ -159,6 +167,7 @@ class _Connection(asyncio.Protocol):
     def __init__(self, load: _Load) -> None:
         self._load = load
         self._received = b""
+        self._sent_at = 0.0
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -182,6 +191,7 @@ class _Connection(asyncio.Protocol):
         if received[9:11] != b"20" or received.count(load.expected, body) < load.order.events:
             load.odd[f"{received[9:12]!r} {received[body : body + 300]!r}"] += 1
         load.answered_at = now
+        load.times.append(now - self._sent_at)
         if now < load.end:
             self._send()
         else:
@@ -189,6 +199,7 @@ class _Connection(asyncio.Protocol):
 
     def _send(self) -> None:
         self._load.events += self._load.order.events
+        self._sent_at = time.perf_counter()
         self._transport.write(next(self._load.requests))
 
     def connection_lost(self, exc: Exception | None) -> None:

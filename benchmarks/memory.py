@@ -41,8 +41,9 @@ JOIN slots AS s ON s.number = n / {people} + 1
 
 async def measure(database_url: str, size: Size) -> list[Figure]:
     """Measure two processes: one with nothing to do, and one with much."""
-    async with staged(database_url, size, rate_per_minute=RATE_PER_MINUTE) as stage:
-        await stage.define(lanes=DIRECT, slots=SLOTS)
+    async with staged(database_url, size) as free:
+        await free.define(lanes=DIRECT, slots=SLOTS)
+        stage = free.limited(RATE_PER_MINUTE, {}, latency_ms=0)
         with stage.service() as service:
             await asyncio.sleep(min(SETTLE_SECONDS, size.seconds))
             idle = service.memory()

@@ -6,6 +6,7 @@ with the same bytes. What is answered is then looked for in the database.
 
 from __future__ import annotations
 
+import operator
 import statistics
 import sys
 from collections.abc import Iterator
@@ -30,6 +31,10 @@ from benchmarks.stage import (
 from milepost.local import free_port
 
 CONNECTIONS = 64
+
+LANES = ("ready", "deferred")
+MEDIAN = operator.attrgetter("median_ms")
+P99 = operator.attrgetter("p99_ms")
 
 FIRST_READY = 5_000_000_000
 """Its events have numbers of their own."""
@@ -67,14 +72,13 @@ async def measure(database_url: str, size: Size) -> list[Figure]:
             callers = (ready, deferred, nothing)
             for caller in callers:
                 caller.ask(warm_up)
-            rounds = [
-                [caller.ask(size.seconds).per_second for caller in callers]
-                for _ in range(size.rounds)
-            ]
+            rounds = [[caller.ask(size.seconds) for caller in callers] for _ in range(size.rounds)]
         stage.see_that_all_wait(deferred.asked)
         stage.see_that_all_are_ready(AHEAD, ready.asked)
-    *ours, against = map(statistics.median, zip(*rounds, strict=True))
-    return [
+    *ours, against = [
+        statistics.median(one.per_second for one in yields) for yields in zip(*rounds, strict=True)
+    ]
+    throughput = [
         Figure(
             name=f"links a second, one event per request, {lane}",
             unit="/s",
@@ -84,8 +88,18 @@ async def measure(database_url: str, size: Size) -> list[Figure]:
             must=0.40,
             aim=0.60,
         )
-        for lane, per_second in zip(("ready", "deferred"), ours, strict=True)
+        for lane, per_second in zip(LANES, ours, strict=True)
     ]
+    latency = [
+        Figure(
+            name=f"time of a {lane} link while {CONNECTIONS} callers do nothing but ask, {name}",
+            unit="ms",
+            ours=statistics.median(part(one) for one in yields),
+        )
+        for lane, yields in zip(LANES, zip(*rounds, strict=True), strict=False)
+        for name, part in (("median", MEDIAN), ("p99", P99))
+    ]
+    return throughput + latency
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import json
 import secrets
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from os import environ
 from pathlib import Path
@@ -19,7 +19,7 @@ import psycopg
 from msgspec import Struct
 from psycopg import sql
 
-from benchmarks.filling import MEMBERSHIPS, PEOPLE
+from benchmarks.filling import MEMBERSHIPS, PEOPLE, STRANGERS
 from milepost import app
 from milepost.local import free_port, process
 from milepost.local import simulator as simulator_process
@@ -50,6 +50,8 @@ class Size(Struct, frozen=True, kw_only=True):
     minute: float = 60
     """How long rows run whose subject is a limit by the minute."""
     people: int = 200_000
+    known: int = 20_000
+    """People whom the platform has to know beforehand, where that matters."""
     batch: int = 1_000
     """Events in one request, where they come in bulk."""
     waiting: int = 1_000_000
@@ -67,6 +69,7 @@ SHORT = Size(
     seconds=0.5,
     minute=0.5,
     people=2_000,
+    known=200,
     batch=50,
     waiting=2_000,
     links=5_000,
@@ -104,20 +107,25 @@ class Stage(Struct, frozen=True, kw_only=True):
 
     def calls(self, call_class: str = "brand") -> dict[str, int]:
         """What the simulator counted of a call class since `forget`; nothing: no calls."""
-        stats = self._control("GET")
+        stats = self._control("GET", "stats")
         found = {"brand": stats["brand"], **stats["classes"]}.get(call_class)
         return found or {"calls": 0, "throttled": 0, "accepted": 0}
 
     def forget(self) -> None:
         """Let the simulator count from here on."""
-        self._control("DELETE")
+        self._control("DELETE", "stats")
 
-    def _control(self, method: str) -> dict[str, Any]:
+    def _control(self, method: str, what: str, given: object = None) -> dict[str, Any]:
         parts = urlsplit(self.platform)
-        url = f"{parts.scheme}://{parts.netloc}/control/stats"
-        with urlopen(Request(url, method=method)) as answer:  # noqa: S310  (our own address)
-            stats: dict[str, Any] = json.load(answer)
-            return stats
+        request = Request(  # noqa: S310  (our own address)
+            f"{parts.scheme}://{parts.netloc}/control/{what}",
+            method=method,
+            data=None if given is None else json.dumps(given).encode(),
+            headers={"content-type": "application/json"},
+        )
+        with urlopen(request) as answer:  # noqa: S310  (as above)
+            found: dict[str, Any] = json.load(answer)
+            return found
 
     @contextmanager
     def service(self, *options: str) -> Iterator[Service]:
@@ -158,8 +166,36 @@ class Stage(Struct, frozen=True, kw_only=True):
         async with self.opened() as milepost:
             await milepost.store.milestones.put(key, wanted)
             report = await milepost.replenish.run_once()
-        if report.ready < wanted.slots:
+        if report.ready < report.planned:
             raise RuntimeError(f"the pool is not full: {report}")
+
+    async def bring_home(self) -> None:
+        """Have job `sync` put everybody into the home list, at the platform.
+
+        Raises:
+            RuntimeError: somebody is not in it.
+        """
+        async with self.opened() as milepost:
+            run = await milepost.run("sync", asked_by="benchmark")
+        if strangers := self.one("SELECT count(*) FROM registrants WHERE home_lookup_id IS NULL"):
+            raise RuntimeError(f"{strangers} people are not in the home list: {run.error}")
+
+    def limited(self, rate_per_minute: int, limits: Mapping[str, int], latency_ms: int) -> Stage:
+        """The same, on a platform that limits calls from now on, and takes its time for each."""
+        self._control(
+            "PUT",
+            "settings",
+            {
+                "limits": dict(limits) or "none",
+                "rate_per_minute": rate_per_minute,
+                "latency_ms": latency_ms,
+            },
+        )
+        known = {
+            "MILEPOST_RATE_PER_MINUTE": str(rate_per_minute),
+            "MILEPOST_LIMITS": json.dumps(dict(limits)) if limits else "none",
+        }
+        return msgspec.structs.replace(self, environment=self.environment | known)
 
     def join(self, key: str) -> None:
         """Have everybody in a milestone's first list ahead of events, as far as Milepost knows."""
@@ -211,8 +247,7 @@ async def staged(
     database_url: str,
     size: Size,
     *platform: str,
-    rate_per_minute: int = MAX_RATE_PER_MINUTE,
-    limits: str = "none",
+    at_home: bool = False,
 ) -> AsyncIterator[Stage]:
     """A Milepost with people, whose platform is a simulator.
 
@@ -220,8 +255,8 @@ async def staged(
         database_url: an empty database.
         size: how many people.
         platform: options of `milepost simulate`, which has no limits without them.
-        rate_per_minute: the calls to the platform that Milepost may make.
-        limits: those of call classes.
+        at_home: `size.known` people, whom the platform has in the home list since job `sync`; the
+            contacts of the others are made up.
     """
     migrate.upgrade(database_url)
     with ExitStack() as ends:
@@ -236,19 +271,23 @@ async def staged(
                 "MILEPOST_UPSTREAM_URL": ready["url"],
                 "MILEPOST_UPSTREAM_TOKEN": SIMULATOR_TOKEN,
                 "MILEPOST_SECRET": secrets.token_hex(32),
-                "MILEPOST_RATE_PER_MINUTE": str(rate_per_minute),
-                "MILEPOST_LIMITS": limits,
+                "MILEPOST_RATE_PER_MINUTE": str(MAX_RATE_PER_MINUTE),
+                "MILEPOST_LIMITS": "none",
             },
             platform=ready["url"],
             directory_id=ready["directory_id"],
             survey_id=ready["survey_id"],
-            people=size.people,
+            people=size.known if at_home else size.people,
         )
         async with stage.opened() as milepost:
             _, key = await milepost.store.keys.create("benchmark", [Scope.ISSUE])
         with psycopg.connect(database_url, autocommit=True) as connection:
-            connection.execute(PEOPLE.format(size.people))
+            connection.execute(PEOPLE.format(stage.people))
+            if at_home:
+                connection.execute(STRANGERS)
             connection.execute("ANALYZE")
+        if at_home:
+            await stage.bring_home()
         yield msgspec.structs.replace(stage, key=key)
 
 
