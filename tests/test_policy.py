@@ -22,9 +22,11 @@ from milepost.model import (
     SlotStanding,
 )
 from milepost.policy import (
+    BATCH_LINKS,
     DEDUP_CRITERIA,
     EXPLANATIONS,
     LISTED_LATE,
+    batches_wanted,
     check_definition,
     contact_key,
     headroom_days,
@@ -262,3 +264,27 @@ def test_headroom_ends_with_the_first_slot_or_the_busiest_person(
 ) -> None:
     """In days; and no number where there is no pool."""
     assert days == headroom_days(pool(*slots), people)
+
+
+@pytest.mark.parametrize(
+    ("newest", "wanted"),
+    [
+        (slot(4), 4),
+        (slot(4, links=BATCH_LINKS - 1), 4),
+        (slot(4, links=BATCH_LINKS), 5),
+        (slot(4, was_missed=True), 5),
+        (slot(4, was_missed=True, is_making=True), 4),
+        (slot(4, takes_until=NOW + timedelta(days=2)), 5),
+        (slot(4, takes_until=None, links=BATCH_LINKS, is_making=True), 4),
+    ],
+)
+def test_another_batch_is_made_when_the_newest_soon_takes_no_more(
+    newest: SlotStanding, wanted: int
+) -> None:
+    """By its date, because it is full, or because the platform does not know it any more."""
+    assert wanted == batches_wanted(pool(newest), timedelta(days=3))
+
+
+def test_the_first_batch_is_made_at_once() -> None:
+    """There is one, whatever the milestone says of slots."""
+    assert 1 == batches_wanted(pool(), ATONCE)

@@ -26,6 +26,9 @@ ALTER TABLE slots
     ADD CONSTRAINT slots_probe CHECK (
         probe_lookup_id IS NULL OR list_id IS NOT NULL OR route = 'transaction'),
     ADD CONSTRAINT slots_number UNIQUE (milestone, survey_id, route, number);
+-- A survey has a canary list, and a canary batch where a milestone of it has route `transaction`.
+DROP INDEX slots_one_canary;
+CREATE UNIQUE INDEX slots_one_canary ON slots (survey_id, route) WHERE milestone IS NULL;
 
 -- The ids of what was made on the way to a link of several calls, each written before the next one.
 -- Only under route `list` does a link take a slot: a place that its contact has in a list.
@@ -56,6 +59,8 @@ ALTER TABLE links
     ADD CONSTRAINT links_place CHECK (
         (slot_id IS NULL) = (contact_key IS NULL)
         AND (slot_id IS NOT NULL OR distribution_id IS NULL));
+DROP INDEX slots_one_canary;
+CREATE UNIQUE INDEX slots_one_canary ON slots (survey_id) WHERE milestone IS NULL;
 ALTER TABLE slots
     DROP CONSTRAINT slots_number,
     DROP CONSTRAINT slots_probe,

@@ -20,7 +20,7 @@ from msgspec import Struct
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from milepost import api
-from milepost.budget import Budget
+from milepost.budget import Budget, for_purpose
 from milepost.embedded import EmbeddedPostgres
 from milepost.errors import ConfigurationError, DatabaseError, UnknownJob
 from milepost.issuing import Issuing
@@ -40,7 +40,7 @@ from milepost.jobs.sweep import Sweep
 from milepost.jobs.sync import Sync
 from milepost.matching import Matching
 from milepost.model import Deployment, Route
-from milepost.routes import MailingListMaker
+from milepost.routes import MailingListMaker, Maker, TransactionMaker
 from milepost.scheduler import TICK_SECONDS, Scheduler, timetable
 from milepost.settings import Settings
 from milepost.store import LOCAL_URL, Store, migrate
@@ -235,7 +235,18 @@ async def opened(settings: Settings, database_url: str) -> AsyncIterator[Milepos
             capabilities=store.capabilities.current,
             secret=settings.secret,
         )
-        issuing = Issuing(store, {Route.LIST: maker}, maker, budget)
+        transactions = TransactionMaker(
+            upstream,
+            directory_id=deployment.directory_id or "",
+            deployment=store.deployment.load,
+            capabilities=store.capabilities.current,
+            contacts=store.contacts,
+            note=store.links.note,
+            for_purpose=for_purpose,
+            secrets=settings.secrets,
+        )
+        makers: dict[Route, Maker] = {Route.LIST: maker, Route.TRANSACTION: transactions}
+        issuing = Issuing(store, makers, maker, budget)
         flow = Flow(store.links, issuing)
         late_data = LateDataFlow(store.links, issuing, budget, call_class=maker.call_class)
         drain, sweep = Drain(flow, late_data), Sweep(flow)

@@ -886,11 +886,11 @@ def pool() -> None:
 )
 @as_json
 def tear_down(*, key: str, dry_run: bool, live_links: int, as_json: bool) -> None:
-    """Take the lists and distributions of a milestone's pool away at the platform.
+    """Take the lists, batches and distributions of a milestone's pool away at the platform.
 
-    Only what carries this deployment's name is touched. The milestone must be paused; when it is
-    resumed, its pool is made anew. Broken off, it is finished by the next one. The exit code is 1
-    when something stays behind.
+    Only what carries this deployment's name is touched, and batches that it has made. The milestone
+    must be paused; when it is resumed, its pool is made anew. Broken off, it is finished by the
+    next one. The exit code is 1 when something stays behind.
     """
     from milepost.jobs.teardown import Teardown
 
@@ -906,8 +906,9 @@ def tear_down(*, key: str, dry_run: bool, live_links: int, as_json: bool) -> Non
         _print(msgspec.to_builtins(report))
     else:
         would = "would be " if dry_run else ""
+        batches = f"{report.batches} batch(es), " if report.batches else ""
         click.echo(
-            f"{would}removed: {report.lists} mailing list(s), {report.distributions} "
+            f"{would}removed: {report.lists} mailing list(s), {batches}{report.distributions} "
             f"distribution(s); live links: {report.live_links}"
         )
         for left in report.remains:

@@ -10,6 +10,15 @@ For tests of crashes; in any other run `reach` is a function without a body. An 
 `answered-late`    as `settled`, where the caller was answered before the call came back
 =================  ===============================================================================
 
+A link of route `transaction` passes besides, between `claimed` and `made`:
+
+=================  ===============================================================================
+`joined`           upstream has put its registrant into the home list, which is not written down;
+                   instead of the event's id it has the registrant's ref
+`created`          upstream has made the transaction; its id is not written down
+`noted`            its id is written down; it is in no batch
+=================  ===============================================================================
+
 The data of a link that went out before its call pass `claimed` and `made` in the same sense.
 
 A distribution in the making passes one, three times:
@@ -49,9 +58,11 @@ from milepost.errors import ConfigurationError
 
 Failpoint = Literal["arrived", "claimed", "made", "settled", "answered-late"]
 """Those on the path of an event."""
+StepPoint = Literal["joined", "created", "noted"]
+"""Those on the path of an event that takes several calls."""
 MakingPoint = Literal["provisioned"]
 """That in the making of a distribution."""
-_NAMES: Final = get_args(Failpoint) + get_args(MakingPoint)
+_NAMES: Final = get_args(Failpoint) + get_args(StepPoint) + get_args(MakingPoint)
 
 VARIABLE: Final = "MILEPOST_FAILPOINTS"
 _EXAMPLE: Final = "settled=kill@250,claimed=kill#poison"
@@ -109,7 +120,7 @@ _triggers: Final = _parse(os.environ.get(VARIABLE, ""))
 _passages: Final = Counter[str]()
 
 
-def _watch(name: Failpoint | MakingPoint, passer: str = "") -> None:
+def _watch(name: Failpoint | StepPoint | MakingPoint, passer: str = "") -> None:
     _passages[name] += 1
     for trigger in _triggers:
         if trigger.failpoint != name:
@@ -118,7 +129,7 @@ def _watch(name: Failpoint | MakingPoint, passer: str = "") -> None:
             trigger.act()
 
 
-def _pass(name: Failpoint | MakingPoint, passer: str = "") -> None:
+def _pass(name: Failpoint | StepPoint | MakingPoint, passer: str = "") -> None:
     """Nothing stands in the way."""
 
 

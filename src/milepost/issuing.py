@@ -62,6 +62,7 @@ from milepost.routes import (
     NothingThere,
     StillUnknown,
     Teller,
+    Unready,
     Untrusted,
 )
 from milepost.store import Store
@@ -465,8 +466,8 @@ class Issuing:
             return await self._settle(_setback(claim, error, calls.count))
         if link is not None and link.lane is not Lane.DIRECT:
             failpoints.reach("answered-late", claim.link.event_id)
-        if link is not None and claim.contact_id is None:
-            self._behind(self._note_contact(claim, made))
+        if link is not None and claim.contact_id is None and made.contact_id is not None:
+            self._behind(self._note_contact(claim, made.contact_id))
         if claim.place is not None and claim.place.has_rested:
             self._behind(self._store.pools.found(claim.place.slot_id))
         return link
@@ -487,12 +488,10 @@ class Issuing:
         if not task.cancelled() and (error := task.exception()):
             log.warning("behind an answer: %s", type(error).__name__)
 
-    async def _note_contact(self, claim: Claim, made: Made) -> None:
+    async def _note_contact(self, claim: Claim, contact_id: str) -> None:
         await asyncio.sleep(NOTE_SECONDS)
         with suppress(DatabaseBusy):  # the next link of this registrant tells it again
-            await self._store.registrants.note_contact(
-                claim.ref, made.contact_id, claim.contact_key
-            )
+            await self._store.registrants.note_contact(claim.ref, contact_id, claim.contact_key)
 
     async def _settle(self, settlement: Settlement) -> Link | None:
         """Write an outcome down.
@@ -537,7 +536,7 @@ def _may_settle_within(left: float, link: Link, asked: Asked) -> bool:
     return link.reason is not None and link.reason.rule == "once"
 
 
-def _success(claim: Claim, made: Made, calls: int) -> Settlement:
+def _success(claim: Claim, made: Made, calls: float) -> Settlement:
     return Settlement(
         id=claim.link.id,
         attempt=claim.attempt,
@@ -547,11 +546,11 @@ def _success(claim: Claim, made: Made, calls: int) -> Settlement:
         lookup_id=made.lookup_id,
         url=made.url,
         expires_at=made.expires_at,
-        calls=calls if made.calls is None else made.calls,
+        calls=calls,
     )
 
 
-def _untold(late: LateData, error: MilepostError, calls: int) -> Telling:
+def _untold(late: LateData, error: MilepostError, calls: float) -> Telling:
     """When data that were not taken are to be told again; never, where they are refused for good.
 
     What may have been taken all the same is told again like what was not: see `Issuing.tell`.
@@ -577,7 +576,7 @@ def _untold(late: LateData, error: MilepostError, calls: int) -> Telling:
     )
 
 
-def _setback(claim: Claim, error: MilepostError, calls: int) -> Settlement:  # noqa: C901  (a table)
+def _setback(claim: Claim, error: MilepostError, calls: float) -> Settlement:  # noqa: C901  (a table)
     """What becomes of a claim whose call did not end well.
 
     The order matters: an unknown outcome is never taken for a refusal. A claim that was in doubt
@@ -589,6 +588,8 @@ def _setback(claim: Claim, error: MilepostError, calls: int) -> Settlement:  # n
             state, rule = LinkState.UNKNOWN, "outcome-unknown"
         case StillUnknown():
             state, rule, pause = LinkState.UNKNOWN, "outcome-unknown", PAUSE_AFTER_LOOK_SECONDS
+        case Unready(rule=rule, pause=pause):
+            pass
         case BudgetSpent(rule=rule, retry_after=seconds):
             pause = min(seconds or PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
         case Throttled(retry_after=seconds):

@@ -287,6 +287,8 @@ class SlotStanding(Struct, frozen=True, kw_only=True):
     """When the last of those was begun."""
     links: int = 0
     """Of a transaction batch: how many it holds at the most, counted up to `policy.BATCH_LINKS`."""
+    was_missed: bool = False
+    """The platform did not know the list or batch when it was asked last."""
 
 
 class PoolStanding(Struct, frozen=True, kw_only=True):
@@ -479,6 +481,10 @@ class Claim(Struct, frozen=True, kw_only=True):
     attempt: int
     """Fences the settlement: a claim taken over by somebody else changes nothing any more."""
     route: Route
+    purpose: Purpose
+    """What its calls are for."""
+    at: datetime
+    """When it happened, as far as it is known: else when it was told of."""
     in_doubt: bool
     """An earlier call of this link may have been accepted: ask before adding."""
     may_add: bool

@@ -143,10 +143,10 @@ def check_definition(definition: MilestoneDefinition) -> None:
     Raises:
         InvalidMilestone: with the field that stands in the way, and what to write instead.
     """
-    if definition.route not in {Route.LIST, Route.ANONYMOUS}:
+    if definition.route not in {Route.LIST, Route.TRANSACTION, Route.ANONYMOUS}:
         raise InvalidMilestone(
             f"Route {definition.route.value!r} is not available.",
-            fix='Use "list" or "anonymous".',
+            fix='Use "list", "transaction" or "anonymous".',
             field="route",
         )
     if len(set(definition.lanes)) < len(definition.lanes):
@@ -219,6 +219,15 @@ LIST_RESTS_ON: Final = (
 )
 """What route `list` is quick and right by."""
 
+TRANSACTION_RESTS_ON: Final = (Fact.TRANSACTION_BATCH, Fact.TRANSACTIONS_PER_CALL)
+"""What route `transaction` is."""
+
+RESTS_ON: Final[Mapping[Route, tuple[Fact, ...]]] = {
+    Route.LIST: LIST_RESTS_ON,
+    Route.TRANSACTION: TRANSACTION_RESTS_ON,
+}
+"""What a route is quick and right by."""
+
 _PROBE: Final = "Run: milepost doctor --probe"
 
 
@@ -242,7 +251,17 @@ def check_account(
         earlier.route,
         earlier.survey_id,
     )
-    if not known and not account.holds(Fact.PROBE_ONLY_DISTRIBUTION):
+    fresh = None if known else definition.route
+    if fresh is Route.TRANSACTION and not account.holds(Fact.TRANSACTION_BATCH):
+        raise InvalidMilestone(
+            "The account makes no distribution on a batch of transactions, or none in which a "
+            "transaction that came later has a link that opens.",
+            fix="Have the platform's support allow it, then probe again; else it takes route "
+            '"stepwise".',
+            field="route",
+        )
+    stands_on_list = fresh in {Route.LIST, Route.ANONYMOUS}
+    if stands_on_list and not account.holds(Fact.PROBE_ONLY_DISTRIBUTION):
         raise InvalidMilestone(
             "The account makes no distribution on a list that holds only our probe, so no pool can "
             "be made ahead of events.",
@@ -250,12 +269,12 @@ def check_account(
             '"stepwise", which a later version brings.',
             field="route",
         )
-    if not known and not account.holds(Fact.ONE_CONTACT):
+    if fresh is Route.LIST and not account.holds(Fact.ONE_CONTACT):
         raise InvalidMilestone(
             "The directory does not merge contacts, although it names criteria: each link would "
             "make another contact of the same person.",
             fix="Have merging switched on at the platform, then probe again; else it takes route "
-            '"transaction", which a later version brings.',
+            '"transaction".',
             field="route",
         )
     if definition.membership == "ahead" and not account.holds(Fact.LATE_LINK):
@@ -311,12 +330,29 @@ _CAUTIONS: Final[Mapping[Fact, Caution]] = {
         fix="Register the milestone three days before its first event.",
     ),
 }
-"""What an admin is told where a fact does not hold."""
+"""What an admin is told where a fact does not hold on which route `list` rests."""
+
+_TRANSACTION_CAUTIONS: Final[Mapping[Fact, Caution]] = {
+    Fact.TRANSACTION_BATCH: Caution(
+        code="batches-refused",
+        detail="The account makes no distribution on a batch of transactions: the pool gets no "
+        "further one.",
+        fix=f"Have the platform's support allow it, then probe again. {_PROBE}",
+    ),
+    Fact.TRANSACTIONS_PER_CALL: Caution(
+        code="transactions-one-by-one",
+        detail="The account makes one transaction by a call: each link takes two calls.",
+        fix=f"Have the platform's support raise it, then probe again. {_PROBE}",
+    ),
+    Fact.COMPLETE_LINKS: _CAUTIONS[Fact.COMPLETE_LINKS],
+}
+"""The same of route `transaction`."""
 
 
 def cautions(definition: MilestoneDefinition, account: Capabilities) -> list[Caution]:
     """What an admin should know of a milestone on this account, although it works."""
-    found = [caution for fact, caution in _CAUTIONS.items() if not account.holds(fact)]
+    known = _TRANSACTION_CAUTIONS if definition.route is Route.TRANSACTION else _CAUTIONS
+    found = [caution for fact, caution in known.items() if not account.holds(fact)]
     longest = account.get(Fact.LONGEST_EXPIRY)
     if longest and longest.figure is not None and definition.link_days > longest.figure:
         found.append(
@@ -327,7 +363,8 @@ def cautions(definition: MilestoneDefinition, account: Capabilities) -> list[Cau
                 fix=f"Lower link_days to {longest.figure} or less.",
             )
         )
-    untried = [fact for fact in LIST_RESTS_ON if account.get(fact) is None]
+    rests_on = RESTS_ON.get(definition.route, LIST_RESTS_ON)
+    untried = [fact for fact in rests_on if account.get(fact) is None]
     if untried:
         found.append(
             Caution(
@@ -358,10 +395,10 @@ GIVEN_UP_AFTER: Final = 3
 """A slot so many of whose first distributions were stopped counts as not there: the pool gets
 another one in its place. Each may be stopped for a reason of its own, but hardly three in a row."""
 
-BATCH_LINKS: Final = 20_000
+BATCH_LINKS: Final = 10_000
 """Transactions in a batch, until another one is made: an add whose outcome is unknown is looked for
-in the whole batch, 100 to a call. At 30,000 events a minute one is filled in 40 s, and a few more
-come until the next one is ready."""
+in the whole batch, 100 to a call, in the time that a claim has. At 30,000 events a minute one is
+filled in 20 s, and as many more come until the next one is ready."""
 
 FIRST_PAUSE: Final = timedelta(seconds=5)
 LONGEST_PAUSE: Final = timedelta(minutes=2)
@@ -458,14 +495,27 @@ def needs_successor(slot: SlotStanding, now: datetime, lead: timedelta) -> bool:
 def batches_wanted(pool: PoolStanding, lead: timedelta) -> int:
     """How many transaction batches a pool is to have had; the newest takes all links.
 
-    Another one is made when its distribution soon takes no more, or it holds `BATCH_LINKS`.
+    Another one is made when its distribution soon takes no more, when it holds `BATCH_LINKS`, and
+    when the platform did not know it any more.
     """
     newest = pool.slots[-1] if pool.slots else None
     if newest is None:
         return 1
     is_filled = newest.takes_until is not None and newest.links >= BATCH_LINKS
-    wants = needs_successor(newest, pool.now, lead) or (is_filled and not newest.is_making)
+    wants = needs_successor(newest, pool.now, lead) or (
+        (is_filled or newest.was_missed) and not newest.is_making
+    )
     return newest.number + wants
+
+
+def routes_made_ahead(account: Capabilities) -> frozenset[Route]:
+    """The routes whose pools the account lets us make ahead of events."""
+    needs = {
+        Route.LIST: Fact.PROBE_ONLY_DISTRIBUTION,
+        Route.ANONYMOUS: Fact.PROBE_ONLY_DISTRIBUTION,
+        Route.TRANSACTION: Fact.TRANSACTION_BATCH,
+    }
+    return frozenset(route for route, fact in needs.items() if account.holds(fact))
 
 
 def making_pause(attempt: int) -> timedelta:

@@ -25,7 +25,8 @@ def install(
 
     `platform` are options of `milepost simulate`, `settings` those of Milepost without their
     prefix, `options` those of `milepost serve`, `replicas` how many processes serve. Whatever else
-    is given belongs to the milestone's definition. The platform has counted no call yet.
+    is given is handed to `load.found`, which makes the milestone. The platform has counted no call
+    yet.
     """
     folder = tmp_path_factory.getbasetemp()
     # Of several workers each has its own folder, and all of them the one that these are in.

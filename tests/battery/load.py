@@ -41,7 +41,7 @@ from msgspec import Struct
 
 from milepost import app
 from milepost.local import process
-from milepost.model import Field, MilestoneDefinition, RegistrantDetails, Scope
+from milepost.model import Field, MilestoneDefinition, RegistrantDetails, Route, Scope
 from milepost.settings import PREFIX, load
 from milepost.store.registrants import CHUNK
 
@@ -258,6 +258,7 @@ async def found(
     *,
     survey_id: str,
     people: int,
+    at_home: bool = True,
     **definition: Any,
 ) -> str:
     """Write down registrants and a milestone, fill its pool; returns a key that may issue.
@@ -267,6 +268,7 @@ async def found(
         home: a folder for what an installation keeps.
         survey_id: the platform's survey.
         people: how many registrants; they are `ref_of(0)` and following.
+        at_home: they are in the home list, where the milestone's route needs that.
         definition: members of the milestone's definition that differ from the usual.
     """
     settings = load(environment, home)
@@ -282,10 +284,14 @@ async def found(
         )
         await milepost.store.milestones.put(MILESTONE, wanted)
         report = await milepost.replenish.run_once()
-        assert wanted.slots <= report.ready, f"of {wanted.slots} slots only these are: {report}"
+        slots = 1 if wanted.route == Route.TRANSACTION else wanted.slots
+        assert slots <= report.ready, f"of {slots} slots only these are: {report}"
         if wanted.membership == "ahead":
             run = await milepost.run("sync", asked_by="battery")
             assert people == run.counts["memberships"], f"of {people} registrants: {run.counts}"
+        if wanted.route == Route.TRANSACTION and at_home:
+            run = await milepost.run("sync", asked_by="battery")
+            assert people == run.counts["made"], f"of {people} registrants: {run.counts}"
         _, key = await milepost.store.keys.create("battery", [Scope.ISSUE])
         return key
 

@@ -7,8 +7,9 @@ ledger is then held against it.
 `verify` checks, at the end of every scenario, what can be seen from outside of these promises:
 
 * every acknowledged event has exactly one link;
-* the platform holds for each issued link exactly the one contact that its URL names, with that
-  link's data, and nothing besides; for one that was given out before it knew of them, by an update;
+* the platform holds for each issued link exactly the one contact, or the one transaction in one
+  batch, that its URL names, with that link's data, and nothing besides; for one that was given out
+  before it knew of them, by an update;
 * every answer for an event has the same URL, and it is the one that the ledger says was published;
 * calls never exceed the limit in any 60 s;
 * no link stays claimed or in doubt for more than two minutes while the platform answers;
@@ -63,7 +64,10 @@ _SECRETS: Final = re.compile(rf"{MARKER}|Q_DL=|{re.escape(PUBLIC_URL)}/l/", re.I
 
 
 class Write(Struct, frozen=True):
-    """An accepted add or update of a list contact that carries a link's data."""
+    """An accepted write that carries a link's data.
+
+    The add or update of a list contact, or the creation of a transaction.
+    """
 
     at: float
     """Seconds of the platform's clock."""
@@ -72,13 +76,25 @@ class Write(Struct, frozen=True):
     link: UUID
     lookup: str
     contact: str
-    mailing_list: str
+    place: str
+    """The list, or the batch into which the transaction was put last; empty: it is in none."""
     ref: str
+    entries: int = 1
+    """How often it was put into a batch."""
 
 
 class _Body(Struct, rename="camel"):
     ext_ref: str | None = None
     private_embedded_data: dict[str, str] = {}
+
+
+class _TransactionBody(Struct, rename="camel"):
+    contact_id: str
+    data: dict[str, str]
+
+
+class _BatchBody(Struct, rename="camel"):
+    transaction_ids: list[str] = []
 
 
 class _Entry(Struct):
@@ -103,9 +119,15 @@ class Journal(Struct, frozen=True):
         """The journal of a simulator, up to now."""
         decode = msgspec.json.Decoder(_Entry).decode
         writes, moments = [], []
+        batches: dict[str, list[str]] = defaultdict(list)
         for line in path.read_bytes().splitlines():
             entry = decode(line)
             moments.append(entry.at.timestamp())
+            if entry.operation == "transaction.create":
+                writes += _transactions(entry)
+            if entry.operation in ("transaction_batch.create", "transaction_batch.add"):
+                for each in msgspec.json.decode(entry.body, type=_BatchBody).transaction_ids:
+                    batches[each].append(entry.ids["batch"])
             if entry.operation not in ("list_contact.add", "list_contact.update"):
                 continue
             body = msgspec.json.decode(entry.body, type=_Body)
@@ -120,11 +142,11 @@ class Journal(Struct, frozen=True):
                         link=link,
                         lookup=entry.ids["lookup"],
                         contact=entry.ids["contact"],
-                        mailing_list=entry.ids["mailing_list"],
+                        place=entry.ids["mailing_list"],
                         ref=body.ext_ref or "",
                     )
                 )
-        return cls(writes, moments)
+        return cls([_entered(write, batches) for write in writes], moments)
 
     @property
     def busiest_minute(self) -> int:
@@ -139,6 +161,32 @@ class Journal(Struct, frozen=True):
     def firsts(self, *, since: float = 0.0) -> list[UUID]:
         """The links in the order in which each was first written from a moment on."""
         return list(dict.fromkeys(write.link for write in self.writes if write.at >= since))
+
+
+def _transactions(entry: _Entry) -> Iterator[Write]:
+    """The links' transactions that a call has made, as far as it made them."""
+    wanted = msgspec.json.decode(entry.body, type=dict[str, _TransactionBody])
+    for key, body in wanted.items():
+        made = entry.ids.get(f"transaction.{key}")
+        link = unseal(body.data.get("milepost_ref", ""), [SECRET.encode()])
+        if made is not None and link is not None:
+            yield Write(
+                at=entry.at.timestamp(),
+                operation=entry.operation,
+                effect=entry.effect,
+                link=link,
+                lookup=made,
+                contact=body.contact_id,
+                place="",
+                ref="",
+            )
+
+
+def _entered(write: Write, batches: Mapping[str, Sequence[str]]) -> Write:
+    if write.operation != "transaction.create":
+        return write
+    entered = batches.get(write.lookup) or [""]
+    return msgspec.structs.replace(write, place=entered[-1], entries=len(entered))
 
 
 # --- the ledger -----------------------------------------------------------------------------------
@@ -164,7 +212,7 @@ class Row(Struct, frozen=True):
     created_at: datetime
     issued_at: datetime | None
     data_at: datetime | None
-    list_id: str | None
+    place: str | None
     distribution_id: str | None
 
     @property
@@ -186,11 +234,11 @@ _LEDGER: Final = """
     SELECT l.id, l.event_id, l.ref, l.state, l.rule, l.lane, l.published,
         coalesce(l.url, original.url) AS url, l.short_url, l.lookup_id, l.reuses,
         l.attempt, l.looks, l.upstream_calls, l.created_at, l.issued_at, l.data_at,
-        s.list_id, d.distribution_id
+        coalesce(s.list_id, s.batch_id) AS place, d.distribution_id
     FROM links l
     LEFT JOIN links original ON original.id = l.reuses
-    LEFT JOIN slots s ON s.id = l.slot_id
     LEFT JOIN distributions d ON d.id = l.distribution_id
+    LEFT JOIN slots s ON s.id = coalesce(l.slot_id, d.slot_id)
     ORDER BY l.id"""
 
 _UNSETTLED: Final = """
@@ -500,7 +548,9 @@ def _untruths(row: Row, writes: Sequence[Write], holder: Mapping[str, UUID]) -> 
         yield "with data that the ledger does not know to be there"
     if row.lane == "ready" and {write.operation for write in writes} != {"list_contact.update"}:
         yield "added, although they were there before"
-    if (last.lookup, last.mailing_list) != (row.lookup_id, row.list_id):
+    if last.entries > 1:
+        yield "put into batches twice"
+    if (last.lookup, last.place) != (row.lookup_id, row.place):
         yield "at another place at the platform"
     if holder[last.lookup] != row.id:
         yield "whose data another link has overwritten"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -35,7 +37,7 @@ class Ledger:
             raise ValueError("bad")
         return [item.upper() for item in items]
 
-    def group(self, most: int = 100, writers: int = 1) -> GroupCommit[str, str]:
+    def group(self, most: int = 100, writers: int = 1, **more: Any) -> GroupCommit[str, str]:
         """A group in which items that begin alike go into different batches."""
         return GroupCommit(
             self.write,
@@ -43,6 +45,7 @@ class Ledger:
             same=lambda item: item,
             most=most,
             writers=writers,
+            **more,
         )
 
 
@@ -90,6 +93,38 @@ async def test_a_batch_that_takes_long_holds_nobody_up() -> None:
     ledger.open.set()
     await asyncio.gather(*slow, late)
     assert [["a", "b", "c"], ["d"]] == begun
+
+
+async def test_how_many_go_beside_a_batch_is_said() -> None:
+    """Until it ends, or after a while: less waits for company."""
+    ledger = Ledger()
+    group = ledger.group(writers=4, beside=lambda _: 3, patience=0.05)
+    ledger.open.clear()
+    first = asyncio.create_task(group.submit("a"))
+    begun = [await asyncio.wait_for(ledger.begun.get(), 10)]
+    others = [asyncio.create_task(group.submit(item)) for item in "bcdefg"]
+    group.most = 3
+    begun += [await asyncio.wait_for(ledger.begun.get(), 10) for _ in range(2)]
+    last = asyncio.create_task(group.submit("h"))
+    await asyncio.sleep(0)
+    assert ledger.begun.empty()
+    begun.append(await asyncio.wait_for(ledger.begun.get(), 10))
+    ledger.open.set()
+    await asyncio.gather(first, *others, last)
+    assert [["a"], ["b", "c", "d"], ["e", "f", "g"], ["h"]] == begun
+
+
+async def test_a_batch_is_nobodys_own() -> None:
+    """What the context of whoever came first says is not said to the others' writing."""
+    whose = contextvars.ContextVar("whose", default="nobody's")
+
+    async def write(items: Sequence[str]) -> list[str]:
+        """Say what the context says."""
+        return [whose.get() for _ in items]
+
+    group = GroupCommit(write, apart=lambda item: (item,), same=lambda item: item)
+    whose.set("mine")
+    assert ("nobody's", True) == await group.submit("a")
 
 
 async def test_equal_items_are_written_once() -> None:

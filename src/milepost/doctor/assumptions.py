@@ -71,8 +71,9 @@ _ASSUMPTIONS: Final[Mapping[Fact, _Assumption]] = {
     ),
     Fact.TRANSACTION_BATCH: _Assumption(
         "A batch takes a distribution, and the built link of a transaction added later opens.",
-        "Nothing yet: no route of this version makes links of transactions, but a later one can.",
-        "Nothing yet: no route of this version makes links of transactions, nor can a later one.",
+        "Route transaction can be used: events share their calls, and a person may hold any number "
+        "of links.",
+        "No milestone is newly registered with route transaction, and no batch is made for one.",
     ),
     Fact.COMPLETE_LINKS: _Assumption(
         "The link of a contact is listed at once.",
@@ -92,9 +93,8 @@ _ASSUMPTIONS: Final[Mapping[Fact, _Assumption]] = {
     ),
     Fact.TRANSACTIONS_PER_CALL: _Assumption(
         "Several transactions can be made by one call.",
-        "Nothing yet: no route of this version makes transactions. Events could share their calls.",
-        "Nothing yet: no route of this version makes transactions. Each event would need calls of "
-        "its own.",
+        "Route transaction puts as many events into a call.",
+        "Route transaction makes two calls for each event.",
     ),
     Fact.LONGEST_EXPIRY: _Assumption(
         "A distribution lives as long as milestones say.",

@@ -30,6 +30,7 @@ from milepost.model import (
     Fact,
     LinkState,
     Milestone,
+    MilestoneDefinition,
     Purpose,
     Route,
     Stop,
@@ -543,14 +544,17 @@ def _pool(milestone: Milestone, ledger: _Ledger, failed: AbstractSet[str]) -> Fi
     what = f"pool {milestone.key}"
     definition = milestone.definition
     pool = ledger.pools.get(milestone.key)
-    slots = 1 if definition.route is Route.ANONYMOUS else definition.slots
-    if definition.route is Route.ANONYMOUS:
-        wanted = "1 list with a probe and a distribution, which tell the host of the survey"
-    else:
-        wanted = (
-            f"{slots} lists with a probe and a distribution each, up to {definition.max_slots} "
-            "where people hold as many links at once"
-        )
+    slots = definition.slots if definition.route is Route.LIST else 1
+    match definition.route:
+        case Route.ANONYMOUS:
+            wanted = "1 list with a probe and a distribution, which tell the host of the survey"
+        case Route.TRANSACTION:
+            wanted = "1 batch with a probe and a distribution; a full one is followed by another"
+        case _:
+            wanted = (
+                f"{slots} lists with a probe and a distribution each, up to {definition.max_slots} "
+                "where people hold as many links at once"
+            )
     if definition.membership == "ahead":
         wanted += "; every registrant joins the first of them"
     ready = pool.ready if pool else 0
@@ -562,7 +566,8 @@ def _pool(milestone: Milestone, ledger: _Ledger, failed: AbstractSet[str]) -> Fi
             found=f"it gives no links: {milestone.stop.because}",
             fix=_mend(milestone.key, milestone.stop),
         )
-    if pool and pool.stopped:
+    # A batch that is not trusted is not tried again: another one is.
+    if pool and pool.stopped and not (definition.route is Route.TRANSACTION and ready):
         return Finding(
             what=what,
             verdict="fail",
@@ -604,10 +609,7 @@ def _mend(key: str, stop: Stop) -> str:
 def _lists(milestones: Sequence[Milestone]) -> list[Finding]:
     # One more for each survey's canary, and the home list.
     surveys = {milestone.definition.survey_id for milestone in milestones}
-    pools = (
-        1 if milestone.definition.route is Route.ANONYMOUS else milestone.definition.max_slots
-        for milestone in milestones
-    )
+    pools = (_lists_of(milestone.definition) for milestone in milestones)
     most = sum(pools) + len(surveys) + 1
     if most <= MOST_LISTS:
         return []
@@ -619,6 +621,17 @@ def _lists(milestones: Sequence[Milestone]) -> list[Finding]:
             fix="Lower max_slots, or divide the milestones among directories.",
         )
     ]
+
+
+def _lists_of(definition: MilestoneDefinition) -> int:
+    """How many mailing lists a milestone may come to need."""
+    match definition.route:
+        case Route.LIST:
+            return definition.max_slots
+        case Route.ANONYMOUS:
+            return 1
+        case _:
+            return 0
 
 
 def _untried(ledger: _Ledger) -> list[Finding]:

@@ -1,6 +1,7 @@
 """Job `canary`: whether the links that are built here are those of the platform.
 
-Their format is undocumented and has changed before, so that once a day, for each survey,
+Their format is undocumented and has changed before, so that once a day, for each survey, and apart
+for its milestones of route `transaction`, whose links have a form of their own,
 
 1. a canary is made, a distribution that holds nobody but our probe, and the link that the platform
    lists for it is held against the template of every distribution in use;
@@ -29,7 +30,9 @@ from typing import Final
 
 from msgspec import Struct
 
+from milepost import policy
 from milepost.budget import for_purpose
+from milepost.jobs.batches import HomeListBusy
 from milepost.jobs.provisioning import (
     CanaryBusy,
     Changed,
@@ -41,7 +44,7 @@ from milepost.jobs.provisioning import (
     hold,
 )
 from milepost.jobs.run import NeedsAPerson, Run
-from milepost.model import Capabilities, Fact, Purpose
+from milepost.model import Capabilities, Fact, Milestone, Purpose, Route
 from milepost.personal_link import NotAPersonalLink, PersonalLink, parse
 from milepost.store import Store
 from milepost.store.canaries import Given, Learnt
@@ -95,6 +98,8 @@ class _Look(Struct, frozen=True, kw_only=True):
     """One survey that is looked at."""
 
     survey_id: str
+    route: Route
+    """`transaction`: only milestones of this route are looked at; `list`: only the others."""
     keys: Sequence[str]
     """Of the milestones that have it now."""
     since: datetime
@@ -136,15 +141,17 @@ class Canary:
         counts = Counts(**{name: run.counts.get(name, 0) for name in Counts.__struct_fields__})
         account = await self._store.capabilities.all()
         milestones = await self._store.milestones.all()
-        surveys = sorted({m.definition.survey_id for m in milestones if m.state == "active"})
-        for done, survey_id in enumerate(surveys, 1):
-            if run.position is not None and survey_id <= run.position:
+        surveys = sorted({_looked_at(m) for m in milestones if m.state == "active"})
+        for done, (survey_id, route) in enumerate(surveys, 1):
+            position = survey_id if route is Route.LIST else f"{survey_id} {route}"
+            if run.position is not None and position <= run.position:
                 continue
             if run.stopping.is_set():
                 return counts
-            theirs = [m for m in milestones if m.definition.survey_id == survey_id]
+            theirs = [m for m in milestones if _looked_at(m) == (survey_id, route)]
             look = _Look(
                 survey_id=survey_id,
+                route=route,
                 keys=[m.key for m in theirs],
                 since=run.record.started_at or run.record.created_at,
                 resumed={m.key: m.stop.resumed_at for m in theirs if m.stop and m.stop.resumed_at},
@@ -152,7 +159,7 @@ class Canary:
             findings = await self._look_at(look, account, counts)
             counts.surveys += 1
             await run.commit(
-                survey_id,
+                position,
                 stage="surveys",
                 done=done,
                 total=len(surveys),
@@ -171,7 +178,7 @@ class Canary:
         """Look at one survey, and stop or trust its milestones; returns what there is to tell."""
         at = await self._store.runs.now()
         verdicts = _Verdicts()
-        has_canary = account.holds(Fact.PROBE_ONLY_DISTRIBUTION)
+        has_canary = look.route in policy.routes_made_ahead(account)
         seen = await self._canary(look, account, verdicts, counts) if has_canary else None
         # At once: to read the history may take long, and links are given out meanwhile.
         findings = [await self._stop(key, wrong) for key, wrong in verdicts.wrong.items()]
@@ -215,12 +222,13 @@ class Canary:
         self, look: _Look, account: Capabilities, verdicts: _Verdicts, counts: Counts
     ) -> Seen | None:
         """Hold templates against a canary, or learn them from it; returns what it tells."""
-        learnt: Sequence[Learnt] = await self._store.canaries.learnt(look.survey_id)
+        routes = set(Route) - {Route.TRANSACTION} if look.route is Route.LIST else {look.route}
+        learnt: Sequence[Learnt] = await self._store.canaries.learnt(look.survey_id, routes)
         try:
             seen = await self._provisioning.canary(
-                look.survey_id, account, since=look.since, is_patient=True
+                look.survey_id, account, since=look.since, is_patient=True, route=look.route
             )
-        except (NotListedYet, CanaryBusy) as error:
+        except (NotListedYet, CanaryBusy, HomeListBusy) as error:
             verdicts.notes.append(f"survey {look.survey_id}: {error}")
             counts.unlisted += 1
             return None
@@ -234,7 +242,7 @@ class Canary:
             _note(error, f"survey {look.survey_id}", verdicts, counts)
             return None
         try:
-            counts.deleted += await self._provisioning.clear_canaries(look.survey_id)
+            counts.deleted += await self._provisioning.clear_canaries(look.survey_id, look.route)
         except Refused as error:
             _note(error, f"survey {look.survey_id}", verdicts, counts)
         if look.resumed:
@@ -339,6 +347,12 @@ class Canary:
             if told[lookup_id] != url:
                 raise _differs(url, told[lookup_id])
         return len(urls)
+
+
+def _looked_at(milestone: Milestone) -> tuple[str, Route]:
+    """By which canary a milestone's links are judged."""
+    is_batch = milestone.definition.route is Route.TRANSACTION
+    return milestone.definition.survey_id, Route.TRANSACTION if is_batch else Route.LIST
 
 
 def _differs(given: str, told: str) -> Changed:

@@ -40,3 +40,27 @@ async def bind(store: Store, upstream: Upstream, wanted: str | None) -> Deployme
         await store.registrants.rekey(found.directory_id, found.dedup_criteria)
         deployment = await store.deployment.load()
     return deployment
+
+
+async def home_list(store: Store, upstream: Upstream) -> str | None:
+    """The home list's id; it is made if there is none. None: somebody else makes it just now.
+
+    Raises:
+        CallFailed: as the client's verbs; whoever comes next looks for what was made all the same.
+    """
+    deployment = await store.deployment.load()
+    if deployment.home_list_id is not None:
+        return deployment.home_list_id
+    directory_id = deployment.directory_id or ""
+    attempt = await store.deployment.claim_home_list()
+    if attempt is None:
+        return None
+    name = f"milepost {deployment.id} home"
+    list_id = None
+    if attempt > 1:
+        lists = upstream.mailing_lists(directory_id)
+        found = [known.list_id async for known in lists if known.name == name]
+        list_id = found[0] if found else None
+    list_id = list_id or await upstream.create_mailing_list(directory_id, name)
+    is_noted = await store.deployment.note_home_list(list_id, attempt)
+    return list_id if is_noted else None

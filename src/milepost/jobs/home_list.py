@@ -22,11 +22,11 @@ from typing import Final
 
 from milepost.jobs.filling import AT_ONCE, Counts, Single, is_bulk, paced
 from milepost.jobs.run import Run
-from milepost.routes import StillUnknown, contact_fields
+from milepost.routes import StillUnknown, join
 from milepost.store.connections import persistently
 from milepost.store.contacts import MOST, ContactStore, Outlook, Owner, WithoutContact
 from milepost.store.registrants import CHUNK
-from milepost.upstream import AddedContact, CallFailed, NotFound, UnknownOutcome, Upstream
+from milepost.upstream import CallFailed, NotFound, UnknownOutcome, Upstream
 
 log = logging.getLogger(__name__)
 
@@ -200,22 +200,19 @@ class HomeList:
             StillUnknown: what became of an earlier call is not known yet.
             DatabaseBusy: what became of this one could not be written down.
         """
-        looked = False
         try:
-            known = None
-            if claimed.in_doubt and not self._merges:
-                known = await paced(self._run, partial(self._find, claimed.ref))
-                looked = known is None
-                if looked and not claimed.looked_enough:
-                    raise StillUnknown(  # noqa: TRY301  (handled as the calls' errors are)
-                        "the contact of an earlier call is not found yet", looked=True
-                    )
-            if known is None:
-                added = await paced(self._run, partial(self._call, claimed))
-                known = added.contact_id, added.lookup_id
+            known = await join(
+                self._upstream,
+                self._directory_id,
+                self.list_id,
+                claimed,
+                merges=self._merges,
+                pace=partial(paced, self._run),
+            )
         except (CallFailed, StillUnknown) as error:
             log.warning("a contact could not be made: %s", error)
             unknown = isinstance(error, UnknownOutcome)
+            looked = isinstance(error, StillUnknown) and error.looked
             await persistently(
                 lambda: self._contacts.set_back(claimed, outcome_unknown=unknown, looked=looked),
                 SETTLE_SECONDS,
@@ -224,19 +221,3 @@ class HomeList:
         is_made = await persistently(lambda: self._contacts.settle(claimed, *known), SETTLE_SECONDS)
         self._counts.made += is_made
         return is_made
-
-    async def _call(self, claimed: WithoutContact) -> AddedContact:
-        return await self._upstream.add_list_contact(
-            self._directory_id, self.list_id, contact_fields(claimed.ref, claimed.details)
-        )
-
-    async def _find(self, ref: str) -> tuple[str, str] | None:
-        """Where nothing merges contacts, adding again would double what an earlier call made."""
-        async for hit in self._upstream.search_contacts(self._directory_id, ref=ref):
-            try:
-                contact = await self._upstream.get_contact(self._directory_id, hit.contact_id)
-            except NotFound:
-                continue
-            if lookup_id := contact.memberships.get(self.list_id):
-                return hit.contact_id, lookup_id
-        return None

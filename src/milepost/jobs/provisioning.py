@@ -17,6 +17,9 @@ probe. Where the canary's link has another form, both are stopped as well.
 
 So are they for a link of a form that is not known: others would have it, too, and each would be
 made in vain.
+
+**Batches** of transactions, and their distributions, are made by `jobs/batches.py`. A batch has one
+distribution, which is calibrated as the first one of a list is; its survey has a canary batch.
 """
 
 from __future__ import annotations
@@ -33,7 +36,8 @@ from msgspec import Struct
 
 from milepost import failpoints, policy
 from milepost.errors import MilepostError
-from milepost.model import Capabilities, Deployment, Fact
+from milepost.jobs.batches import Batches, HomeListBusy
+from milepost.model import Capabilities, Deployment, Fact, Route
 from milepost.personal_link import NotAPersonalLink, PersonalLink, Template, parse
 from milepost.store import Store
 from milepost.store.canaries import Canary
@@ -173,7 +177,8 @@ class Provisioning:
         self._upstream = upstream
         self._deployment = deployment
         self._directory_id = deployment.directory_id or ""
-        self._at_canary: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._batches = Batches(store, upstream, self._directory_id)
+        self._at_canary: defaultdict[tuple[str, Route], asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def make_all(
         self,
@@ -206,6 +211,7 @@ class Provisioning:
         *,
         since: datetime,
         is_patient: bool = False,
+        route: Route = Route.LIST,
     ) -> Seen:
         """The probe's link of the survey's canary, which tells what links look like now.
 
@@ -214,6 +220,7 @@ class Provisioning:
             account: how late it lists links.
             since: the canary was made then at the earliest; where there is none, it is made.
             is_patient: one that was made before will do, if its link was not listed until now.
+            route: `list`, or `transaction` for the canary that stands on a batch.
 
         Raises:
             Distrusted: the link is none that may be built.
@@ -221,9 +228,9 @@ class Provisioning:
             CanaryBusy: another process is at it.
             CallFailed: as the client's verbs.
         """
-        async with self._at_canary[survey_id]:
+        async with self._at_canary[survey_id, route]:
             taken = await self._store.canaries.take(
-                survey_id, self._deployment.id, since=since, is_patient=is_patient
+                survey_id, self._deployment.id, since=since, is_patient=is_patient, route=route
             )
             if taken is None:
                 raise CanaryBusy("another process makes the canary")
@@ -233,7 +240,7 @@ class Provisioning:
             try:
                 made = await self._make(taken)
                 link = await self._calibrate(made)
-            except (CallFailed, NotListedYet) as error:
+            except (CallFailed, NotListedYet, HomeListBusy) as error:
                 await self._store.pools.release(taken, str(error), _pause(error, taken, account))
                 raise
             except Distrusted as error:
@@ -242,9 +249,9 @@ class Provisioning:
             await self._store.pools.ready(taken, str(link.template()))
             return Seen(link, made.made_at or since)
 
-    async def clear_canaries(self, survey_id: str) -> int:
+    async def clear_canaries(self, survey_id: str, route: Route = Route.LIST) -> int:
         """Delete the canaries that a newer one has replaced; returns how many."""
-        old = await self._store.canaries.old(survey_id)
+        old = await self._store.canaries.old(survey_id, route)
         for canary, distribution_id in old.items():
             if distribution_id is not None:
                 with suppress(NotFound):  # an earlier run has, and could not write it down
@@ -263,7 +270,8 @@ class Provisioning:
         progress: Callable[[int], None],
     ) -> None:
         while not stopping.is_set():
-            claimed = await self._store.pools.claim(1, without=tried)
+            routes = policy.routes_made_ahead(account)
+            claimed = await self._store.pools.claim(1, without=tried, routes=routes)
             if not claimed:
                 return
             (making,) = claimed
@@ -289,7 +297,7 @@ class Provisioning:
                 await self._store.runs.ask("canary", asked_by="a distribution that differs")
             counts.stopped += 1
             counts.errors.append(str(error))
-        except (CallFailed, NotListedYet, CanaryBusy) as error:
+        except (CallFailed, NotListedYet, CanaryBusy, HomeListBusy) as error:
             log.warning("%s: %s", making.name, error)
             await self._store.pools.release(making, str(error), _pause(error, making, account))
             counts.failed += 1
@@ -319,6 +327,8 @@ class Provisioning:
 
     async def _make(self, making: Making) -> Making:
         """Make what is not there yet; returns it as it is then."""
+        if making.route is Route.TRANSACTION:
+            return await self._batches.make(making, self._probe())
         again = making.attempt > 1
         is_old = making.generation > 1 or again
         if is_old and making.list_id is not None and making.distribution_id is None:
@@ -349,8 +359,8 @@ class Provisioning:
     async def _calibrate(self, making: Making) -> PersonalLink:
         """The probe's link, as the platform itself lists it. Nobody else may be in the list."""
         listed = await self._listed(making)
-        if listed is None:
-            seen = await self._see_probe(making, making.list_id or "")
+        if listed is None and making.list_id is not None:
+            seen = await self._see_probe(making, making.list_id)
             if seen != making:
                 making = seen
                 listed = await self._listed(making)
@@ -361,7 +371,11 @@ class Provisioning:
     async def _listed(self, making: Making) -> ListedLink | None:
         links = self._upstream.distribution_links(making.distribution_id or "", making.survey_id)
         ours = {making.probe_contact_id, making.probe_lookup_id}
-        listed = [link async for link in links if link.contact_id in ours]
+        listed = [
+            link
+            async for link in links
+            if link.contact_id in ours or link.transaction_id == making.probe_lookup_id
+        ]
         return listed[0] if listed else None
 
     async def _see_list(self, making: Making, list_id: str) -> Making:
@@ -479,5 +493,7 @@ def _pause(error: MilepostError, making: Making, account: Capabilities) -> timed
     if isinstance(error, NotListedYet) and not account.holds(Fact.COMPLETE_LINKS):
         return LISTED_LATE_PAUSE
     return (
-        policy.FIRST_PAUSE if isinstance(error, CanaryBusy) else policy.making_pause(making.attempt)
+        policy.FIRST_PAUSE
+        if isinstance(error, CanaryBusy | HomeListBusy)
+        else policy.making_pause(making.attempt)
     )

@@ -6,7 +6,8 @@ link in the highest one, which is that of a person who has one in every slot. It
 slot on which no distribution takes links (they were stopped, or nothing ran for weeks) gets
 another one.
 
-On an account that has been proved to make no distribution for a probe alone, nothing is made.
+On an account that has been proved to make no distribution for a probe alone, no list is made, and
+on one that makes none for a batch, no batch.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from datetime import timedelta
 
 from milepost import policy
 from milepost.jobs.provisioning import NOT_AHEAD, Counts, Provisioning
-from milepost.model import Deployment, Fact
+from milepost.model import Deployment, Fact, Route
 from milepost.store import Store
 
 
@@ -50,12 +51,13 @@ class Replenish:
         stopping = stopping or asyncio.Event()
         counts = Counts()
         account = await self._store.capabilities.all()
-        if not account.holds(Fact.PROBE_ONLY_DISTRIBUTION):
-            counts.unfinished = await self._store.pools.unfinished()
+        routes = policy.routes_made_ahead(account)
+        if Route.LIST not in routes:
             counts.errors.append(NOT_AHEAD)
-            return counts
         making = timedelta(0) if account.holds(Fact.COMPLETE_LINKS) else policy.LISTED_LATE
         for milestone in await self._store.milestones.all():
+            if milestone.definition.route not in routes:
+                continue
             counts.planned += await self._store.pools.plan(
                 milestone.key, self._deployment.id, making=making
             )

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from milepost import policy
 from milepost.jobs import provisioning
 from milepost.jobs.provisioning import NOT_AHEAD, Provisioning
-from milepost.model import Deployment, Fact
+from milepost.model import Deployment, Fact, Route
 from milepost.store import Store
 
 
@@ -58,11 +58,12 @@ class Rotate:
         aged = await self._store.pools.age()
         counts.draining, counts.retired = aged["draining"], aged["retired"]
         account = await self._store.capabilities.all()
-        if not account.holds(Fact.PROBE_ONLY_DISTRIBUTION):
-            counts.unfinished = await self._store.pools.unfinished()
+        routes = policy.routes_made_ahead(account)
+        if Route.LIST not in routes:
             counts.errors.append(NOT_AHEAD)
-            return counts
         for milestone in await self._store.milestones.all():
+            if milestone.definition.route not in routes:
+                continue
             lead = policy.rotation_lead(
                 milestone.definition.link_days,
                 milestone.definition.min_link_days,

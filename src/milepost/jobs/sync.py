@@ -24,7 +24,7 @@ from msgspec import Struct
 
 from milepost.errors import DatabaseError, MilepostError, UpstreamError
 from milepost.jobs.ahead import AheadList
-from milepost.jobs.directory import bind
+from milepost.jobs.directory import bind, home_list
 from milepost.jobs.filling import (
     MOST_RESTARTS,
     Counts,
@@ -38,7 +38,8 @@ from milepost.jobs.home_list import HomeList
 from milepost.jobs.intake import Intake, sweep
 from milepost.jobs.run import NeedsAPerson, Run
 from milepost.jobs.updating import Updating
-from milepost.model import Deployment, Fact
+from milepost.model import Deployment
+from milepost.routes import merges
 from milepost.store import Store
 from milepost.store.memberships import AheadSlot
 from milepost.store.runs import Finding, TakenAway
@@ -218,11 +219,7 @@ class _Course:
     async def _bind(self) -> None:
         self._deployment = await bind(self._store, self._upstream, self._wanted)
         account = await self._store.capabilities.all()
-        self._merges = (
-            bool(self._deployment.dedup_criteria)
-            and account.holds(Fact.ONE_CONTACT)
-            and account.holds(Fact.SAME_LOOKUP)
-        )
+        self._merges = merges(self._deployment, account)
 
     async def _pull_opt_outs(self, restarts: int = 0) -> None:
         run = self._run
@@ -339,19 +336,10 @@ class _Course:
 
     async def _home_list(self) -> str:
         """The home list's id; it is made if there is none."""
-        deployment = self._deployment
-        if deployment.home_list_id is not None:
-            return deployment.home_list_id
-        while (attempt := await self._store.deployment.claim_home_list()) is None:
-            if await stopped(self._run, HOME_LIST_SECONDS):
-                raise _Stopped
-        name = f"milepost {deployment.id} home"
-        list_id = None
-        if attempt > 1:
-            lists = self._upstream.mailing_lists(self._directory_id)
-            found = [known.list_id async for known in lists if known.name == name]
-            list_id = found[0] if found else None
-        list_id = list_id or await self._upstream.create_mailing_list(self._directory_id, name)
-        await self._store.deployment.note_home_list(list_id, attempt)
-        self._deployment = await self._store.deployment.load()
-        return await self._home_list()
+        if self._deployment.home_list_id is None:
+            while await home_list(self._store, self._upstream) is None:
+                if await stopped(self._run, HOME_LIST_SECONDS):
+                    raise _Stopped
+            self._deployment = await self._store.deployment.load()
+            return await self._home_list()
+        return self._deployment.home_list_id

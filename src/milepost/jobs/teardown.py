@@ -4,12 +4,16 @@ Only what carries this deployment's name is touched: a list is looked at before 
 distribution is deleted because it stands on such a list. What is gone is written down list by list,
 so that a teardown that was broken off is finished by the next one; to take away twice does no harm.
 
+A batch of transactions has no name, and cannot be looked at: the ledger's word must do that it is
+ours. The transactions themselves stay, in the history of the contacts that they belong to.
+
 The milestone must be paused, or `replenish` would make its pool anew; when it is resumed, it does.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Final, Literal, TypeVar
@@ -41,10 +45,10 @@ class NotTornDown(MilepostError):
 class Remains(Struct, frozen=True, kw_only=True):
     """What is left at the platform."""
 
-    kind: Literal["mailing list", "distribution"]
+    kind: Literal["mailing list", "batch", "distribution"]
     id: str
     name: str
-    """Of the list, or of the one that it stands on."""
+    """Of the list, or of the one that it stands on; of a batch the one that the ledger gives it."""
     because: str
 
 
@@ -56,15 +60,17 @@ class Report(Struct, frozen=True, kw_only=True):
     live_links: int
     """Links that people hold, or are still to get, and that are dead without the pool."""
     lists: int
+    batches: int
     distributions: int
     remains: list[Remains]
 
 
 class _Found(Struct, frozen=True, kw_only=True):
-    """A list of ours that is at the platform, and what stands on it."""
+    """A list or batch of ours that is at the platform, and what stands on it."""
 
+    kind: Literal["mailing list", "batch"]
     name: str
-    list_id: str
+    id: str
     distributions: Sequence[str]
 
 
@@ -123,9 +129,10 @@ class Teardown:
             for belonging in belongings:
                 await self._store.pools.end(belonging.id)
         found = await self._find(belongings, remains)
-        lists, distributions = len(found), sum(len(each.distributions) for each in found)
+        gone = Counter[str](each.kind for each in found)
+        gone["distribution"] = sum(len(each.distributions) for each in found)
         if not dry_run:
-            lists, distributions = await self._take_away(found, remains, progress)
+            gone = await self._take_away(found, remains, progress)
             last = await self._store.pools.expire(milestone)
             while last is not None:
                 last = await self._store.pools.expire(milestone, after=last)
@@ -137,8 +144,9 @@ class Teardown:
             milestone=milestone,
             dry_run=dry_run,
             live_links=alive,
-            lists=lists,
-            distributions=distributions,
+            lists=gone["mailing list"],
+            batches=gone["batch"],
+            distributions=gone["distribution"],
             remains=remains,
         )
 
@@ -169,8 +177,17 @@ class Teardown:
                 if distribution.list_id in standing:
                     standing[distribution.list_id].append(distribution.distribution_id)
         return [
-            _Found(name=name, list_id=list_id, distributions=standing[list_id])
+            _Found(kind="mailing list", name=name, id=list_id, distributions=standing[list_id])
             for list_id, name in names.items()
+        ] + [
+            _Found(
+                kind="batch",
+                name=each.list_name,
+                id=each.batch_id,
+                distributions=each.distributions,
+            )
+            for each in belongings
+            if each.batch_id is not None
         ]
 
     async def _name_of(self, list_id: str) -> str | None:
@@ -191,16 +208,16 @@ class Teardown:
         found: Sequence[_Found],
         remains: list[Remains],
         progress: Callable[[int, int], None],
-    ) -> tuple[int, int]:
-        """Delete it, what stands on a list before the list; returns how many of each are gone."""
+    ) -> Counter[str]:
+        """Delete it, what stands on a thing before the thing; returns how many of each are gone."""
         total = sum(1 + len(each.distributions) for each in found)
-        lists = distributions = done = 0
+        gone, done = Counter[str](), 0
         for each in found:
             is_bare = True
             for distribution_id in each.distributions:
                 because = await _gone(partial(self._upstream.delete_distribution, distribution_id))
                 if because is None:
-                    distributions += 1
+                    gone["distribution"] += 1
                 else:
                     is_bare = False
                     remains.append(
@@ -213,15 +230,24 @@ class Teardown:
                     )
                 done += 1
                 progress(done, total)
-            delete = partial(self._upstream.delete_mailing_list, self._directory_id, each.list_id)
-            because = await _gone(delete) if is_bare else "something still stands on it"
+            delete = (
+                self._upstream.delete_mailing_list
+                if each.kind == "mailing list"
+                else self._upstream.delete_batch
+            )
+            because = (
+                await _gone(partial(delete, self._directory_id, each.id))
+                if is_bare
+                else "something still stands on it"
+            )
             if because is None:
-                lists += 1
+                gone[each.kind] += 1
             else:
-                remains.append(_list_remains(each.list_id, each.name, because))
+                left = Remains(kind=each.kind, id=each.id, name=each.name, because=because)
+                remains.append(left)
             done += 1
             progress(done, total)
-        return lists, distributions
+        return gone
 
 
 def _list_remains(list_id: str, name: str, because: str) -> Remains:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from milepost.routes.joining import find_or_add, join, merges
 from milepost.routes.mailing_list import MailingListMaker
 from milepost.routes.making import (
     ListMissing,
@@ -11,9 +12,11 @@ from milepost.routes.making import (
     StillUnknown,
     Teller,
     TooLate,
+    Unready,
     Untrusted,
     contact_fields,
 )
+from milepost.routes.transaction import TransactionMaker
 
 __all__ = [
     "ListMissing",
@@ -24,6 +27,11 @@ __all__ = [
     "StillUnknown",
     "Teller",
     "TooLate",
+    "TransactionMaker",
+    "Unready",
     "Untrusted",
     "contact_fields",
+    "find_or_add",
+    "join",
+    "merges",
 ]

@@ -19,6 +19,7 @@ from typing import Final
 from milepost import payload
 from milepost.model import Capabilities, Claim, Deployment, Fact, LateData, Place
 from milepost.personal_link import PersonalLink, Template, parse
+from milepost.routes.joining import members, membership
 from milepost.routes.making import (
     ListMissing,
     Made,
@@ -176,12 +177,13 @@ class MailingListMaker:
             and bool((await self._deployment()).dedup_criteria)
         )
         if merges and claim.contact_id is not None:
-            lookup_id = await self._membership(claim.contact_id, list_id)
+            lookup_id = await membership(
+                self._upstream, self._directory_id, list_id, claim.contact_id
+            )
             return (claim.contact_id, lookup_id) if lookup_id else None
-        async for hit in self._upstream.search_contacts(self._directory_id, ref=claim.ref):
-            lookup_id = await self._membership(hit.contact_id, list_id)
-            if lookup_id and (merges or lookup_id not in claim.lookups_before):
-                return hit.contact_id, lookup_id
+        async for found in members(self._upstream, self._directory_id, list_id, claim.ref):
+            if merges or found[1] not in claim.lookups_before:
+                return found
         if merges and account.holds(Fact.SAME_LOOKUP):
             # A search may find a contact late. An add that is repeated meets it all the same.
             return None
@@ -190,13 +192,6 @@ class MailingListMaker:
         if not claim.may_add:
             raise NothingThere("the registrant's contact has changed, and no earlier call made it")
         return None
-
-    async def _membership(self, contact_id: str, list_id: str) -> str | None:
-        try:
-            contact = await self._upstream.get_contact(self._directory_id, contact_id)
-        except NotFound:
-            return None
-        return contact.memberships.get(list_id)
 
     def _contact(self, claim: Claim, account: Capabilities) -> ContactFields:
         if not account.holds(Fact.PRIVATE_DATA):

@@ -19,10 +19,9 @@ class Made(Struct, frozen=True, kw_only=True):
     lookup_id: str
     """`CGC_…` of the contact in a list, or `CTR_…` of a transaction."""
     url: str
-    contact_id: str
+    contact_id: str | None
+    """The registrant's `CID_…`; None: it is known already."""
     expires_at: datetime
-    calls: float | None = None
-    """Of calls that it shared with others, its part; None: it shared none."""
 
 
 class StillUnknown(MilepostError):
@@ -40,6 +39,20 @@ class StillUnknown(MilepostError):
 
 class NothingThere(MilepostError):
     """No earlier call made anything, and this claim may not: the event is to be decided anew."""
+
+
+class Unready(MilepostError):
+    """Something that a link is made from is not there yet, and no call was made that needs it.
+
+    Attributes:
+        rule: What the link waits for, as its reason says it.
+        pause: Seconds after which it may be there.
+    """
+
+    def __init__(self, rule: str, detail: str, *, pause: float) -> None:
+        super().__init__(detail)
+        self.rule = rule
+        self.pause = pause
 
 
 class Untrusted(MilepostError):
@@ -78,11 +91,14 @@ class Maker(Protocol):
 
     Attributes:
         call_class: The endpoints whose limit decides whether a call can be made now.
-        carries: How many links one call makes at present.
     """
 
     call_class: str
-    carries: int
+
+    @property
+    def carries(self) -> int:
+        """How many links one call makes at present."""
+        ...
 
     async def make(self, claim: Claim, *, begin_by: float) -> Made:
         """Do what the route does, with as few calls as it can.
@@ -99,6 +115,7 @@ class Maker(Protocol):
             UpstreamError: as the client's verbs; a write whose outcome is unknown stays unknown.
             StillUnknown: the earlier call's outcome is not known yet.
             NothingThere: it made nothing, and the claim may only find.
+            Unready: something else must be there first.
             TooLate: `begin_by` has passed.
         """
         ...

@@ -4,17 +4,20 @@ A survey's *canary list* is a slot that belongs to no milestone. It holds nobody
 that the links of what stands on it may be listed: that touches no customer. A *canary* is a
 distribution on it. It is made under a lease, as every distribution is, and is `ready` when the link
 of our probe has been listed; nobody gets a link of it, and the next one replaces it.
+
+Links of transactions have another form (observed), so a survey of whose milestones one has route
+`transaction` has a *canary batch* as well, a slot of that route.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import and_, case, delete, func, select, update
+from sqlalchemy import ColumnElement, and_, case, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from milepost.model import Route
@@ -74,6 +77,7 @@ class CanaryStore:
         *,
         since: datetime,
         is_patient: bool = False,
+        route: Route = Route.LIST,
     ) -> Making | Canary | None:
         """The survey's canary, or the right to make one; None: somebody else is at it.
 
@@ -82,15 +86,22 @@ class CanaryStore:
             deployment: the deployment's id, for the name of its list.
             since: it is new enough that was made then at the earliest.
             is_patient: or that is in the making since before; its link is not listed yet.
+            route: `transaction`: the one that stands on a batch.
         """
         slots = tables.slots
         name = f"milepost {deployment} canary {survey_id.removeprefix('SV_')}"
-        of_survey = and_(slots.c.milestone.is_(None), slots.c.survey_id == survey_id)
+        if route is not Route.LIST:
+            name += f" {route}"
+        of_survey = _of_survey(survey_id, route)
         async with self._connections.transaction() as connection:
             await connection.execute(
                 insert(slots)
                 .values(
-                    survey_id=survey_id, number=1, list_name=name, created_at=func.milepost_now()
+                    survey_id=survey_id,
+                    route=route.value,
+                    number=1,
+                    list_name=name,
+                    created_at=func.milepost_now(),
                 )
                 .on_conflict_do_nothing()
             )
@@ -109,7 +120,7 @@ class CanaryStore:
             return msgspec.convert(plain(row), Canary)
         return msgspec.convert(plain(row), Making)
 
-    async def old(self, survey_id: str) -> dict[int, str | None]:
+    async def old(self, survey_id: str, route: Route = Route.LIST) -> dict[int, str | None]:
         """Canaries of a survey that nobody needs: those before the newest that is ready or stopped.
 
         Returns:
@@ -126,7 +137,7 @@ class CanaryStore:
                 func.max(case((is_told, distributions.c.generation))).over().label("newest"),
             )
             .join(slots, slots.c.id == distributions.c.slot_id)
-            .where(slots.c.milestone.is_(None), slots.c.survey_id == survey_id)
+            .where(_of_survey(survey_id, route))
             .subquery()
         )
         query = (
@@ -146,8 +157,15 @@ class CanaryStore:
         async with self._connections.transaction() as connection:
             await connection.execute(delete(distributions).where(distributions.c.id == canary))
 
-    async def learnt(self, survey_id: str) -> list[Learnt]:
-        """The distributions whose templates are in use, of milestones that have this survey now."""
+    async def learnt(
+        self, survey_id: str, routes: Collection[Route] = tuple(Route)
+    ) -> list[Learnt]:
+        """The distributions whose templates are in use, of milestones that have this survey now.
+
+        Args:
+            survey_id: the survey.
+            routes: of the milestones.
+        """
         slots, distributions, milestones = tables.slots, tables.distributions, tables.milestones
         query = (
             select(
@@ -162,6 +180,7 @@ class CanaryStore:
                 slots.c.survey_id == survey_id,
                 milestones.c.survey_id == survey_id,
                 slots.c.route == milestones.c.route,
+                slots.c.route.in_([route.value for route in routes]),
                 distributions.c.state.in_(("ready", "draining")),
             )
             .order_by(distributions.c.id)
@@ -227,3 +246,13 @@ class CanaryStore:
         )
         async with self._connections.transaction() as connection:
             return {row.lookup_id: row.url for row in await connection.execute(query)}
+
+
+def _of_survey(survey_id: str, route: Route) -> ColumnElement[bool]:
+    """That a slot is the survey's canary list, or its canary batch."""
+    slots = tables.slots
+    return and_(
+        slots.c.milestone.is_(None),
+        slots.c.survey_id == survey_id,
+        slots.c.route == route.value,
+    )

@@ -179,7 +179,12 @@ class ContactStore:
     # --- one by one -----------------------------------------------------------------------------
 
     async def claim(
-        self, limit: int, *, after: int = 0, upto: int = MOST, anybody: bool = False
+        self,
+        limit: int,
+        *,
+        after: int = 0,
+        upto: int = MOST,
+        anybody: bool = False,
     ) -> list[WithoutContact]:
         """Claim registrants who own a contact that is not in the home list yet, in `id` order.
 
@@ -200,15 +205,42 @@ class ContactStore:
         async with self._fenced() as connection:
             cursor = await connection.execute(_WITHOUT_CONTACT, given)
             rows = await cursor.fetchall()
-        return [
-            WithoutContact(
-                **of_owner(row),
-                attempt=row["contact_attempt"],
-                in_doubt=row["in_doubt"],
-                looked_enough=row["looked_enough"],
+        return [_claimed(row) for row in sorted(rows, key=lambda row: row["id"])]
+
+    async def claim_one(self, ref: str, *, lease: int) -> WithoutContact | str | None:
+        """Claim one registrant, as `claim` does, unless that is not needed any more.
+
+        Args:
+            ref: of the registrant.
+            lease: seconds for which they are the claimer's alone.
+
+        Returns:
+            The claim; the contact of one who is in the home list by now; None: somebody else has
+            the claim, or they are to have no contact.
+        """
+        async with self._connections.path() as connection, connection.transaction():
+            # Whoever has locked them has them for a moment, and is not to be passed over here.
+            cursor = await connection.execute(
+                b"SELECT id, contact_id, home_lookup_id FROM registrants WHERE ref = %(ref)s"
+                b" FOR NO KEY UPDATE",
+                {"ref": ref},
             )
-            for row in sorted(rows, key=lambda row: row["id"])
-        ]
+            known = await cursor.fetchone()
+            if known is None:
+                return None
+            if known["home_lookup_id"] is not None:
+                return str(known["contact_id"])
+            given = {
+                "limit": 1,
+                "after": known["id"] - 1,
+                "upto": known["id"],
+                "anybody": False,
+                "lease": lease,
+                "looks": LOOKS,
+            }
+            cursor = await connection.execute(_WITHOUT_CONTACT, given)
+            row = await cursor.fetchone()
+        return None if row is None else _claimed(row)
 
     async def settle(self, claimed: WithoutContact, contact_id: str, home_lookup_id: str) -> bool:
         """Remember a registrant's contact and its place in the home list.
@@ -236,9 +268,14 @@ class ContactStore:
             return cursor.rowcount == 1
 
     async def set_back(
-        self, claimed: WithoutContact, *, outcome_unknown: bool, looked: bool
+        self,
+        claimed: WithoutContact,
+        *,
+        outcome_unknown: bool,
+        looked: bool,
+        rests: bool = True,
     ) -> bool:
-        """Write down that a claim did not end well; the lease stays, as a pause.
+        """Write down that a claim did not end well.
 
         Args:
             claimed: the claim.
@@ -246,6 +283,7 @@ class ContactStore:
                 in doubt only if it was so before.
             looked: the platform was asked for the contact and knew of none. Looks are counted from
                 the last unknown outcome on.
+            rests: the lease stays, as a pause.
 
         Returns:
             False when the claim was taken over by another attempt and nothing was changed.
@@ -259,6 +297,7 @@ class ContactStore:
                     "in_doubt": outcome_unknown or claimed.in_doubt,
                     "unknown": outcome_unknown,
                     "looked": looked,
+                    "rests": rests,
                 },
             )
             return cursor.rowcount == 1
@@ -484,6 +523,15 @@ def listed_key(
     if ref is not None and not 0 < len(ref.encode()) <= LONGEST_REF:
         ref = None
     return ref, None if ref is None else contact_key(ref, details, criteria)
+
+
+def _claimed(row: Row) -> WithoutContact:
+    return WithoutContact(
+        **of_owner(row),
+        attempt=row["contact_attempt"],
+        in_doubt=row["in_doubt"],
+        looked_enough=row["looked_enough"],
+    )
 
 
 def of_owner(row: Row) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import Final, Generic, TypeVar
@@ -21,6 +22,10 @@ a sixth of all that a link costs, measured)."""
 PATIENCE_SECONDS: Final = 0.05
 """After which a batch under way is not waited for any more. It takes a fifth of that, unless
 somebody else has locked what it needs."""
+
+
+def _as_large(size: int) -> int:
+    return min(size, ENOUGH)
 
 
 class _Entry(Generic[Item, Outcome]):
@@ -53,14 +58,23 @@ class GroupCommit(Generic[Item, Outcome]):
     the batches grow by themselves, since more arrives while they are written. A batch goes out
     beside another one if it is as large, or has `ENOUGH` items: else it goes when that one ends.
 
+    A batch is written in a context of its own: what counts and permits the calls of whoever came
+    first is not the others'.
+
     Args:
         write: writes a batch in one transaction and returns one outcome for each item, in order.
+            For what it raises of a batch it is called again with each half of it.
         apart: items that have one of these values in common go into different batches. Those with
             the same first value take turns with all others, so that many of them hold up nobody.
         same: items with the same value, while they queue, are written once.
         most: items in a batch at the most.
         writers: batches that may be under way at once, each on a connection of its own. Two keep
             Postgres at work while what it said of the one before is read.
+        beside: how many items go out beside a batch of so many.
+        patience: seconds after which a batch under way is not waited for any more.
+
+    Attributes:
+        most: Items in a batch at the most; it may be changed at any time.
     """
 
     def __init__(
@@ -71,11 +85,15 @@ class GroupCommit(Generic[Item, Outcome]):
         same: Callable[[Item], Hashable],
         most: int = 200,
         writers: int = 1,
+        beside: Callable[[int], int] = _as_large,
+        patience: float = PATIENCE_SECONDS,
     ) -> None:
         self._write = write
         self._apart = apart
         self._same = same
-        self._most = most
+        self.most = most
+        self._beside = beside
+        self._patience = patience
         # Whose turn it is, and what they have in the queue.
         self._turns: deque[Hashable] = deque()
         self._lines: dict[Hashable, deque[_Entry[Item, Outcome]]] = {}
@@ -114,12 +132,12 @@ class GroupCommit(Generic[Item, Outcome]):
         if self._idle and not self._is_starting and self._is_enough():
             self._idle -= 1
             self._is_starting = True
-            writer = asyncio.create_task(self._run())
+            writer = asyncio.create_task(self._run(), context=contextvars.Context())
             self._writing.add(writer)
             writer.add_done_callback(self._writing.discard)
 
     def _is_enough(self) -> bool:
-        return len(self._queued) >= (min(ENOUGH, *self._sizes.values()) if self._sizes else 1)
+        return len(self._queued) >= min(map(self._beside, self._sizes.values()), default=1)
 
     async def _run(self) -> None:
         try:
@@ -133,7 +151,7 @@ class GroupCommit(Generic[Item, Outcome]):
         batch, token = self._next_batch(), object()
         self._sizes[token] = len(batch)
         self._begin()
-        late = asyncio.get_running_loop().call_later(PATIENCE_SECONDS, self._overlook, token)
+        late = asyncio.get_running_loop().call_later(self._patience, self._overlook, token)
         try:
             await self._settle(batch)
         finally:
@@ -155,7 +173,7 @@ class GroupCommit(Generic[Item, Outcome]):
         batch: list[_Entry[Item, Outcome]] = []
         taken: set[Hashable] = set()
         for _ in range(len(self._turns)):
-            if len(batch) == self._most:
+            if len(batch) >= self.most:
                 break
             whose = self._turns.popleft()
             line = self._lines[whose]

@@ -112,7 +112,7 @@ _ROUTES: Final = {route.value: route for route in Route}
 _MEMBERS: Final = (
     *("id", "event_id", "milestone", "ref", "state", "lane", "route", "published", "short_url"),
     *("url", "expires_at", "reuses", "rule", "rule_until", "rule_detail", "revoked_at"),
-    *("upstream_calls", "created_at", "data_at"),
+    *("upstream_calls", "created_at", "data_at", "steps"),
 )
 """The columns of a link, and those that its record has besides."""
 _MORE: Final = (
@@ -345,7 +345,7 @@ class LinkStore:
         while True:
             row, own = await self._ask(event, purpose, may_call=without is None, without=without)
             if row["id"] is not None:
-                return _asked(row, event, own=own)
+                return _asked(row, event, purpose, own=own)
             # Another request wrote or settled the row meanwhile: ask again.
 
     async def decide(self, event: Event) -> Asked | None:
@@ -358,7 +358,7 @@ class LinkStore:
         """
         row, own = await self._ask(event, Purpose.DIRECT, may_call=False, without=None)
         if row["is_written"] or row["course"] == "seen":
-            return _asked(row, event, own=own)
+            return _asked(row, event, Purpose.DIRECT, own=own)
         return None
 
     async def _ask(
@@ -668,7 +668,7 @@ def _tokens(n: int) -> list[str]:
     ]
 
 
-def _asked(row: Row, event: Event, *, own: bool) -> Asked:
+def _asked(row: Row, event: Event, purpose: Purpose, *, own: bool) -> Asked:
     link = _link(row)
     claim = None
     if own and row["making"] is not None:
@@ -677,6 +677,8 @@ def _asked(row: Row, event: Event, *, own: bool) -> Asked:
             link=link,
             attempt=making.attempt,
             route=making.route,
+            purpose=purpose,
+            at=event.occurred_at or link.created_at,
             in_doubt=making.in_doubt,
             may_add=making.may_add,
             looked_enough=making.looked_enough,
@@ -758,6 +760,9 @@ def _reason(row: Row) -> Reason | None:
     if rule is None:
         return None
     detail = row["rule_detail"] or EXPLANATIONS.get(f"{state}/{rule}")
+    if row["steps"] and state in {LinkState.SUPPRESSED, LinkState.FAILED}:
+        left = ", ".join(f"{name} {value}" for name, value in row["steps"].items())
+        detail = f"{detail or rule} Left at the platform, unfinished: {left}."
     return Reason(rule, row["rule_until"], detail)
 
 

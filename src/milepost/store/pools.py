@@ -54,6 +54,7 @@ PAGE: Final = 10_000
 _NO_LIST: Final = {
     "list_id": None,
     "list_at": None,
+    "batch_id": None,
     "probe_contact_id": None,
     "probe_lookup_id": None,
     "rests_until": None,
@@ -105,13 +106,17 @@ class Making(Struct, frozen=True, kw_only=True):
 
 
 class Belonging(Struct, frozen=True, kw_only=True):
-    """A mailing list that is ours, or is to be."""
+    """A mailing list, or a batch of transactions, that is ours or is to be."""
 
     id: int
     """Of the slot."""
     survey_id: str
     list_name: str
+    """Under which it is known here, and a list at the platform as well."""
     list_id: str | None
+    batch_id: str | None
+    distributions: tuple[str, ...]
+    """The platform's ids of those that were made on it."""
 
 
 class TakenOver(MilepostError):
@@ -257,9 +262,16 @@ class PoolStore:
         states = [row["state"] for row in rows]
         return {state: states.count(state) for state in ("draining", "retired")}
 
-    async def claim(self, limit: int, *, without: Collection[int] = ()) -> list[Making]:
-        """Claim distributions that are to be made, of whatever milestone, but for some."""
-        given = {"limit": limit, "lease": LEASE_SECONDS, "without": list(without)}
+    async def claim(
+        self, limit: int, *, without: Collection[int] = (), routes: Collection[Route] = tuple(Route)
+    ) -> list[Making]:
+        """Claim distributions that are to be made, of milestones of these routes, but for some."""
+        given = {
+            "limit": limit,
+            "lease": LEASE_SECONDS,
+            "without": list(without),
+            "routes": [route.value for route in routes],
+        }
         async with self._connections.path() as connection:
             cursor = await connection.execute(_CLAIM, given)
             return [msgspec.convert(row, Making) for row in await cursor.fetchall()]
@@ -295,6 +307,18 @@ class PoolStore:
         return msgspec.structs.replace(
             making, probe_contact_id=contact_id, probe_lookup_id=lookup_id
         )
+
+    async def note_batch(self, making: Making, batch_id: str) -> Making:
+        """The slot's batch is there, with the probe's transaction in it."""
+        await self._slot(making, batch_id=batch_id)
+        return msgspec.structs.replace(making, batch_id=batch_id)
+
+    async def known_distributions(self, distribution_ids: Collection[str]) -> set[str]:
+        """Those of these that are written down, of whatever slot."""
+        known = tables.distributions.c.distribution_id
+        query = select(known).where(known.in_(distribution_ids))
+        async with self._connections.transaction() as connection:
+            return {row.distribution_id for row in await connection.execute(query)}
 
     async def note_distribution(self, making: Making, distribution_id: str) -> Making:
         """The distribution is there; that its links may be built is still to be seen."""
@@ -464,21 +488,30 @@ class PoolStore:
         return ids[-1] if len(ids) == PAGE else None
 
     async def belongings(self, milestone: str) -> list[Belonging]:
-        """The lists of a milestone's pool, those of surveys that it had before among them.
+        """The lists and batches of a milestone's pool, those of surveys that it had before, too.
 
-        The canary lists of surveys that no other milestone has a pool for are the last.
+        The canaries' of surveys that no other milestone has a pool for are the last.
         """
-        slots = tables.slots
+        slots, distributions = tables.slots, tables.distributions
         others = slots.alias("others")
         surveys = select(slots.c.survey_id).where(slots.c.milestone == milestone)
         shared = select(others.c.id).where(
             others.c.survey_id == slots.c.survey_id,
             others.c.milestone.is_not(None),
             others.c.milestone != milestone,
-            others.c.list_id.is_not(None),
+            or_(others.c.list_id.is_not(None), others.c.batch_id.is_not(None)),
+        )
+        made = (
+            select(func.coalesce(func.array_agg(distributions.c.distribution_id), []))
+            .where(
+                distributions.c.slot_id == slots.c.id,
+                distributions.c.distribution_id.is_not(None),
+            )
+            .scalar_subquery()
         )
         query = (
             select(slots.c.id, slots.c.survey_id, slots.c.list_name, slots.c.list_id)
+            .add_columns(slots.c.batch_id, made.label("distributions"))
             .where(
                 or_(
                     slots.c.milestone == milestone,
@@ -509,7 +542,7 @@ class PoolStore:
             )
 
     async def forget_list(self, slot_id: int) -> None:
-        """The platform does not have a slot's list any more, nor what stood on it.
+        """The platform does not have a slot's list or batch any more, nor what stood on it.
 
         A canary list is forgotten as a whole: no link names it.
         """

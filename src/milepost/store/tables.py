@@ -173,7 +173,13 @@ slots = Table(
     Column("route", Text, nullable=False, server_default=text("'list'")),
     Column("batch_id", Text, unique=True),
     UniqueConstraint("milestone", "survey_id", "route", "number", name="slots_number"),
-    Index("slots_one_canary", "survey_id", unique=True, postgresql_where=text("milestone IS NULL")),
+    Index(
+        "slots_one_canary",
+        "survey_id",
+        "route",
+        unique=True,
+        postgresql_where=text("milestone IS NULL"),
+    ),
 )
 
 distributions = Table(

@@ -8,7 +8,7 @@ that the platform makes to us.
 
 from __future__ import annotations
 
-from milepost.upstream.call import CALL_CLASSES, CallClass, Calls, Gate, counting
+from milepost.upstream.call import CALL_CLASSES, CallClass, Calls, Gate, count, counting
 from milepost.upstream.client import Upstream
 from milepost.upstream.credentials import SCOPES, ClientCredentials, Credentials, Token
 from milepost.upstream.errors import (
@@ -94,5 +94,6 @@ __all__ = [
     "Unreachable",
     "Unreadable",
     "Upstream",
+    "count",
     "counting",
 ]

@@ -147,14 +147,14 @@ class Calls:
     __slots__ = ("_outer", "count")
 
     def __init__(self, outer: Calls | None) -> None:
-        self.count = 0
+        self.count = 0.0
         self._outer = outer
 
-    def add(self) -> None:
-        """Count one request, here and in every block around this one."""
-        self.count += 1
+    def add(self, n: float = 1) -> None:
+        """Count one request, or so much of it, here and in every block around this one."""
+        self.count += n
         if self._outer is not None:
-            self._outer.add()
+            self._outer.add(n)
 
 
 _counting: contextvars.ContextVar[Calls | None] = contextvars.ContextVar("calls", default=None)
@@ -173,6 +173,12 @@ def counting() -> Iterator[Calls]:
         yield calls
     finally:
         _counting.reset(token)
+
+
+def count(n: float) -> None:
+    """Count so many requests in this context that have left in another, on behalf of several."""
+    if (calls := _counting.get()) is not None:
+        calls.add(n)
 
 
 class Gate(Protocol):

@@ -4,6 +4,7 @@
 --
 -- %(limit)s, %(lease)s in seconds
 -- %(without)s  not these
+-- %(routes)s   only for milestones of these
 UPDATE distributions AS d SET
     attempt = d.attempt + 1,
     lease_until = milepost_now() + make_interval(secs => %(lease)s),
@@ -25,6 +26,7 @@ FROM (
         AND coalesce(d.lease_until <= milepost_now(), true)
         AND s.survey_id = m.survey_id
         AND s.route = m.route
+        AND s.route = ANY (%(routes)s)
         -- What is made for one that is paused or stopped may be taken away again, or not be trusted.
         AND m.state = 'active'
         AND m.stopped_at IS NULL

@@ -17,7 +17,7 @@ SELECT
         FROM (
             SELECT
                 s.id AS slot_id, s.number, d.generation, d.takes_until, d.ready_at, d.was_ready,
-                d.is_making, d.stops, d.stopped_at,
+                d.is_making, d.stops, d.stopped_at, s.rests_until IS NOT NULL AS was_missed,
                 -- No more than were asked for since its distribution is ready.
                 (
                     SELECT count(*)

@@ -5,7 +5,9 @@
 -- %(in_doubt)s          whether this or an earlier attempt may have made the contact
 -- %(unknown)s           whether this one may have
 -- %(looked)s            whether it looked and found nothing
+-- %(rests)s             whether the lease stays, as a pause
 UPDATE registrants SET
+    contact_lease_until = CASE WHEN %(rests)s THEN contact_lease_until END,
     contact_in_doubt = %(in_doubt)s,
     contact_looks = CASE WHEN %(unknown)s THEN 0 ELSE contact_looks + %(looked)s::boolean::integer END,
     contact_first_look_at = CASE

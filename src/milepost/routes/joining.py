@@ -1,0 +1,131 @@
+"""How a registrant gets into the home list by a call of their own, ahead of an event or at it.
+
+Whether an earlier call has done it is a matter of the registrant, not of whoever asked for it: the
+doubt, and the lease of whoever is at it, stand in their row (`store/contacts.py`).
+
+Where the directory recognises people, an add whose outcome is unknown is repeated: it meets the
+same contact. Where it does not, a second add would make a second contact, so they are looked for,
+and added again only after three looks over a minute that found nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Protocol, TypeVar
+
+from milepost.model import Capabilities, Deployment, Fact
+from milepost.routes.making import StillUnknown, contact_fields
+from milepost.store.contacts import WithoutContact
+from milepost.upstream import ContactFields, NotFound, Upstream
+
+T = TypeVar("T")
+
+
+class Pace(Protocol):
+    """How calls are made: at once, or when there is room for them."""
+
+    async def __call__(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Make one."""
+        ...
+
+
+async def at_once(call: Callable[[], Awaitable[T]]) -> T:
+    """Make a call without waiting for anything."""
+    return await call()
+
+
+def merges(deployment: Deployment, account: Capabilities) -> bool:
+    """Whether who is added to a list again is the same contact, under the same lookup id."""
+    return (
+        bool(deployment.dedup_criteria)
+        and account.holds(Fact.ONE_CONTACT)
+        and account.holds(Fact.SAME_LOOKUP)
+    )
+
+
+async def members(
+    upstream: Upstream, directory_id: str, list_id: str, ref: str
+) -> AsyncIterator[tuple[str, str]]:
+    """The contacts with this ref that are in a list, each with its lookup id there.
+
+    A search may find a contact late.
+    """
+    async for hit in upstream.search_contacts(directory_id, ref=ref):
+        if lookup_id := await membership(upstream, directory_id, list_id, hit.contact_id):
+            yield hit.contact_id, lookup_id
+
+
+async def membership(
+    upstream: Upstream, directory_id: str, list_id: str, contact_id: str
+) -> str | None:
+    """The lookup id of a contact in a list; None: they are not in it."""
+    try:
+        contact = await upstream.get_contact(directory_id, contact_id)
+    except NotFound:
+        return None
+    return contact.memberships.get(list_id)
+
+
+async def find_or_add(
+    upstream: Upstream,
+    directory_id: str,
+    list_id: str,
+    contact: ContactFields,
+    *,
+    pace: Pace = at_once,
+) -> tuple[str, str]:
+    """The contact with the ref of `contact` in a list, and its lookup id; put into it if need be.
+
+    Raises:
+        CallFailed: as the client's verbs.
+    """
+    known = await pace(lambda: _first(upstream, directory_id, list_id, contact.ref or ""))
+    return known or await _add(upstream, directory_id, list_id, contact, pace)
+
+
+async def join(
+    upstream: Upstream,
+    directory_id: str,
+    list_id: str,
+    claimed: WithoutContact,
+    *,
+    merges: bool,
+    pace: Pace = at_once,
+) -> tuple[str, str]:
+    """Put a registrant into the home list; returns their contact and its lookup id there.
+
+    Args:
+        upstream: the client.
+        directory_id: of the list.
+        list_id: the home list.
+        claimed: whom.
+        merges: whether the platform knows a contact again that is added a second time.
+        pace: how the calls are made.
+
+    Raises:
+        CallFailed: the platform did not make it, or may have.
+        StillUnknown: what became of an earlier call is not known yet.
+    """
+    if claimed.in_doubt and not merges:
+        known = await pace(lambda: _first(upstream, directory_id, list_id, claimed.ref))
+        if known is not None:
+            return known
+        if not claimed.looked_enough:
+            raise StillUnknown("the contact of an earlier call is not found yet", looked=True)
+    contact = contact_fields(claimed.ref, claimed.details)
+    return await _add(upstream, directory_id, list_id, contact, pace)
+
+
+async def _first(
+    upstream: Upstream, directory_id: str, list_id: str, ref: str
+) -> tuple[str, str] | None:
+    async for found in members(upstream, directory_id, list_id, ref):
+        return found
+    return None
+
+
+async def _add(
+    upstream: Upstream, directory_id: str, list_id: str, contact: ContactFields, pace: Pace
+) -> tuple[str, str]:
+    added = await pace(lambda: upstream.add_list_contact(directory_id, list_id, contact))
+    return added.contact_id, added.lookup_id

@@ -1,0 +1,89 @@
+"""Route `transaction` in the long: ten times the brand's calls, and processes that die amid it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import Final
+
+import pytest
+import uvloop
+from tests.battery.load import LONG, Answer, Installation, Replica, events
+from tests.battery.test_crashes import UNLIMITED, revive
+from tests.battery.test_peak import BRAND, THROTTLED, limited
+from tests.battery.verdicts import Watch, ledger, verify
+
+from milepost.failpoints import Failpoint, StepPoint
+
+log = logging.getLogger(__name__)
+
+PEAK: Final = 30_000
+"""Events in a minute."""
+
+MOST_CALLS: Final = 0.10
+"""For each link, of whatever kind."""
+
+CRASHES: Final = 10
+
+RESOLVED_SECONDS: Final = 150.0
+"""From a crash until all is settled: the lease, and where a creation may have been lost three looks
+over a minute."""
+
+
+@pytest.mark.parametrize("seconds", [pytest.param(60, marks=LONG)])
+def test_ten_times_as_many_events_as_calls_are_links(
+    install: Callable[..., Installation], watch: Watch, seconds: int
+) -> None:
+    """30,000 events in a minute under 3,000 calls a minute, at a platform that takes 150 ms."""
+    count = PEAK * seconds // 60
+    people = count // 2
+    on = install(people=people, route="transaction", settings=limited(BRAND, "none"))
+    on.platform.control("PUT", "settings", {"rate_per_minute": BRAND, "latency_ms": 150})
+    answers = on.pour(events(count, people=people), connections=800, per_minute=PEAK)
+    watch.settled(within=120)
+    verdict = verify(on, answers, watch=watch, throttled=THROTTLED, busiest_minute=BRAND)
+    calls = on.platform.calls()["calls"]
+    log.info("%d calls for %d links: %s", calls, count, verdict.lanes)
+    assert {"issued": count} == verdict.states
+    assert calls <= MOST_CALLS * count
+    assert verdict.lanes["direct"] >= 0.9 * count
+
+
+@pytest.mark.battery
+@pytest.mark.timeout(1_800)
+@pytest.mark.parametrize("failpoint", ["claimed", "joined", "created", "noted", "made"])
+def test_a_crash_between_two_calls_leaves_nothing_behind(
+    install: Callable[..., Installation],
+    watch: Watch,
+    arm: Callable[..., Replica],
+    failpoint: Failpoint | StepPoint,
+) -> None:
+    """A replica dies there ten times; each link has one transaction, in one batch, in the end."""
+    count = 6_000
+    on = install(
+        people=count,
+        route="transaction",
+        at_home=failpoint != "joined",
+        platform=("--limits", "none", "--latency-ms", "100"),
+        settings=UNLIMITED,
+    )
+    doomed = arm(on, f"{failpoint}=kill@60", "--no-worker")
+    sent = events(count, people=count, deadline_ms=5_000)
+
+    async def scenario() -> list[Answer]:
+        """The crashes, and what the callers saw."""
+        dying = asyncio.create_task(revive(doomed, CRASHES, on.database_url))
+        answers = await asyncio.to_thread(on.pour, sent, per_minute=4_000, insist=True)
+        await dying
+        return answers
+
+    answers = uvloop.run(scenario())
+    began = time.monotonic()
+    watch.settled(within=RESOLVED_SECONDS)
+    log.info("settled after %.0f s", time.monotonic() - began)
+    rows = ledger(on.database_url)
+    assert any(row.attempt > 1 for row in rows)
+    verdict = verify(on, answers, watch=watch, deadline=None)
+    assert {"issued": count} == verdict.states

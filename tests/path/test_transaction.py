@@ -1,0 +1,539 @@
+"""Route `transaction`: events that share their calls, each with data of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+from typing import Any, cast
+from uuid import UUID
+
+import httpx
+import pytest
+from tests.path.conftest import SECRET
+
+from milepost import payload
+from milepost.app import Milepost
+from milepost.errors import DatabaseBusy
+from milepost.failpoints import VARIABLE
+from milepost.jobs.provisioning import Provisioning
+from milepost.jobs.rotate import Rotate
+from milepost.jobs.teardown import Teardown
+from milepost.model import Fact, RegistrantDetails, Route
+from milepost.routes import TransactionMaker
+from milepost.settings import Settings
+from milepost.simulator import Config
+from milepost.store.links import Step
+
+Landed = Callable[..., Awaitable[None]]
+Elapse = Callable[[float], Awaitable[None]]
+Travel = Callable[..., Awaitable[None]]
+Execute = Callable[..., Awaitable[list[tuple[Any, ...]]]]
+
+PATIENT = ["direct", "queued"]
+"""Lanes of a milestone whose callers want personal URLs only, and wait for them."""
+
+BOTH = ["transaction.create", "transaction_batch.add"]
+"""What a link takes whose registrant is in the home list."""
+
+CREATE, ADD = "transactions", "batch_transactions"
+"""The classes of the two calls."""
+
+PEOPLE = [f"p{n}" for n in range(12)]
+
+
+@pytest.fixture
+def maker(milepost: Milepost) -> TransactionMaker:
+    """The route's maker."""
+    return cast("TransactionMaker", milepost.issuing._makers[Route.TRANSACTION])  # noqa: SLF001  (no other way leads to it)
+
+
+@pytest.fixture
+async def at_home(milepost: Milepost, landed: Landed) -> Callable[..., Awaitable[None]]:
+    """Register milestone `landed` on this route; everybody, and these, are in the home list."""
+
+    async def register(*refs: str, **changes: object) -> None:
+        """Register it."""
+        people = {ref: RegistrantDetails(email=f"{ref}@example.com") for ref in refs}
+        await milepost.store.registrants.put(people)
+        await milepost.run("sync", asked_by="test")
+        await landed(**{"route": "transaction", "lanes": PATIENT, **changes})
+
+    return register
+
+
+async def ask(client: httpx.AsyncClient, event_id: str = "e1", **changes: object) -> Any:
+    """The answer to an event of `ann`."""
+    body = {
+        "event_id": event_id,
+        "milestone": "landed",
+        "registrant": "ann",
+        "data": {"flight": 17},
+        "deadline_ms": 8_000,
+    }
+    return (await client.post("/v1/links", json=body | changes)).json()
+
+
+async def ask_once(
+    client: httpx.AsyncClient, milepost: Milepost, event_id: str = "e1", **changes: object
+) -> Any:
+    """The link after one try, as an admin sees it."""
+    link = await ask(client, event_id, **{"deadline_ms": 100, **changes})
+    await milepost.issuing.finish()
+    return (await client.get(f"/v1/links/{link['id']}")).json()
+
+
+async def ask_all(client: httpx.AsyncClient, *refs: str, prefix: str = "e") -> list[Any]:
+    """The links of events of these people that come together."""
+    events = [
+        {"event_id": f"{prefix}-{ref}", "milestone": "landed", "registrant": ref} for ref in refs
+    ]
+    body = {"events": events, "deadline_ms": 8_000}
+    answer = await client.post("/v1/links/batch", json=body)
+    return [each["link"] for each in answer.json()["results"]]
+
+
+def rule(link: Any) -> tuple[str, str | None]:
+    """A link's state, and why."""
+    return link["state"], (link["reason"] or {}).get("rule")
+
+
+async def opens(platform: Any, link: Any) -> bool:
+    """Whether a link's survey opens."""
+    return 'data-state="open"' in (await platform.web.get(link["url"])).text
+
+
+async def created(platform: Any) -> Counter[str]:
+    """How many transactions the platform has made for each link."""
+    return Counter(
+        key.partition(".")[2]
+        for entry in await platform.entries()
+        if entry["operation"] == "transaction.create"
+        for key in entry["ids"]
+        if key.startswith("transaction.")
+    )
+
+
+async def test_each_response_has_the_data_of_its_own_event(
+    client: httpx.AsyncClient, at_home: Landed, milepost: Milepost, platform: Any
+) -> None:
+    """A person holds several links alive, and each takes two calls where it is alone."""
+    await at_home()
+    links = [await ask(client, f"e{n}", data={"flight": n, "gate": "B"}) for n in range(3)]
+    assert BOTH * 3 == await platform.writes()
+    for flight, link in enumerate(links):
+        assert ("issued", "direct", "transaction", 2) == (
+            *(link["state"], link["lane"], link["route"]),
+            link["upstream_calls"],
+        )
+        response = await platform.answer(link["url"])
+        held = await milepost.upstream.response(platform.ready.survey_id, response)
+        assert (str(flight), "B") == (held.values["flight"], held.values["gate"])
+        reference = str(held.values["milepost_ref"])
+        assert UUID(link["id"]) == payload.unseal(reference, [SECRET.encode()])
+
+
+async def test_events_that_come_together_share_their_calls_and_no_refusal(
+    client: httpx.AsyncClient, at_home: Landed, milepost: Milepost, platform: Any
+) -> None:
+    """What comes while calls are out goes together, and each link bears its part of all calls.
+
+    Somebody deleted a contact at the platform: that link fails, alone.
+    """
+    await at_home(*PEOPLE)
+    gone = await milepost.store.registrants.get("p3")
+    assert gone is not None
+    directory = milepost.deployment.directory_id or ""
+    await milepost.upstream.delete_contact(directory, gone.contact_id or "")
+    await platform.switch(latency_ms=30)
+    before = await platform.calls()
+    first = asyncio.create_task(ask(client))
+    links = dict(zip(PEOPLE, await ask_all(client, *PEOPLE), strict=True))
+    links["ann"] = await first
+    calls = await platform.calls() - before
+    assert calls <= 6
+    assert calls == pytest.approx(sum(link["upstream_calls"] for link in links.values()))
+    assert ("failed", "upstream-refused") == rule(links.pop("p3"))
+    assert {"issued": 12} == Counter(link["state"] for link in links.values())
+    assert 12 == len({link["url"] for link in links.values()})
+
+
+async def test_how_many_go_together_is_found_out(
+    *,
+    client: httpx.AsyncClient,
+    at_home: Landed,
+    milepost: Milepost,
+    platform: Any,
+    maker: TransactionMaker,
+) -> None:
+    """Half as many after a call that was too large, more again later; as many as were proved."""
+    await at_home(*PEOPLE)
+    await platform.switch(facts={"transactions_per_call": 3})
+    links = await ask_all(client, *PEOPLE)
+    assert {"issued": 12} == Counter(link["state"] for link in links)
+    assert maker.carries <= 6
+    sizes = [len(e["body"]) for e in await platform.entries() if e["operation"] == BOTH[0]]
+    assert (12, True) == (sum(sizes), max(sizes) <= 3)
+    await platform.switch(facts={"transactions_per_call": 1_000})
+    small = maker.carries
+    await ask_all(client, *PEOPLE, prefix="more")
+    assert maker.carries > small
+    for figure in (7, 1):
+        await milepost.store.capabilities.note(
+            Fact.TRANSACTIONS_PER_CALL, holds=figure > 1, figure=figure, evidence="tried"
+        )
+        links = await ask_all(client, *PEOPLE, prefix=str(figure))
+        assert figure == maker.carries
+    assert [2] * 12 == [link["upstream_calls"] for link in links]
+
+
+async def test_a_lost_creation_is_asked_for(
+    *,
+    client: httpx.AsyncClient,
+    at_home: Landed,
+    milepost: Milepost,
+    platform: Any,
+    elapse: Elapse,
+) -> None:
+    """By the contact's transactions: found, or made again after three looks over a minute."""
+    await at_home()
+    for event, moment in (("accepted", "after"), ("lost", "before")):
+        await platform.fault("reset", call_class=CREATE, moment=moment)
+        assert ("unknown", "outcome-unknown") == rule(await ask_once(client, milepost, event))
+        await elapse(2)
+    for _ in range(3):
+        assert "unknown" == (await ask_once(client, milepost, "lost"))["state"]
+        await elapse(31)
+    for event in ("accepted", "lost"):
+        link = await ask(client, event)
+        assert ("issued", True) == (link["state"], await opens(platform, link))
+    assert {1} == set((await created(platform)).values())
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+async def test_a_lost_addition_is_looked_for_in_the_batch(
+    *,
+    client: httpx.AsyncClient,
+    at_home: Landed,
+    milepost: Milepost,
+    platform: Any,
+    elapse: Elapse,
+    moment: str,
+) -> None:
+    """Which is read once for all of a call; their transactions are those of before."""
+    await at_home(*PEOPLE, lanes=["deferred"])
+    await platform.fault("reset", call_class=ADD, moment=moment, times=12)
+    await ask_all(client, *PEOPLE)
+    assert 12 == (await milepost.drain.run_once()).unknown
+    await platform.web.delete("/control/faults")
+    await platform.forget()
+    await elapse(2)
+    (await platform.web.delete("/control/stats")).raise_for_status()
+    assert 12 == (await milepost.sweep.run_once()).issued
+    stats = (await platform.web.get("/control/stats")).json()["classes"]
+    assert {ADD} == stats.keys()
+    assert stats[ADD]["calls"] <= 8
+    entered = [
+        each
+        for entry in await platform.entries()
+        if entry["operation"] == BOTH[1]
+        for each in entry["body"]["transactionIds"]
+    ]
+    assert ((12, 12) if moment == "before" else (0, 0)) == (len(entered), len(set(entered)))
+
+
+async def test_a_transaction_that_is_not_written_down_goes_no_further_and_is_found(
+    *,
+    client: httpx.AsyncClient,
+    at_home: Landed,
+    milepost: Milepost,
+    platform: Any,
+    elapse: Elapse,
+    maker: TransactionMaker,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Postgres is away between the two calls, or somebody else has the claim by then."""
+    await at_home()
+
+    async def away(_: Step) -> bool:
+        """Fail."""
+        raise DatabaseBusy("away")
+
+    async def taken_over(_: Step) -> bool:
+        """Say that it is somebody else's."""
+        return False
+
+    for event, note in (("e1", away), ("e2", taken_over)):
+        with monkeypatch.context() as patch:
+            patch.setattr(maker, "_note_step", note)
+            await ask_once(client, milepost, event)
+        await elapse(21)
+    assert BOTH[:1] * 2 == await platform.writes()
+    assert "issued" == (await ask(client, "e1"))["state"]
+    assert [*BOTH[:1] * 2, BOTH[1]] == await platform.writes()
+
+
+async def test_a_batch_that_is_gone_is_replaced_and_its_links_wait(
+    *,
+    client: httpx.AsyncClient,
+    at_home: Landed,
+    milepost: Milepost,
+    platform: Any,
+    elapse: Elapse,
+    execute: Execute,
+) -> None:
+    """The same transaction goes into the next batch; a link that ends before says what is left."""
+    await at_home()
+    ((batch_id,),) = await execute("SELECT batch_id FROM slots")
+    await milepost.upstream.delete_batch(milepost.deployment.directory_id or "", batch_id)
+    await platform.forget()
+    assert ("waiting", "list-missing") == rule(await ask_once(client, milepost))
+    await elapse(31)
+    assert "waiting" == (await ask_once(client, milepost, "e2", registrant="ben"))["state"]
+    counts = await milepost.replenish.run_once()
+    assert (1, 1) == (counts.planned, counts.ready)
+    assert 0 == (await milepost.replenish.run_once()).planned
+    link = await ask(client)
+    assert ("issued", True) == (link["state"], await opens(platform, link))
+    await execute("UPDATE registrants SET opted_out_at = now() WHERE ref = 'ben'")
+    link = await ask(client, "e2", registrant="ben")
+    assert ("suppressed", "opted-out") == rule(link)
+    ((left,),) = await execute("SELECT steps ->> 'transaction' FROM links WHERE ref = 'ben'")
+    assert f"unfinished: transaction {left}." in link["reason"]["detail"]
+    assert {1} == set((await created(platform)).values())
+
+
+async def test_who_is_not_in_the_home_list_is_put_into_it_once(
+    *,
+    client: httpx.AsyncClient,
+    at_home: Landed,
+    milepost: Milepost,
+    platform: Any,
+    elapse: Elapse,
+    execute: Execute,
+) -> None:
+    """For all of their events, also those that come together; a lost answer doubles nobody."""
+    await at_home()
+    people = {ref: RegistrantDetails(email=f"{ref}@example.com") for ref in ("new", "lost")}
+    await milepost.store.registrants.put(people)
+    links = await asyncio.gather(*(ask(client, f"e{n}", registrant="new") for n in range(3)))
+    assert ["issued"] * 3 == [link["state"] for link in links]
+    assert 2 == (await ask(client, "late", registrant="new"))["upstream_calls"]
+    assert 1 == Counter(await platform.writes())["list_contact.add"]
+    await platform.fault("reset", call_class="list_contacts")
+    lost = await ask_once(client, milepost, "e4", registrant="lost")
+    assert ("waiting", "contact-missing") == rule(lost)
+    await elapse(2)
+    assert "issued" == (await ask(client, "e4", registrant="lost"))["state"]
+    added = [e for e in await platform.entries() if e["operation"] == "list_contact.add"]
+    assert (3, 2) == (len(added), len({entry["ids"]["contact"] for entry in added}))
+    await execute("UPDATE deployment SET home_list_id = NULL")
+    assert ("waiting", "home-list-missing") == rule(await ask_once(client, milepost, "e5"))
+
+
+@pytest.mark.parametrize(
+    "simulator_config", [Config(limits="none", dedup=False)], ids=["dedup off"]
+)
+async def test_where_nobody_is_recognised_a_lost_contact_is_looked_for(
+    client: httpx.AsyncClient, landed: Landed, milepost: Milepost, platform: Any, elapse: Elapse
+) -> None:
+    """It is found, and not made again; our own probe is one contact for all batches."""
+    await landed(route="transaction", lanes=PATIENT)
+    await platform.fault("reset", call_class="list_contacts")
+    assert ("waiting", "contact-missing") == rule(await ask_once(client, milepost))
+    await elapse(2)
+    assert "issued" == (await ask(client))["state"]
+    assert ["list_contact.add", *BOTH] == await platform.writes()
+    await milepost.run("canary", asked_by="test")
+    assert 1 == Counter(await platform.writes())["list_contact.add"]
+
+
+async def test_short_links_are_made_by_the_drain_and_by_clicks(
+    *,
+    client: httpx.AsyncClient,
+    at_home: Landed,
+    milepost: Milepost,
+    platform: Any,
+    execute: Execute,
+) -> None:
+    """Together, where many wait."""
+    await at_home(*PEOPLE, lanes=["deferred"])
+    links = await ask_all(client, *PEOPLE)
+    assert {("waiting", "deferred")} == {(link["state"], link["lane"]) for link in links}
+    opened = await milepost.issuing.click(links[0]["url"].rpartition("/")[2], wait=8)
+    assert "_CTR_" in (opened.url or "")
+    assert 11 == (await milepost.drain.run_once()).issued
+    assert max(Counter(await platform.writes()).values()) <= 6
+    urls = await execute("SELECT url FROM links WHERE position('_CTR_' IN url) > 0")
+    assert 12 == len(set(urls))
+
+
+async def test_a_batch_is_followed_by_another_one(
+    *,
+    client: httpx.AsyncClient,
+    at_home: Landed,
+    milepost: Milepost,
+    platform: Any,
+    travel: Travel,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """When it is full, and three days before it takes no more; its links stay good."""
+    await at_home(link_days=30, min_link_days=10)
+    monkeypatch.setattr("milepost.policy.BATCH_LINKS", 1)
+    links = [await ask(client, "e1")]
+    assert 1 == (await milepost.replenish.run_once()).ready
+    links.append(await ask(client, "e2"))
+    monkeypatch.undo()
+    assert 0 == (await milepost.replenish.run_once()).planned
+    await travel(days=17, hours=1)
+    store, deployment = milepost.store, milepost.deployment
+    rotate = Rotate(store, Provisioning(store, milepost.upstream, deployment), deployment)
+    counts = await rotate.run_once()
+    assert (1, 1) == (counts.planned, counts.ready)
+    links.append(await ask(client, "e3"))
+    assert 3 == len({link["url"].partition("_CTR_")[0] for link in links})
+    first, _, third = (datetime.fromisoformat(link["expires_at"]) for link in links)
+    assert timedelta(days=16) < third - first
+    assert [True] * 3 == [await opens(platform, link) for link in links]
+    await travel(days=3)
+    assert 2 == (await rotate.run_once()).draining
+
+
+async def test_the_making_of_a_batch_goes_on_after_lost_answers(
+    client: httpx.AsyncClient, milepost: Milepost, platform: Any, elapse: Elapse
+) -> None:
+    """What can be asked for is found; a batch cannot, and is made again."""
+    definition = {"survey_id": platform.ready.survey_id, "route": "transaction"}
+    (await client.put("/v1/milestones/landed", json=definition)).raise_for_status()
+    await platform.forget()
+    directory = "POST /directories/{POOL}"
+    for lost in (
+        f"{directory}/mailinglists",
+        f"{directory}/mailinglists/{{CG}}/contacts",
+        f"{directory}/transactions",
+        f"{directory}/transactionbatches",
+        "POST /distributions",
+    ):
+        await platform.fault("reset", endpoint=lost)
+        assert 1 == (await milepost.replenish.run_once()).failed
+        await elapse(121)
+    assert 1 == (await milepost.replenish.run_once()).ready
+    assert {
+        "mailing_list.create": 1,
+        "list_contact.add": 1,
+        "transaction.create": 1,
+        "transaction_batch.create": 2,
+        "distribution.create": 1,
+    } == Counter(op for op in await platform.writes() if op != "distribution.list_links")
+
+
+async def test_the_canary_of_transactions_is_a_batch(
+    *,
+    client: httpx.AsyncClient,
+    at_home: Landed,
+    milepost: Milepost,
+    platform: Any,
+    travel: Travel,
+    execute: Execute,
+) -> None:
+    """Their links have a form of their own: a change of the other stops nobody, one of theirs does.
+
+    With the pool, the canary's batch is taken away.
+    """
+    await at_home(fields=[])
+    await ask(client, data={})
+    assert "done" == (await milepost.run("canary", asked_by="test")).state
+    await platform.switch(facts={"link_format": "2020"})
+    await travel(days=1)
+    assert "done" == (await milepost.run("canary", asked_by="test")).state
+    await execute("UPDATE distributions SET template = replace(template, '&_g_=g', '')")
+    await travel(days=1)
+    assert "stopped" == (await milepost.run("canary", asked_by="test")).state
+    await client.post("/v1/milestones/landed/resume")
+    await milepost.scheduler.run_due("canary", asyncio.Event())
+    link = await ask(client, "e2", data={})
+    assert ("issued", True) == (link["state"], await opens(platform, link))
+    await client.post("/v1/milestones/landed/pause")
+    teardown = Teardown(milepost.store, milepost.upstream, milepost.deployment)
+    report = await teardown.run_once("landed", live_links=2)
+    assert (0, 2, []) == (report.lists, report.batches, report.remains)
+    held = (await platform.web.get("/control/stats")).json()["held"]
+    assert 0 == held["distributions"]
+    assert 0 == (await teardown.run_once("landed")).batches
+
+
+async def test_what_the_account_does_not_allow_is_refused(
+    client: httpx.AsyncClient, milepost: Milepost, platform: Any
+) -> None:
+    """With what to write instead."""
+    definition = {"survey_id": platform.ready.survey_id, "route": "transaction"}
+    ahead = {**definition, "membership": "ahead"}
+    refused = await client.put("/v1/milestones/landed", json=ahead)
+    assert (422, "membership") == (refused.status_code, refused.json()["field"])
+    for fact in (Fact.PROBE_ONLY_DISTRIBUTION, Fact.ONE_CONTACT):
+        await milepost.store.capabilities.note(fact, holds=False, evidence="tried")
+    assert 201 == (await client.put("/v1/milestones/landed", json=definition)).status_code
+    assert 1 == (await milepost.replenish.run_once()).ready
+    await milepost.store.capabilities.note(Fact.TRANSACTION_BATCH, holds=False, evidence="tried")
+    refused = await client.put("/v1/milestones/other", json=definition)
+    assert (422, "route", True) == (
+        *(refused.status_code, refused.json()["field"]),
+        "stepwise" in refused.json()["fix"],
+    )
+    told = (await client.get("/v1/milestones/landed")).json()["cautions"]
+    assert {"batches-refused", "not-probed"} == {caution["code"] for caution in told}
+
+
+async def test_whoever_makes_links_may_die_between_the_calls(
+    *,
+    client: httpx.AsyncClient,
+    at_home: Landed,
+    milepost: Milepost,
+    platform: Any,
+    settings: Settings,
+    elapse: Elapse,
+) -> None:
+    """Transactions are made, and none is written down: all are found, and nothing is made twice."""
+    await at_home(*PEOPLE, lanes=["deferred"])
+    await ask_all(client, *PEOPLE)
+    given = {
+        "DATABASE_URL": settings.database_url or "",
+        "UPSTREAM_URL": settings.upstream_url,
+        "UPSTREAM_TOKEN": "simulator",
+        "SECRET": SECRET,
+        "PUBLIC_URL": "https://go.example.com",
+        "LIMITS": "none",
+    }
+    dying = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "milepost", "run", "drain"),
+        env={
+            **os.environ,
+            **{f"MILEPOST_{name}": value for name, value in given.items()},
+            VARIABLE: "created=kill@3",
+        },
+        start_new_session=True,
+    )
+    assert -signal.SIGKILL == await dying.wait()
+    await elapse(21)
+    await milepost.sweep.run_once()
+    await milepost.drain.run_once()
+    for _ in range(3):
+        await elapse(31)
+        await milepost.sweep.run_once()
+    links = [
+        (await client.get("/v1/links", params={"event_id": f"e-{ref}"})).json()["links"][0]
+        for ref in PEOPLE
+    ]
+    assert ["issued"] * 12 == [link["state"] for link in links]
+    assert {link["id"]: 1 for link in links} == await created(platform)
+    entered = Counter(
+        each
+        for entry in await platform.entries()
+        if entry["operation"] == BOTH[1]
+        for each in entry["body"]["transactionIds"]
+    )
+    assert (12, {1}) == (len(entered), set(entered.values()))
