@@ -2,7 +2,8 @@
 
 A short burst of each kind: links that are made at once, links that go out as short URLs and are
 made by the worker afterwards, and links of people who were in the list ahead of events. Every call
-of that time counts, whatever it was for.
+of that time counts, whatever it was for. Beside them the platform's documented chain, for people
+who are not in the home list: what others need for a link.
 """
 
 from __future__ import annotations
@@ -16,11 +17,14 @@ from benchmarks import load
 from benchmarks.figure import Figure
 from benchmarks.load import Order
 from benchmarks.stage import AHEAD, DEFERRED, DIRECT, MILESTONE, READY, Size, Stage, staged
+from milepost.model import Route
 
 CONNECTIONS = 8
 SECONDS = 2.0
 DRAIN_SECONDS = 120
 LATER = "later"
+CHAIN = "chain"
+"""A milestone of route `stepwise`."""
 
 
 async def measure(database_url: str, size: Size) -> list[Figure]:
@@ -59,6 +63,8 @@ async def measure(database_url: str, size: Size) -> list[Figure]:
                 )
             )
             calls_before = stage.calls()["calls"]
+        seen = direct.events + deferred.events + ready.events
+        chain_calls, chain_links = await _chain(stage, msgspec.structs.replace(order, first=seen))
     if issued != direct.events + deferred.events:
         raise RuntimeError(f"{direct.events + deferred.events} events, and {issued} links")
     return [
@@ -70,6 +76,13 @@ async def measure(database_url: str, size: Size) -> list[Figure]:
             at_most=True,
         ),
         Figure(
+            name="the same, stepwise",
+            unit="calls",
+            ours=chain_calls / chain_links,
+            must=5.00,
+            at_most=True,
+        ),
+        Figure(
             name="the same before the URL, membership ahead",
             unit="calls",
             ours=calls_before / ready.events,
@@ -77,6 +90,20 @@ async def measure(database_url: str, size: Size) -> list[Figure]:
             at_most=True,
         ),
     ]
+
+
+async def _chain(stage: Stage, order: Order) -> tuple[int, int]:
+    """Calls and links of a burst by route `stepwise`, made at once or by the worker afterwards."""
+    await stage.define(CHAIN, route=Route.STEPWISE, lanes=DIRECT)
+    await stage.have_home_list()
+    with stage.service() as service:
+        stage.forget()
+        load.run(msgspec.structs.replace(order, port=service.port, milestone=CHAIN))
+        await _drained(stage)
+        links = stage.one(
+            f"SELECT count(*) FROM links WHERE url IS NOT NULL AND milestone = '{CHAIN}'"
+        )
+        return stage.calls()["calls"], links
 
 
 async def _drained(stage: Stage) -> None:

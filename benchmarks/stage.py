@@ -21,6 +21,7 @@ from psycopg import sql
 
 from benchmarks.filling import MEMBERSHIPS, PEOPLE, STRANGERS
 from milepost import app
+from milepost.jobs.directory import home_list
 from milepost.local import free_port, process
 from milepost.local import simulator as simulator_process
 from milepost.model import Lane, MilestoneDefinition, Scope
@@ -168,6 +169,11 @@ class Stage(Struct, frozen=True, kw_only=True):
             report = await milepost.replenish.run_once()
         if report.ready < report.planned:
             raise RuntimeError(f"the pool is not full: {report}")
+
+    async def have_home_list(self) -> None:
+        """Have a home list, with nobody in it."""
+        async with self.opened() as milepost:
+            await home_list(milepost.store, milepost.upstream)
 
     async def bring_home(self) -> None:
         """Have job `sync` put everybody into the home list, at the platform.

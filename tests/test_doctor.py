@@ -402,6 +402,18 @@ async def test_what_a_milestone_makes_at_the_platform_is_told(
     assert "Wait: it was resumed" in (await found(environment))["pool landed"].fix
 
 
+async def test_a_stepwise_milestone_needs_no_pool_and_a_home_list(
+    environment: dict[str, str], milepost: Milepost, simulator: Ready
+) -> None:
+    """Its links wait until job `sync` has made it."""
+    await landed(milepost, simulator, route=Route.STEPWISE)
+    findings = await found(environment)
+    assert ("ok", "warn") == (findings["pool landed"].verdict, findings["home list"].verdict)
+    assert "Run: milepost run sync" == findings["home list"].fix
+    await milepost.run("sync", asked_by="test")
+    assert "home list" not in await found(environment)
+
+
 async def test_what_the_account_does_not_allow_is_told_for_each_milestone(
     environment: dict[str, str], milepost: Milepost, simulator: Ready
 ) -> None:

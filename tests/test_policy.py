@@ -14,7 +14,10 @@ from hypothesis import strategies as st
 
 from milepost.errors import InvalidMilestone
 from milepost.model import (
+    Capabilities,
+    Capability,
     Demand,
+    Fact,
     MilestoneDefinition,
     PoolStanding,
     RegistrantDetails,
@@ -27,6 +30,8 @@ from milepost.policy import (
     EXPLANATIONS,
     LISTED_LATE,
     batches_wanted,
+    cautions,
+    check_account,
     check_definition,
     contact_key,
     headroom_days,
@@ -104,7 +109,7 @@ def test_every_rule_is_explained() -> None:
 @pytest.mark.parametrize(
     ("changes", "field"),
     [
-        ({"route": "stepwise"}, "route"),
+        ({"route": "transaction", "membership": "ahead"}, "membership"),
         ({"lanes": ["direct", "direct", "deferred"]}, "lanes"),
         ({"lanes": ["deferred", "direct"]}, "lanes"),
         ({"slots": 4, "max_slots": 3}, "max_slots"),
@@ -128,6 +133,105 @@ def test_a_milestone_that_cannot_work_is_refused(changes: dict[str, Any], field:
 def test_the_defaults_work() -> None:
     """A milestone needs no more than its survey."""
     check_definition(MilestoneDefinition(survey_id="SV_000000000000001"))
+
+
+def account(*lacking: Fact, figure: int | None = None) -> Capabilities:
+    """An account on which everything was tried, and these facts do not hold."""
+    known = {
+        fact: Capability(
+            fact=fact,
+            holds=fact not in lacking,
+            figure=figure,
+            evidence="tried",
+            probed_at=datetime(2026, 11, 26, tzinfo=UTC),
+        )
+        for fact in Fact
+    }
+    return Capabilities(known)
+
+
+def of_route(route: str, **changes: Any) -> MilestoneDefinition:
+    """A milestone of a route."""
+    given = {"survey_id": "SV_000000000000001", "route": route} | changes
+    return msgspec.convert(given, MilestoneDefinition)
+
+
+@pytest.mark.parametrize(
+    ("route", "lacking", "instead"),
+    [
+        ("list", [Fact.PROBE_ONLY_DISTRIBUTION], 'route "transaction" or "stepwise", or have'),
+        ("list", [Fact.ONE_CONTACT], 'route "transaction" or "stepwise", or have merging'),
+        ("list", [Fact.ONE_CONTACT, Fact.TRANSACTION_BATCH], 'route "stepwise", or have'),
+        ("transaction", [Fact.TRANSACTION_BATCH], 'route "list" or "stepwise", or have'),
+        (
+            "transaction",
+            [Fact.TRANSACTION_BATCH, Fact.PROBE_ONLY_DISTRIBUTION],
+            'route "stepwise", or have',
+        ),
+        ("anonymous", [Fact.PROBE_ONLY_DISTRIBUTION], "or have the platform's support allow it"),
+    ],
+)
+def test_a_route_is_refused_where_the_account_does_not_allow_it(
+    route: str, lacking: list[Fact], instead: str
+) -> None:
+    """With the routes that it does allow; who is on it already goes on."""
+    definition = of_route(route)
+    with pytest.raises(InvalidMilestone) as refused:
+        check_account(definition, account(*lacking))
+    assert "route" == refused.value.field
+    assert instead in (refused.value.fix or "")
+    check_account(definition, account(*lacking), definition)
+    check_account(definition, Capabilities())
+
+
+@pytest.mark.parametrize("route", Route)
+def test_a_route_is_refused_for_its_own_needs_alone(route: Route) -> None:
+    """What others rest on does not matter, and nothing keeps one from going step by step."""
+    needs = {
+        Route.LIST: {Fact.PROBE_ONLY_DISTRIBUTION, Fact.ONE_CONTACT},
+        Route.TRANSACTION: {Fact.TRANSACTION_BATCH},
+        Route.ANONYMOUS: {Fact.PROBE_ONLY_DISTRIBUTION},
+        Route.STEPWISE: set(),
+    }[route]
+    check_account(of_route(route), account(*(set(Fact) - needs)))
+
+
+@pytest.mark.parametrize(
+    ("route", "lacking", "codes"),
+    [
+        ("list", Fact.TRANSACTION_BATCH, []),
+        ("list", Fact.LATE_LINK, ["links-listed"]),
+        ("transaction", Fact.LATE_LINK, []),
+        ("transaction", Fact.TRANSACTION_BATCH, ["batches-refused"]),
+        ("stepwise", Fact.ONE_CONTACT, []),
+        ("stepwise", Fact.TRANSACTION_BATCH, ["one-link-at-a-time"]),
+        ("stepwise", Fact.PRIVATE_DATA, []),
+        ("anonymous", Fact.ONE_CONTACT, []),
+        ("anonymous", Fact.PROBE_ONLY_DISTRIBUTION, ["pool-not-ahead"]),
+    ],
+)
+def test_only_what_concerns_a_route_is_cautioned_for_it(
+    route: str, lacking: Fact, codes: list[str]
+) -> None:
+    """What was never tried is named in the same way."""
+    assert codes == [one.code for one in cautions(of_route(route), account(lacking))]
+    (untried,) = cautions(of_route(route), Capabilities())
+    assert "not-probed" == untried.code
+    assert (lacking in untried.detail) == bool(codes)
+
+
+def test_fields_of_an_anonymous_milestone_are_the_ledgers_alone() -> None:
+    """They are kept and joined by the reference, and whoever declares them is told so."""
+    definition = of_route("anonymous", fields=[{"name": "gate"}])
+    check_definition(definition)
+    assert ["fields-in-ledger-alone"] == [one.code for one in cautions(definition, account())]
+
+
+def test_private_data_concern_a_stepwise_milestone_without_batches() -> None:
+    """Then its data are a list's as well."""
+    lacking = account(Fact.TRANSACTION_BATCH, Fact.PRIVATE_DATA)
+    codes = [one.code for one in cautions(of_route("stepwise"), lacking)]
+    assert ["one-link-at-a-time", "data-not-in-survey"] == codes
 
 
 NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)

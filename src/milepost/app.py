@@ -40,7 +40,13 @@ from milepost.jobs.sweep import Sweep
 from milepost.jobs.sync import Sync
 from milepost.matching import Matching
 from milepost.model import Deployment, Route
-from milepost.routes import MailingListMaker, Maker, TransactionMaker
+from milepost.routes import (
+    Joining,
+    MailingListMaker,
+    Maker,
+    StepwiseMaker,
+    TransactionMaker,
+)
 from milepost.scheduler import TICK_SECONDS, Scheduler, timetable
 from milepost.settings import Settings
 from milepost.store import LOCAL_URL, Store, migrate
@@ -235,17 +241,33 @@ async def opened(settings: Settings, database_url: str) -> AsyncIterator[Milepos
             capabilities=store.capabilities.current,
             secret=settings.secret,
         )
+        joining = Joining(upstream, store.contacts, directory_id=deployment.directory_id or "")
         transactions = TransactionMaker(
             upstream,
             directory_id=deployment.directory_id or "",
             deployment=store.deployment.load,
             capabilities=store.capabilities.current,
-            contacts=store.contacts,
+            joining=joining,
             note=store.links.note,
             for_purpose=for_purpose,
             secrets=settings.secrets,
         )
-        makers: dict[Route, Maker] = {Route.LIST: maker, Route.TRANSACTION: transactions}
+        stepwise = StepwiseMaker(
+            upstream,
+            joining,
+            directory_id=deployment.directory_id or "",
+            deployment_id=deployment.id,
+            deployment=store.deployment.load,
+            capabilities=store.capabilities.current,
+            note=store.links.note,
+            secret=settings.secret,
+            limits=settings.limits,
+        )
+        makers: dict[Route, Maker] = {
+            Route.LIST: maker,
+            Route.TRANSACTION: transactions,
+            Route.STEPWISE: stepwise,
+        }
         issuing = Issuing(store, makers, maker, budget)
         flow = Flow(store.links, issuing)
         late_data = LateDataFlow(store.links, issuing, budget, call_class=maker.call_class)

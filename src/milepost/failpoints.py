@@ -19,6 +19,13 @@ A link of route `transaction` passes besides, between `claimed` and `made`:
 `noted`            its id is written down; it is in no batch
 =================  ===============================================================================
 
+One of route `stepwise` passes one after each of its calls:
+
+=================  ===============================================================================
+`stepped`          upstream has accepted a call, and the id of what it made is not written down;
+                   instead of the event's id it has the words `transaction of EVENT_ID`
+=================  ===============================================================================
+
 The data of a link that went out before its call pass `claimed` and `made` in the same sense.
 
 A distribution in the making passes one, three times:
@@ -58,7 +65,7 @@ from milepost.errors import ConfigurationError
 
 Failpoint = Literal["arrived", "claimed", "made", "settled", "answered-late"]
 """Those on the path of an event."""
-StepPoint = Literal["joined", "created", "noted"]
+StepPoint = Literal["joined", "created", "noted", "stepped"]
 """Those on the path of an event that takes several calls."""
 MakingPoint = Literal["provisioned"]
 """That in the making of a distribution."""

@@ -228,6 +228,11 @@ class Issuing:
             answers.append(outcome)
         return answers
 
+    @property
+    def makers(self) -> Mapping[Route, Maker]:
+        """Of the routes whose links take calls."""
+        return self._makers
+
     async def permit(
         self, route: Route, purpose: Purpose, *, patience: float = 0.0, within: float = 1.0
     ) -> Permit | Denied:
@@ -604,7 +609,8 @@ def _setback(claim: Claim, error: MilepostError, calls: float) -> Settlement:  #
             state, rule, pause, leaves = LinkState.FAILED, "upstream-refused", 0, True
         case LookupTaken() | MalformedId() | NotAPersonalLink() | Untrusted():
             state, rule, pause, leaves = LinkState.FAILED, "link-untrusted", 0, True
-    if claim.in_doubt and state is LinkState.WAITING and not leaves:
+    is_resolved = leaves or (isinstance(error, Unready) and error.is_resolved)
+    if claim.in_doubt and state is LinkState.WAITING and not is_resolved:
         state = LinkState.UNKNOWN
     return Settlement(
         id=claim.link.id,

@@ -478,6 +478,8 @@ class Claim(Struct, frozen=True, kw_only=True):
     """The time-boxed right to make one link, and all that making it needs."""
 
     link: Link
+    claimed_at: datetime
+    """By the database's clock."""
     attempt: int
     """Fences the settlement: a claim taken over by somebody else changes nothing any more."""
     route: Route

@@ -41,8 +41,8 @@ EXPLANATIONS: Final[Mapping[str, str]] = {
     "waiting/route-stopped": "The milestone's links are not trusted at present, and none is made: "
     "GET /v1/milestones/KEY says why.",
     "waiting/pool-empty": "No distribution of the milestone takes links; job replenish makes them.",
-    "waiting/no-slot": "The registrant has a live link in every slot: one must end, or the pool "
-    "grow.",
+    "waiting/no-slot": "The registrant has a live link in every place that there is for one: one "
+    "must end, or the pool grow.",
     "waiting/no-lane": "The milestone's lanes make no personal link at the time of the event.",
     "waiting/budget-spent": "The calls of this minute are spent; the link is made when there are "
     "some again.",
@@ -143,12 +143,6 @@ def check_definition(definition: MilestoneDefinition) -> None:
     Raises:
         InvalidMilestone: with the field that stands in the way, and what to write instead.
     """
-    if definition.route not in {Route.LIST, Route.TRANSACTION, Route.ANONYMOUS}:
-        raise InvalidMilestone(
-            f"Route {definition.route.value!r} is not available.",
-            fix='Use "list", "transaction" or "anonymous".',
-            field="route",
-        )
     if len(set(definition.lanes)) < len(definition.lanes):
         raise InvalidMilestone("A lane is named twice.", fix="Name it once.", field="lanes")
     if definition.lanes[-1] not in {Lane.DEFERRED, Lane.QUEUED}:
@@ -208,25 +202,54 @@ def _check_ahead(definition: MilestoneDefinition) -> None:
         )
 
 
-LIST_RESTS_ON: Final = (
-    Fact.PROBE_ONLY_DISTRIBUTION,
-    Fact.LATE_LINK,
-    Fact.ONE_CONTACT,
-    Fact.SAME_LOOKUP,
-    Fact.PROMPT_SEARCH,
-    Fact.PRIVATE_DATA,
-    Fact.COMPLETE_LINKS,
-)
-"""What route `list` is quick and right by."""
+_NEEDS: Final[Mapping[Route, Mapping[Fact, str]]] = {
+    Route.LIST: {
+        Fact.PROBE_ONLY_DISTRIBUTION: "The account makes no distribution on a list that holds only "
+        "our probe, so no pool can be made ahead of events.",
+        Fact.ONE_CONTACT: "The directory does not merge contacts, although it names criteria: each "
+        "link would make another contact of the same person.",
+    },
+    Route.TRANSACTION: {
+        Fact.TRANSACTION_BATCH: "The account makes no distribution on a batch of transactions, or "
+        "none in which a transaction that came later has a link that opens.",
+    },
+    Route.STEPWISE: {},
+    Route.ANONYMOUS: {
+        Fact.PROBE_ONLY_DISTRIBUTION: "The account makes no distribution on a list that holds only "
+        "our probe, which is where the host of the survey's links is learnt.",
+    },
+}
+"""What has to be so for a milestone to be registered with a route, and why it is refused if not."""
 
-TRANSACTION_RESTS_ON: Final = (Fact.TRANSACTION_BATCH, Fact.TRANSACTIONS_PER_CALL)
-"""What route `transaction` is."""
+_MENDS: Final[Mapping[Fact, str]] = {
+    Fact.PROBE_ONLY_DISTRIBUTION: "have the platform's support allow it, then probe again",
+    Fact.ONE_CONTACT: "have merging switched on at the platform, then probe again",
+    Fact.TRANSACTION_BATCH: "have the platform's support allow it, then probe again",
+}
+
+_WITH_CONTACT: Final = (Route.LIST, Route.TRANSACTION, Route.STEPWISE)
+"""Routes that may stand in for another, the quickest first. A link without a contact is something
+else: nobody is to come to it for lack of another."""
 
 RESTS_ON: Final[Mapping[Route, tuple[Fact, ...]]] = {
-    Route.LIST: LIST_RESTS_ON,
-    Route.TRANSACTION: TRANSACTION_RESTS_ON,
+    Route.LIST: (
+        Fact.PROBE_ONLY_DISTRIBUTION,
+        Fact.LATE_LINK,
+        Fact.ONE_CONTACT,
+        Fact.SAME_LOOKUP,
+        Fact.PROMPT_SEARCH,
+        Fact.PRIVATE_DATA,
+        Fact.COMPLETE_LINKS,
+    ),
+    Route.TRANSACTION: (
+        Fact.TRANSACTION_BATCH,
+        Fact.TRANSACTIONS_PER_CALL,
+        Fact.COMPLETE_LINKS,
+    ),
+    Route.STEPWISE: (Fact.TRANSACTION_BATCH, Fact.COMPLETE_LINKS),
+    Route.ANONYMOUS: (Fact.PROBE_ONLY_DISTRIBUTION, Fact.COMPLETE_LINKS),
 }
-"""What a route is quick and right by."""
+"""What each route is quick and right by."""
 
 _PROBE: Final = "Run: milepost doctor --probe"
 
@@ -251,32 +274,15 @@ def check_account(
         earlier.route,
         earlier.survey_id,
     )
-    fresh = None if known else definition.route
-    if fresh is Route.TRANSACTION and not account.holds(Fact.TRANSACTION_BATCH):
-        raise InvalidMilestone(
-            "The account makes no distribution on a batch of transactions, or none in which a "
-            "transaction that came later has a link that opens.",
-            fix="Have the platform's support allow it, then probe again; else it takes route "
-            '"stepwise".',
-            field="route",
-        )
-    stands_on_list = fresh in {Route.LIST, Route.ANONYMOUS}
-    if stands_on_list and not account.holds(Fact.PROBE_ONLY_DISTRIBUTION):
-        raise InvalidMilestone(
-            "The account makes no distribution on a list that holds only our probe, so no pool can "
-            "be made ahead of events.",
-            fix="Have the platform's support allow it, then probe again; else it takes route "
-            '"stepwise", which a later version brings.',
-            field="route",
-        )
-    if fresh is Route.LIST and not account.holds(Fact.ONE_CONTACT):
-        raise InvalidMilestone(
-            "The directory does not merge contacts, although it names criteria: each link would "
-            "make another contact of the same person.",
-            fix="Have merging switched on at the platform, then probe again; else it takes route "
-            '"transaction".',
-            field="route",
-        )
+    for fact, reason in _NEEDS[definition.route].items():
+        if not known and not account.holds(fact):
+            mend = _MENDS[fact]
+            instead = " or ".join(
+                f'"{route}"'
+                for route in _WITH_CONTACT
+                if all(account.holds(need) for need in _NEEDS[route])
+            )
+            raise InvalidMilestone(reason, fix=f"Use route {instead}, or {mend}.", field="route")
     if definition.membership == "ahead" and not account.holds(Fact.LATE_LINK):
         raise InvalidMilestone(
             "On this account a link opens only after the platform has listed it, so it cannot be "
@@ -299,72 +305,109 @@ def check_account(
         )
 
 
-_CAUTIONS: Final[Mapping[Fact, Caution]] = {
-    Fact.PROBE_ONLY_DISTRIBUTION: Caution(
-        code="pool-not-ahead",
-        detail="The account makes no distribution on a list that holds only our probe: no slot is "
-        "added to the pool.",
-        fix=f"Have the platform's support allow it, then probe again. {_PROBE}",
-    ),
-    Fact.ONE_CONTACT: Caution(
-        code="contacts-not-merged",
-        detail="The directory does not merge contacts: each link makes another contact of the same "
-        "person, and an unknown outcome takes a minute to resolve.",
-        fix=f"Have merging switched on at the platform, then probe again. {_PROBE}",
-    ),
-    Fact.LATE_LINK: Caution(
-        code="links-listed",
-        detail="A link opens only after the platform has listed it: each takes one call more for "
-        "every 100 people in its list, and listing counts towards their contact frequency.",
-        fix="Keep lists short: raise slots.",
-    ),
-    Fact.PRIVATE_DATA: Caution(
-        code="data-not-in-survey",
-        detail="The survey does not see data that are private to a list, so none are sent: "
-        "responses are joined with events by the ledger alone.",
-        fix="Nothing in this version brings them into the survey: join by the ledger.",
-    ),
-    Fact.COMPLETE_LINKS: Caution(
-        code="links-listed-late",
-        detail="The platform lists links late: a slot may take up to 72 hours until it is ready.",
-        fix="Register the milestone three days before its first event.",
-    ),
-}
-"""What an admin is told where a fact does not hold on which route `list` rests."""
+_NO_POOL: Final = Caution(
+    code="pool-not-ahead",
+    detail="The account makes no distribution on a list that holds only our probe: no slot is "
+    "added to the pool.",
+    fix=f"Have the platform's support allow it, then probe again. {_PROBE}",
+)
+_LISTED_LATE: Final = Caution(
+    code="links-listed-late",
+    detail="The platform lists links late: a pool may take up to 72 hours until it is ready.",
+    fix="Register the milestone three days before its first event.",
+)
 
-_TRANSACTION_CAUTIONS: Final[Mapping[Fact, Caution]] = {
-    Fact.TRANSACTION_BATCH: Caution(
-        code="batches-refused",
-        detail="The account makes no distribution on a batch of transactions: the pool gets no "
-        "further one.",
-        fix=f"Have the platform's support allow it, then probe again. {_PROBE}",
-    ),
-    Fact.TRANSACTIONS_PER_CALL: Caution(
-        code="transactions-one-by-one",
-        detail="The account makes one transaction by a call: each link takes two calls.",
-        fix=f"Have the platform's support raise it, then probe again. {_PROBE}",
-    ),
-    Fact.COMPLETE_LINKS: _CAUTIONS[Fact.COMPLETE_LINKS],
+_CAUTIONS: Final[Mapping[Route, Mapping[Fact, Caution]]] = {
+    Route.LIST: {
+        Fact.PROBE_ONLY_DISTRIBUTION: _NO_POOL,
+        Fact.ONE_CONTACT: Caution(
+            code="contacts-not-merged",
+            detail="The directory does not merge contacts: each link makes another contact of the "
+            "same person, and an unknown outcome takes a minute to resolve.",
+            fix=f"Have merging switched on at the platform, then probe again. {_PROBE}",
+        ),
+        Fact.LATE_LINK: Caution(
+            code="links-listed",
+            detail="A link opens only after the platform has listed it: each takes one call more "
+            "for every 100 people in its list, and listing counts towards their contact frequency.",
+            fix="Keep lists short: raise slots.",
+        ),
+        Fact.PRIVATE_DATA: Caution(
+            code="data-not-in-survey",
+            detail="The survey does not see data that are private to a list, so none are sent: "
+            "responses are joined with events by the ledger alone.",
+            fix="Join responses with events by the ledger, or use a route whose data are a "
+            "transaction's, where the account takes those.",
+        ),
+        Fact.COMPLETE_LINKS: _LISTED_LATE,
+    },
+    Route.TRANSACTION: {
+        Fact.TRANSACTION_BATCH: Caution(
+            code="batches-refused",
+            detail="The account makes no distribution on a batch of transactions: the pool gets no "
+            "further one.",
+            fix=f"Have the platform's support allow it, then probe again. {_PROBE}",
+        ),
+        Fact.TRANSACTIONS_PER_CALL: Caution(
+            code="transactions-one-by-one",
+            detail="The account makes one transaction by a call: each link takes two calls.",
+            fix=f"Have the platform's support raise it, then probe again. {_PROBE}",
+        ),
+        Fact.COMPLETE_LINKS: _LISTED_LATE,
+    },
+    Route.STEPWISE: {
+        Fact.TRANSACTION_BATCH: Caution(
+            code="one-link-at-a-time",
+            detail="The account takes no distribution of a transaction batch, so the data of a "
+            "link stand in the home list, which has room for those of one: a person holds one live "
+            "link of this route at a time, over all milestones, and further events wait for its "
+            "end.",
+            fix='Use route "list" where the account allows it, or lower link_days.',
+        ),
+        Fact.COMPLETE_LINKS: Caution(
+            code="links-listed-late",
+            detail="The platform lists links late: each one may be had only up to 72 hours after "
+            "its event.",
+            fix="Let the app send the short link, which leads to the personal one when it is "
+            "there.",
+        ),
+    },
+    Route.ANONYMOUS: {
+        Fact.PROBE_ONLY_DISTRIBUTION: _NO_POOL,
+        Fact.COMPLETE_LINKS: _LISTED_LATE,
+    },
 }
-"""The same of route `transaction`."""
+"""What an admin is told where a fact does not hold, by the route that it concerns."""
 
 
 def cautions(definition: MilestoneDefinition, account: Capabilities) -> list[Caution]:
     """What an admin should know of a milestone on this account, although it works."""
-    known = _TRANSACTION_CAUTIONS if definition.route is Route.TRANSACTION else _CAUTIONS
-    found = [caution for fact, caution in known.items() if not account.holds(fact)]
+    route = definition.route
+    found = [caution for fact, caution in _CAUTIONS[route].items() if not account.holds(fact)]
+    if route is Route.STEPWISE and not account.holds(Fact.TRANSACTION_BATCH):
+        # Then, and only then, its data are a list's.
+        unseen = _CAUTIONS[Route.LIST][Fact.PRIVATE_DATA]
+        found += [] if account.holds(Fact.PRIVATE_DATA) else [unseen]
+    if route is Route.ANONYMOUS and definition.fields:
+        found.append(
+            Caution(
+                code="fields-in-ledger-alone",
+                detail="An anonymous link carries a reference and nothing else: the survey does "
+                "not see the fields, and responses are joined with them by milepost_ref.",
+                fix="Use a route with a contact if the survey is to show or branch on them.",
+            )
+        )
     longest = account.get(Fact.LONGEST_EXPIRY)
     if longest and longest.figure is not None and definition.link_days > longest.figure:
         found.append(
             Caution(
                 code="expiry-refused",
                 detail=f"The account takes no distribution that lives {definition.link_days} days: "
-                "no slot is added to the pool.",
+                "none is made.",
                 fix=f"Lower link_days to {longest.figure} or less.",
             )
         )
-    rests_on = RESTS_ON.get(definition.route, LIST_RESTS_ON)
-    untried = [fact for fact in rests_on if account.get(fact) is None]
+    untried = [fact for fact in RESTS_ON[route] if account.get(fact) is None]
     if untried:
         found.append(
             Caution(
@@ -409,6 +452,20 @@ FIRST_REST: Final = timedelta(hours=1)
 LONGEST_REST: Final = timedelta(days=1)
 """The same, after one was stopped because its links are not trusted: the platform has changed its
 mind, or a person has, and neither does so in minutes."""
+
+
+def pool_size(definition: MilestoneDefinition) -> tuple[int, int]:
+    """How many slots a milestone's pool starts with, and may come to have at a time.
+
+    Those of route `transaction` follow each other, and route `stepwise` makes nothing ahead.
+    """
+    match definition.route:
+        case Route.LIST:
+            return definition.slots, definition.max_slots
+        case Route.TRANSACTION | Route.ANONYMOUS:
+            return 1, 1
+        case Route.STEPWISE:
+            return 0, 0
 
 
 def slots_needed(demand: Demand, ahead: timedelta) -> int:
@@ -508,14 +565,17 @@ def batches_wanted(pool: PoolStanding, lead: timedelta) -> int:
     return newest.number + wants
 
 
+_MADE_BY: Final[Mapping[Route, Fact]] = {
+    Route.LIST: Fact.PROBE_ONLY_DISTRIBUTION,
+    Route.ANONYMOUS: Fact.PROBE_ONLY_DISTRIBUTION,
+    Route.TRANSACTION: Fact.TRANSACTION_BATCH,
+}
+"""What has to be so for the pool of a route to be made; route `stepwise` has none."""
+
+
 def routes_made_ahead(account: Capabilities) -> frozenset[Route]:
     """The routes whose pools the account lets us make ahead of events."""
-    needs = {
-        Route.LIST: Fact.PROBE_ONLY_DISTRIBUTION,
-        Route.ANONYMOUS: Fact.PROBE_ONLY_DISTRIBUTION,
-        Route.TRANSACTION: Fact.TRANSACTION_BATCH,
-    }
-    return frozenset(route for route, fact in needs.items() if account.holds(fact))
+    return frozenset(route for route, fact in _MADE_BY.items() if account.holds(fact))
 
 
 def making_pause(attempt: int) -> timedelta:

@@ -15,7 +15,7 @@ from milepost.issuing import Issuing
 from milepost.jobs.run import Run
 from milepost.matching import Matching
 from milepost.model import MilestoneDefinition, RegistrantDetails, Route, Scope
-from milepost.routes import MailingListMaker
+from milepost.routes import Joining, MailingListMaker, Maker, StepwiseMaker
 from milepost.scheduler import CADENCES, Scheduler, timetable
 from milepost.store import Store
 from milepost.upstream import Upstream
@@ -62,7 +62,19 @@ async def issuing(store: Store, budget: Budget, upstream: Upstream) -> AsyncIter
         capabilities=store.capabilities.current,
         secret=SECRET,
     )
-    issuing = Issuing(store, {Route.LIST: maker}, maker, budget)
+    stepwise = StepwiseMaker(
+        upstream,
+        Joining(upstream, store.contacts, directory_id=DIRECTORY),
+        directory_id=DIRECTORY,
+        deployment_id="deployed",
+        deployment=store.deployment.load,
+        capabilities=store.capabilities.current,
+        note=store.links.note,
+        secret=SECRET,
+        limits={},
+    )
+    makers: dict[Route, Maker] = {Route.LIST: maker, Route.STEPWISE: stepwise}
+    issuing = Issuing(store, makers, maker, budget)
     yield issuing
     await issuing.finish()
 

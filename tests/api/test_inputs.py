@@ -216,7 +216,7 @@ async def test_a_wrong_address_is_a_problem(
         ({"lanes": ["deferred", "direct"]}, 422, "lanes"),
         ({"lanes": []}, 400, "lanes"),
         ({"lanes": ["fast"]}, 400, "lanes[0]"),
-        ({"route": "transaction"}, 422, "route"),
+        ({"route": "transaction", "membership": "ahead"}, 422, "membership"),
         ({"slots": 30}, 422, "max_slots"),
         ({"fields": [{"name": "9"}]}, 400, "fields[0].name"),
         ({"fields": [{"name": "a"}, {"name": "a"}]}, 422, "fields"),

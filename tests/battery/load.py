@@ -40,8 +40,10 @@ import uvloop
 from msgspec import Struct
 
 from milepost import app
+from milepost.jobs.directory import home_list
 from milepost.local import process
 from milepost.model import Field, MilestoneDefinition, RegistrantDetails, Route, Scope
+from milepost.policy import pool_size
 from milepost.settings import PREFIX, load
 from milepost.store.registrants import CHUNK
 
@@ -284,14 +286,16 @@ async def found(
         )
         await milepost.store.milestones.put(MILESTONE, wanted)
         report = await milepost.replenish.run_once()
-        slots = 1 if wanted.route == Route.TRANSACTION else wanted.slots
+        slots, _ = pool_size(wanted)
         assert slots <= report.ready, f"of {slots} slots only these are: {report}"
         if wanted.membership == "ahead":
             run = await milepost.run("sync", asked_by="battery")
             assert people == run.counts["memberships"], f"of {people} registrants: {run.counts}"
-        if wanted.route == Route.TRANSACTION and at_home:
+        if wanted.route in {Route.TRANSACTION, Route.STEPWISE} and at_home:
             run = await milepost.run("sync", asked_by="battery")
             assert people == run.counts["made"], f"of {people} registrants: {run.counts}"
+        elif wanted.route == Route.STEPWISE:
+            await home_list(milepost.store, milepost.upstream)
         _, key = await milepost.store.keys.create("battery", [Scope.ISSUE])
         return key
 

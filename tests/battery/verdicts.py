@@ -214,6 +214,7 @@ class Row(Struct, frozen=True):
     data_at: datetime | None
     place: str | None
     distribution_id: str | None
+    route: str | None
 
     @property
     def answered(self) -> str | None:
@@ -234,7 +235,8 @@ _LEDGER: Final = """
     SELECT l.id, l.event_id, l.ref, l.state, l.rule, l.lane, l.published,
         coalesce(l.url, original.url) AS url, l.short_url, l.lookup_id, l.reuses,
         l.attempt, l.looks, l.upstream_calls, l.created_at, l.issued_at, l.data_at,
-        coalesce(s.list_id, s.batch_id) AS place, d.distribution_id
+        coalesce(s.list_id, s.batch_id, l.steps->>'batch') AS place,
+        coalesce(d.distribution_id, l.steps->>'distribution') AS distribution_id, l.route
     FROM links l
     LEFT JOIN links original ON original.id = l.reuses
     LEFT JOIN distributions d ON d.id = l.distribution_id
@@ -548,7 +550,8 @@ def _untruths(row: Row, writes: Sequence[Write], holder: Mapping[str, UUID]) -> 
         yield "with data that the ledger does not know to be there"
     if row.lane == "ready" and {write.operation for write in writes} != {"list_contact.update"}:
         yield "added, although they were there before"
-    if last.entries > 1:
+    # A batch that was lost has no name to be asked for, and has no distribution.
+    if last.entries > 1 and row.route != "stepwise":
         yield "put into batches twice"
     if (last.lookup, last.place) != (row.lookup_id, row.place):
         yield "at another place at the platform"

@@ -86,6 +86,23 @@ async def test_a_pool_is_taken_away_and_made_anew_when_it_is_resumed(
     assert (2, 2) == ((report := await tear_down(live_links=1)).lists, report.distributions)
 
 
+async def test_links_that_stand_on_no_pool_outlive_it(
+    client: httpx.AsyncClient,
+    milepost: Milepost,
+    landed: Landed,
+    tear_down: TornDown,
+    platform: Any,
+) -> None:
+    """They have distributions of their own, which no teardown touches."""
+    await milepost.run("sync", asked_by="test")
+    await landed(route="stepwise")
+    link = await ask(client, "e1")
+    await client.post("/v1/milestones/landed/pause")
+    assert (0, 0, 0) == ((said := await tear_down()).lists, said.distributions, said.live_links)
+    assert link["expires_at"] == (await client.get(f"/v1/links/{link['id']}")).json()["expires_at"]
+    assert 200 == (await platform.web.get(link["url"])).status_code
+
+
 async def test_a_pool_that_is_in_use_is_left_as_it_is(
     client: httpx.AsyncClient, landed: Landed, platform: Any, tear_down: TornDown, execute: Execute
 ) -> None:

@@ -316,5 +316,7 @@ async def test_the_backlog_is_counted_by_the_indexes_of_what_is_due(store: Store
     async with store.connections.readers() as connection:
         found = await plan(connection, b"EXPLAIN (FORMAT JSON) " + statement("backlog"))
     used = {node["Index Name"] for node in found if "Index Name" in node}
-    assert {"links_due", "links_due_clicked"} == used
-    assert not [node for node in found if node["Node Type"] == "Seq Scan"]
+    assert {"links_due", "links_due_clicked"} == {name for name in used if name.startswith("links")}
+    assert "links" not in {
+        node.get("Relation Name") for node in found if node["Node Type"] == "Seq Scan"
+    }

@@ -62,7 +62,7 @@ def create(
             registrants.router(store),
             short_links.router(issuing),
             capabilities.router(store),
-            capacity.router(store, budget),
+            capacity.router(store, budget, issuing.makers),
             jobs.router(store, scheduler),
             responses.router(matching),
             health.router(store, stopping),

@@ -17,7 +17,16 @@ from milepost.api.access import caller_of, needs
 from milepost.api.problems import documented
 from milepost.api.requests import MAX_BODY_BYTES, StrictRequest, checked
 from milepost.errors import InvalidRequest, UnknownMilestone
-from milepost.model import Capabilities, Caution, Key, Milestone, MilestoneDefinition, Scope, Stop
+from milepost.model import (
+    Capabilities,
+    Caution,
+    Key,
+    Milestone,
+    MilestoneDefinition,
+    Route,
+    Scope,
+    Stop,
+)
 from milepost.store import Store
 from milepost.store.pools import PoolEntry
 
@@ -48,6 +57,8 @@ class Pool(Struct, frozen=True, kw_only=True):
 
     milestone: str
     survey_id: str
+    route: Route
+    """Of `stepwise` there is none, since each link is made at its event."""
     headroom_days: float | None
     """For so many days it can go on giving links at the present pace, if nothing were made for it.
     None: there is no pool."""
@@ -140,6 +151,7 @@ def router(store: Store) -> Router:
         return Pool(
             milestone=key,
             survey_id=survey_id,
+            route=milestone.definition.route,
             headroom_days=policy.headroom_days(standing, await store.pools.demand(key)),
             ready=sum(entry.takes_links(standing.now) for entry in entries),
             distributions=list(entries),

@@ -38,8 +38,8 @@ _ASSUMPTIONS: Final[Mapping[Fact, _Assumption]] = {
     Fact.PROBE_ONLY_DISTRIBUTION: _Assumption(
         "A distribution can be made on a list that holds only our probe.",
         "Pools are made ahead of events, so that a link takes one call.",
-        "No pool can be made ahead of events: no milestone is newly registered with route list, "
-        "and the pools that there are do not grow.",
+        "No pool of lists can be made ahead of events: no milestone is newly registered with route "
+        "list or anonymous, and the pools that there are do not grow.",
     ),
     Fact.LATE_LINK: _Assumption(
         "A link that is built for a contact added later opens, and its response is attributed.",
@@ -71,9 +71,10 @@ _ASSUMPTIONS: Final[Mapping[Fact, _Assumption]] = {
     ),
     Fact.TRANSACTION_BATCH: _Assumption(
         "A batch takes a distribution, and the built link of a transaction added later opens.",
-        "Route transaction can be used: events share their calls, and a person may hold any number "
-        "of links.",
-        "No milestone is newly registered with route transaction, and no batch is made for one.",
+        "Route transaction makes links of many events by the same two calls, and route stepwise "
+        "keeps the data of each link apart.",
+        "No milestone is newly registered with route transaction; with route stepwise a person "
+        "holds one live link at a time, since their data stand in a list.",
     ),
     Fact.COMPLETE_LINKS: _Assumption(
         "The link of a contact is listed at once.",

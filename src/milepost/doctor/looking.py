@@ -65,6 +65,8 @@ MOST_LISTS: Final = 10_000
 SOURCE_SECONDS: Final = 15.0
 """How long the source of registrants may take to be there; a connection has ten of these."""
 
+_NO_POOL: Final = "none, and none is needed: each link is made at its event, step by step"
+
 PUBLIC_SECONDS: Final = 5.0
 """How long the public address may take to answer."""
 
@@ -529,10 +531,11 @@ def _of_ledger(ledger: _Ledger, failed: AbstractSet[str], *, probing: bool) -> l
     """Look at what is written down; `failed` has what the platform was seen to lack."""
     return [
         *(_pool(milestone, ledger, failed) for milestone in ledger.milestones),
+        *_home_list(ledger),
         *_lists(ledger.milestones),
         *([] if probing else _untried(ledger)),
         *_account_allows(ledger.capabilities),
-        *_matching(ledger.capabilities),
+        *_matching(ledger),
         *(finding for each in ledger.milestones for finding in _cautions(each, ledger)),
         _room(ledger.standings),
         _unsettled(ledger),
@@ -544,21 +547,9 @@ def _pool(milestone: Milestone, ledger: _Ledger, failed: AbstractSet[str]) -> Fi
     what = f"pool {milestone.key}"
     definition = milestone.definition
     pool = ledger.pools.get(milestone.key)
-    slots = definition.slots if definition.route is Route.LIST else 1
-    match definition.route:
-        case Route.ANONYMOUS:
-            wanted = "1 list with a probe and a distribution, which tell the host of the survey"
-        case Route.TRANSACTION:
-            wanted = "1 batch with a probe and a distribution; a full one is followed by another"
-        case _:
-            wanted = (
-                f"{slots} lists with a probe and a distribution each, up to {definition.max_slots} "
-                "where people hold as many links at once"
-            )
-    if definition.membership == "ahead":
-        wanted += "; every registrant joins the first of them"
+    least, _ = policy.pool_size(definition)
     ready = pool.ready if pool else 0
-    found = f"{ready} of {wanted}"
+    found = f"{ready} of {_wanted(definition)}" if least else _NO_POOL
     if milestone.stop is not None:
         return Finding(
             what=what,
@@ -575,7 +566,7 @@ def _pool(milestone: Milestone, ledger: _Ledger, failed: AbstractSet[str]) -> Fi
             fix="The platform's links are not what they were: see GET "
             f"/v1/milestones/{milestone.key}/pool, and do not resume before it is understood.",
         )
-    if ready < slots:
+    if ready < least:
         why = f"; the last one failed: {pool.last_error}" if pool and pool.last_error else ""
         fix = "Run: milepost run replenish"
         if pool and pool.unlisted:
@@ -604,6 +595,37 @@ def _mend(key: str, stop: Stop) -> str:
             "It goes on by itself should the platform go back."
         )
     return f"{see}, then POST …/resume to build links as the platform does now."
+
+
+def _wanted(definition: MilestoneDefinition) -> str:
+    """What a milestone's pool is to have, in words."""
+    match definition.route:
+        case Route.ANONYMOUS:
+            return "1 list with a probe and a distribution, which tell the host of the survey"
+        case Route.TRANSACTION:
+            return "1 batch with a probe and a distribution; a full one is followed by another"
+    wanted = (
+        f"{definition.slots} lists with a probe and a distribution each, up to "
+        f"{definition.max_slots} where people hold as many links at once"
+    )
+    if definition.membership == "ahead":
+        wanted += "; every registrant joins the first of them"
+    return wanted
+
+
+def _home_list(ledger: _Ledger) -> list[Finding]:
+    """Whether what transactions need is there, if a milestone makes some at the event."""
+    stepwise = [one.key for one in ledger.milestones if one.definition.route is Route.STEPWISE]
+    if not stepwise or ledger.deployment.home_list_id is not None:
+        return []
+    return [
+        Finding(
+            what="home list",
+            verdict="warn",
+            found=f"there is none yet, and the links of {', '.join(stepwise)} wait for it",
+            fix="Run: milepost run sync",
+        )
+    ]
 
 
 def _lists(milestones: Sequence[Milestone]) -> list[Finding]:
@@ -670,8 +692,11 @@ def _account_allows(capabilities: Capabilities) -> list[Finding]:
     ]
 
 
-def _matching(capabilities: Capabilities) -> list[Finding]:
-    if capabilities.holds(Fact.PRIVATE_DATA) or capabilities.holds(Fact.HISTORY_LINKS):
+def _matching(ledger: _Ledger) -> list[Finding]:
+    """Whether responses of links whose data are a list's can be matched."""
+    facts = Fact.PRIVATE_DATA, Fact.HISTORY_LINKS
+    routes = {milestone.definition.route for milestone in ledger.milestones} or {Route.LIST}
+    if Route.LIST not in routes or any(map(ledger.capabilities.holds, facts)):
         return []
     return [
         Finding(

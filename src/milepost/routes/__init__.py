@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from milepost.routes.joining import find_or_add, join, merges
+from milepost.routes.joining import Joining, find_or_add, join, merges
 from milepost.routes.mailing_list import MailingListMaker
 from milepost.routes.making import (
     ListMissing,
@@ -16,14 +16,17 @@ from milepost.routes.making import (
     Untrusted,
     contact_fields,
 )
+from milepost.routes.stepwise import StepwiseMaker
 from milepost.routes.transaction import TransactionMaker
 
 __all__ = [
+    "Joining",
     "ListMissing",
     "Made",
     "MailingListMaker",
     "Maker",
     "NothingThere",
+    "StepwiseMaker",
     "StillUnknown",
     "Teller",
     "TooLate",

@@ -10,15 +10,25 @@ and added again only after three looks over a minute that found nothing.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
+from milepost import failpoints
+from milepost.errors import MilepostError
 from milepost.model import Capabilities, Deployment, Fact
-from milepost.routes.making import StillUnknown, contact_fields
-from milepost.store.contacts import WithoutContact
-from milepost.upstream import ContactFields, NotFound, Upstream
+from milepost.routes.making import StillUnknown, Unready, contact_fields
+from milepost.store.contacts import ContactStore, WithoutContact
+from milepost.store.links import LEASE_SECONDS
+from milepost.upstream import CallFailed, ContactFields, NotFound, UnknownOutcome, Upstream
 
 T = TypeVar("T")
+
+JOINING_PAUSE: Final = 1.0
+LOOKING_PAUSE: Final = 20.0
+MENDING_PAUSE: Final = 30.0
+"""When a registrant may be in the home list: where somebody is at it, where a search may find them
+late, and where the home list is gone."""
 
 
 class Pace(Protocol):
@@ -114,6 +124,81 @@ async def join(
             raise StillUnknown("the contact of an earlier call is not found yet", looked=True)
     contact = contact_fields(claimed.ref, claimed.details)
     return await _add(upstream, directory_id, list_id, contact, pace)
+
+
+class Joining:
+    """Has registrants of events in the home list, each by one call for all of their links.
+
+    Args:
+        upstream: the client.
+        contacts: knows who is in it.
+        directory_id: where it is.
+    """
+
+    def __init__(self, upstream: Upstream, contacts: ContactStore, *, directory_id: str) -> None:
+        self._upstream = upstream
+        self._contacts = contacts
+        self._directory_id = directory_id
+        self._under_way: dict[str, asyncio.Task[tuple[str, str]]] = {}
+
+    async def member(self, ref: str, list_id: str, *, merges: bool) -> tuple[str, str]:
+        """Have a registrant in the home list; returns their contact and its lookup id there.
+
+        Args:
+            ref: of the registrant.
+            list_id: the home list.
+            merges: whether the platform knows a contact again that is added a second time.
+
+        Raises:
+            CallFailed: no call can be made now, or the platform refuses this person.
+            Unready: they are not in it yet, or it is not known.
+        """
+        task = self._under_way.get(ref)
+        if task is None:
+            task = asyncio.create_task(self._joined(ref, list_id, merges=merges))
+            self._under_way[ref] = task
+            task.add_done_callback(lambda _: self._under_way.pop(ref, None))
+        return await task
+
+    async def miss(self, ref: str, lookup_id: str) -> None:
+        """The platform does not know a registrant's place in the home list any more."""
+        await self._contacts.miss(ref, lookup_id)
+
+    async def _joined(self, ref: str, list_id: str, *, merges: bool) -> tuple[str, str]:
+        claimed = await self._contacts.claim_one(ref, lease=LEASE_SECONDS)
+        if isinstance(claimed, tuple):
+            return claimed
+        if claimed is None:
+            detail = "the registrant's contact is being made elsewhere"
+            raise Unready("contact-missing", detail, pause=JOINING_PAUSE)
+        try:
+            found = await join(self._upstream, self._directory_id, list_id, claimed, merges=merges)
+        except (CallFailed, StillUnknown) as error:
+            raise await self._set_back(claimed, error) from error
+        failpoints.reach("joined", ref)
+        if not await self._contacts.settle(claimed, *found):
+            detail = "the registrant's contact is made by somebody else by now"
+            raise Unready("contact-missing", detail, pause=JOINING_PAUSE)
+        return found
+
+    async def _set_back(
+        self, claimed: WithoutContact, error: CallFailed | StillUnknown
+    ) -> MilepostError:
+        """Write down that somebody was not put into the home list; returns what their links do."""
+        looked = isinstance(error, StillUnknown) and error.looked
+        await self._contacts.set_back(
+            claimed,
+            outcome_unknown=isinstance(error, UnknownOutcome),
+            looked=looked,
+            rests=False,
+        )
+        if isinstance(error, NotFound):
+            return Unready("home-list-missing", str(error), pause=MENDING_PAUSE)
+        if isinstance(error, StillUnknown | UnknownOutcome):
+            # The doubt is the registrant's: the link may go on as soon as they are found.
+            pause = LOOKING_PAUSE if looked else JOINING_PAUSE
+            return Unready("contact-missing", str(error), pause=pause)
+        return error
 
 
 async def _first(

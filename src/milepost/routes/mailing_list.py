@@ -59,6 +59,7 @@ class MailingListMaker:
 
     call_class = "list_contacts"
     carries = 1
+    calls = 1
 
     def __init__(
         self,

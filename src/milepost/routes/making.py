@@ -47,12 +47,14 @@ class Unready(MilepostError):
     Attributes:
         rule: What the link waits for, as its reason says it.
         pause: Seconds after which it may be there.
+        is_resolved: What was in doubt of an earlier call is known by now.
     """
 
-    def __init__(self, rule: str, detail: str, *, pause: float) -> None:
+    def __init__(self, rule: str, detail: str, *, pause: float, is_resolved: bool = False) -> None:
         super().__init__(detail)
         self.rule = rule
         self.pause = pause
+        self.is_resolved = is_resolved
 
 
 class Untrusted(MilepostError):
@@ -91,9 +93,11 @@ class Maker(Protocol):
 
     Attributes:
         call_class: The endpoints whose limit decides whether a call can be made now.
+        calls: How many calls it takes, of all endpoints, until that one has made its links.
     """
 
     call_class: str
+    calls: int
 
     @property
     def carries(self) -> int:

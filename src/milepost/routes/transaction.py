@@ -34,11 +34,10 @@ from milepost import failpoints, payload
 from milepost.errors import DatabaseError, MilepostError
 from milepost.model import Capabilities, Claim, Deployment, Fact, Purpose
 from milepost.personal_link import MalformedId, NotAPersonalLink, Template
-from milepost.routes.joining import join, merges
+from milepost.routes.joining import MENDING_PAUSE, Joining, merges
 from milepost.routes.making import Made, NothingThere, StillUnknown, TooLate, Unready
-from milepost.store.contacts import ContactStore, WithoutContact
 from milepost.store.grouping import GroupCommit
-from milepost.store.links import LEASE_SECONDS, Step
+from milepost.store.links import Step
 from milepost.upstream import (
     CallFailed,
     Forbidden,
@@ -75,12 +74,6 @@ LOOKS_AT_ONCE: Final = 8
 READING_SECONDS: Final = 10.0
 """How long a batch is read, from the last moment at which an add could begin: as long as that might
 take, so that nobody has taken the claims over yet."""
-
-JOINING_PAUSE: Final = 1.0
-LOOKING_PAUSE: Final = 20.0
-MENDING_PAUSE: Final = 30.0
-"""When a registrant may be in the home list: where somebody is at it, where a search may find them
-late, and where the home list is gone."""
 
 TRANSACTION: Final = "transaction"
 """The name of the step whose value is the transaction's id, `CTR_…`."""
@@ -121,7 +114,7 @@ class TransactionMaker:
         directory_id: where contacts and transactions are.
         deployment: says which the home list is, and whether the directory recognises people.
         capabilities: says what the account has been proved to accept.
-        contacts: knows who is in the home list.
+        joining: has people in the home list.
         note: writes down what was made on the way; False: the claim is somebody else's by now.
         for_purpose: says what the calls of a block are for.
         secrets: the first signs the reference by which a transaction, and a response, is matched to
@@ -129,6 +122,7 @@ class TransactionMaker:
     """
 
     call_class = "transactions"
+    calls = 2
 
     def __init__(
         self,
@@ -137,7 +131,7 @@ class TransactionMaker:
         directory_id: str,
         deployment: Callable[[], Awaitable[Deployment]],
         capabilities: Callable[[], Awaitable[Capabilities]],
-        contacts: ContactStore,
+        joining: Joining,
         note: Callable[[Step], Awaitable[bool]],
         for_purpose: Callable[[Purpose], AbstractContextManager[None]],
         secrets: Sequence[bytes],
@@ -146,7 +140,7 @@ class TransactionMaker:
         self._directory_id = directory_id
         self._deployment = deployment
         self._capabilities = capabilities
-        self._contacts = contacts
+        self._joining = joining
         self._note_step = note
         self._for_purpose = for_purpose
         self._secrets = secrets
@@ -160,7 +154,6 @@ class TransactionMaker:
             beside=lambda _: self.carries,
             patience=COMPANY_SECONDS,
         )
-        self._joining: dict[str, asyncio.Task[str]] = {}
 
     @property
     def carries(self) -> int:
@@ -317,54 +310,7 @@ class TransactionMaker:
         if not claim.may_add:
             raise NothingThere("the registrant's contact has changed, and no earlier call made it")
         _see_time(making)
-        task = self._joining.get(claim.ref)
-        if task is None:
-            task = asyncio.create_task(self._joined(claim.ref, list_id, merging=merging))
-            self._joining[claim.ref] = task
-            task.add_done_callback(lambda _: self._joining.pop(claim.ref, None))
-        making.contact_id = await task
-
-    async def _joined(self, ref: str, list_id: str, *, merging: bool) -> str:
-        """Have a registrant in the home list; returns their contact.
-
-        Raises:
-            CallFailed: no call can be made now, or the platform refuses this person.
-            Unready: they are not in it yet, or it is not known.
-        """
-        claimed = await self._contacts.claim_one(ref, lease=LEASE_SECONDS)
-        if isinstance(claimed, str):
-            return claimed
-        if claimed is None:
-            detail = "the registrant's contact is being made elsewhere"
-            raise Unready("contact-missing", detail, pause=JOINING_PAUSE)
-        try:
-            found = await join(self._upstream, self._directory_id, list_id, claimed, merges=merging)
-        except (CallFailed, StillUnknown) as error:
-            raise await self._set_back(claimed, error) from error
-        failpoints.reach("joined", ref)
-        if not await self._contacts.settle(claimed, *found):
-            detail = "the registrant's contact is made by somebody else by now"
-            raise Unready("contact-missing", detail, pause=JOINING_PAUSE)
-        return found[0]
-
-    async def _set_back(
-        self, claimed: WithoutContact, error: CallFailed | StillUnknown
-    ) -> MilepostError:
-        """Write down that somebody was not put into the home list; returns what their links do."""
-        looked = isinstance(error, StillUnknown) and error.looked
-        await self._contacts.set_back(
-            claimed,
-            outcome_unknown=isinstance(error, UnknownOutcome),
-            looked=looked,
-            rests=False,
-        )
-        if isinstance(error, NotFound):
-            return Unready("home-list-missing", str(error), pause=MENDING_PAUSE)
-        if isinstance(error, StillUnknown | UnknownOutcome):
-            # The doubt is the registrant's: the link may go on as soon as they are found.
-            pause = LOOKING_PAUSE if looked else JOINING_PAUSE
-            return Unready("contact-missing", str(error), pause=pause)
-        return error
+        making.contact_id, _ = await self._joining.member(claim.ref, list_id, merges=merging)
 
     # --- look and create ------------------------------------------------------------------------
 

@@ -207,7 +207,7 @@ class ContactStore:
             rows = await cursor.fetchall()
         return [_claimed(row) for row in sorted(rows, key=lambda row: row["id"])]
 
-    async def claim_one(self, ref: str, *, lease: int) -> WithoutContact | str | None:
+    async def claim_one(self, ref: str, *, lease: int) -> WithoutContact | tuple[str, str] | None:
         """Claim one registrant, as `claim` does, unless that is not needed any more.
 
         Args:
@@ -215,8 +215,8 @@ class ContactStore:
             lease: seconds for which they are the claimer's alone.
 
         Returns:
-            The claim; the contact of one who is in the home list by now; None: somebody else has
-            the claim, or they are to have no contact.
+            The claim; the contact of one who is in the home list by now, and its lookup id there;
+            None: somebody else has the claim, or they are to have no contact.
         """
         async with self._connections.path() as connection, connection.transaction():
             # Whoever has locked them has them for a moment, and is not to be passed over here.
@@ -229,7 +229,7 @@ class ContactStore:
             if known is None:
                 return None
             if known["home_lookup_id"] is not None:
-                return str(known["contact_id"])
+                return str(known["contact_id"]), str(known["home_lookup_id"])
             given = {
                 "limit": 1,
                 "after": known["id"] - 1,
@@ -241,6 +241,20 @@ class ContactStore:
             cursor = await connection.execute(_WITHOUT_CONTACT, given)
             row = await cursor.fetchone()
         return None if row is None else _claimed(row)
+
+    async def miss(self, ref: str, home_lookup_id: str) -> None:
+        """The platform does not know this place of a registrant in the home list: forget it.
+
+        What became of their contact is not known, so that whoever makes one asks first.
+        """
+        async with self._connections.path() as connection:
+            await connection.execute(
+                b"UPDATE registrants SET contact_id = NULL, home_lookup_id = NULL,"
+                b" contact_at = NULL, contact_attempt = contact_attempt + 1,"
+                b" contact_lease_until = NULL, contact_in_doubt = true, contact_stale = false"
+                b" WHERE ref = %(ref)s AND home_lookup_id = %(lookup)s",
+                {"ref": ref, "lookup": home_lookup_id},
+            )
 
     async def settle(self, claimed: WithoutContact, contact_id: str, home_lookup_id: str) -> bool:
         """Remember a registrant's contact and its place in the home list.

@@ -240,6 +240,8 @@ class Backlog(Struct, frozen=True):
     """Unsettled links of one milestone in one state."""
 
     milestone: str
+    route: Route
+    """By which they are to be made."""
     state: LinkState
     links: int
 
@@ -675,6 +677,7 @@ def _asked(row: Row, event: Event, purpose: Purpose, *, own: bool) -> Asked:
         making = _MAKING.decode(row["making"])
         claim = Claim(
             link=link,
+            claimed_at=row["at"],
             attempt=making.attempt,
             route=making.route,
             purpose=purpose,

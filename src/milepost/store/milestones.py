@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import msgspec
 from msgspec import UNSET
-from sqlalchemy import RowMapping, case, func, literal_column, select, update
+from sqlalchemy import RowMapping, and_, case, func, literal_column, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -173,18 +173,16 @@ async def _put(
     milestones = tables.milestones
     now = func.milepost_now()
     values = _columns(key, definition)
-    await _leave(connection, key, definition.survey_id)
-    # What was seen of the links of one survey says nothing of another's.
-    of_survey = {
-        name: case((milestones.c.survey_id == definition.survey_id, milestones.c[name]))
-        for name in (*_STOP, "trusted_at")
-    }
+    await _leave(connection, key, definition.survey_id, values["route"])
+    # What was seen of the links of one survey and route says nothing of another's.
+    is_same = and_(
+        milestones.c.survey_id == definition.survey_id, milestones.c.route == values["route"]
+    )
+    seen = {name: case((is_same, milestones.c[name])) for name in (*_STOP, "trusted_at")}
     result = await connection.execute(
         insert(milestones)
         .values(key=key, **values, state="active", created_at=now, updated_at=now)
-        .on_conflict_do_update(
-            index_elements=["key"], set_={**values, **of_survey, "updated_at": now}
-        )
+        .on_conflict_do_update(index_elements=["key"], set_={**values, **seen, "updated_at": now})
         .returning(milestones, literal_column("xmax = 0").label("is_first"))
     )
     row = result.mappings().one()
@@ -193,21 +191,23 @@ async def _put(
     return _milestone(row), row["is_first"]
 
 
-async def _leave(connection: AsyncConnection, key: str, survey_id: str) -> None:
-    """Where a stopped milestone gets another survey, let its distributions keep the stop."""
+async def _leave(connection: AsyncConnection, key: str, survey_id: str, route: str) -> None:
+    """Where a stopped milestone gets another survey or route, its distributions keep the stop."""
     slots, distributions, milestones = tables.slots, tables.distributions, tables.milestones
     left = await connection.execute(
-        select(milestones.c.survey_id, milestones.c.stopped_because)
+        select(milestones.c.survey_id, milestones.c.route, milestones.c.stopped_because)
         .where(
             milestones.c.key == key,
-            milestones.c.survey_id != survey_id,
+            or_(milestones.c.survey_id != survey_id, milestones.c.route != route),
             milestones.c.stopped_at.is_not(None),
         )
         .with_for_update(key_share=True)
     )
     for row in left:
         of_survey = select(slots.c.id).where(
-            slots.c.milestone == key, slots.c.survey_id == row.survey_id
+            slots.c.milestone == key,
+            slots.c.survey_id == row.survey_id,
+            slots.c.route == row.route,
         )
         await connection.execute(
             update(distributions)

@@ -146,8 +146,11 @@ class PoolEntry(Struct, frozen=True, kw_only=True):
         return self.state == "ready" and self.takes_until is not None and self.takes_until > now
 
 
-_STANDS_ON_IT: Final = tables.links.c.route.is_distinct_from(Route.ANONYMOUS.value)
-"""Whether a link that is issued dies with its pool. The plain link of a survey does not."""
+_STANDS_ON_IT: Final = func.coalesce(tables.links.c.route, "").not_in(
+    (Route.ANONYMOUS.value, Route.STEPWISE.value)
+)
+"""Whether a link that is issued dies with its pool. The plain link of a survey does not, nor one
+that has a distribution of its own."""
 
 
 class PoolStore:
@@ -409,8 +412,8 @@ class PoolStore:
             )
 
     async def entries(self, milestone: str, survey_id: str) -> Sequence[PoolEntry]:
-        """The pool of a milestone's present survey, by slot and generation."""
-        slots, distributions = tables.slots, tables.distributions
+        """The pool of a milestone's present survey and route, by slot and generation."""
+        slots, distributions, milestones = tables.slots, tables.distributions, tables.milestones
         # A slot gets another list where its own is gone, which is nothing to those of before.
         is_on_it = func.coalesce(
             distributions.c.made_at >= slots.c.list_at,
@@ -420,7 +423,12 @@ class PoolStore:
             select(distributions, case((is_on_it, slots.c.list_id)).label("list_id"))
             .add_columns(slots.c.list_name, slots.c.number.label("slot"))
             .join(slots, slots.c.id == distributions.c.slot_id)
-            .where(slots.c.milestone == milestone, slots.c.survey_id == survey_id)
+            .join(milestones, milestones.c.key == slots.c.milestone)
+            .where(
+                slots.c.milestone == milestone,
+                slots.c.survey_id == survey_id,
+                slots.c.route == milestones.c.route,
+            )
             .order_by(slots.c.number, distributions.c.generation)
         )
         async with self._connections.transaction() as connection:

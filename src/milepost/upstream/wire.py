@@ -517,6 +517,8 @@ class CreatedTransactions(Struct, frozen=True):
 
 class _Recipients(Struct, frozen=True, rename="camel"):
     mailing_list_id: Text | None = None
+    contact_id: Text | None = None
+    transaction_batch_id: Text | None = None
 
 
 class _SurveyLink(Struct, frozen=True, rename="camel"):
@@ -534,6 +536,16 @@ class Distribution(Struct, frozen=True, kw_only=True):
     def list_id(self) -> str | None:
         """The mailing list, `CG_…`; None for a batch's distribution."""
         return self._recipients.mailing_list_id
+
+    @property
+    def lookup_id(self) -> str | None:
+        """The one contact of the list that it is for, `CGC_…`, where that is said (inferred)."""
+        return self._recipients.contact_id
+
+    @property
+    def batch_id(self) -> str | None:
+        """The transaction batch that it stands on, `BT_…`, where that is said (inferred)."""
+        return self._recipients.transaction_batch_id
 
     @property
     def expires_at(self) -> datetime | None:

@@ -242,12 +242,33 @@ judged AS (
         LIMIT 1
     ) AS held ON NOT c.is_stopped
 
-    -- Route `stepwise` makes a place for each link. No call makes one of route `anonymous`, whatever
-    -- route an event was on that has a place since before, or may call.
+    -- Where the account refuses distributions of batches, the data of a link of route `stepwise` stand
+    -- in the home list, which has one set for a person: until that link has ended, or as long as one
+    -- that came before is on its way, there is none for another.
+    LEFT JOIN LATERAL (
+        SELECT l.id
+        FROM links AS l
+        WHERE c.route = 'stepwise'
+            AND NOT c.in_doubt
+            AND EXISTS (
+                SELECT FROM capabilities AS f WHERE f.fact = 'transaction_batch' AND NOT f.holds)
+            AND l.ref = c.ref
+            AND l.route = 'stepwise'
+            AND l.reuses IS NULL
+            AND l.id IS DISTINCT FROM c.seen_id
+            AND (l.state IN ('claimed', 'unknown')
+                OR (l.state = 'waiting' AND l.steps IS NOT NULL
+                    AND (c.seen_id IS NULL OR (l.created_at, l.id) < (c.created_at, c.seen_id)))
+                OR (l.state = 'issued' AND l.finished_at IS NULL AND l.expires_at > c.at))
+        LIMIT 1
+    ) AS other ON true
+
+    -- Otherwise route `stepwise` makes a place for each link. No call makes one of route `anonymous`,
+    -- whatever route an event was on that has a place since before, or may call.
     CROSS JOIN LATERAL (
         SELECT
             held.slot_id IS NOT NULL OR (c.route = 'stepwise' AND NOT c.is_stopped) AS is_held,
-            free.slot_id IS NOT NULL OR c.route = 'stepwise' AS is_free,
+            free.slot_id IS NOT NULL OR (c.route = 'stepwise' AND other.id IS NULL) AS is_free,
             c.held_slot_id IS NOT NULL AND free.slot_id IS NOT NULL AND c.route <> 'anonymous'
                 AS is_kept) AS place
 
@@ -289,7 +310,7 @@ judged AS (
                 OR (c.purpose = 'direct' AND 'direct' <> ALL (c.lanes))) THEN 'waiting/no-lane'
             WHEN place.is_free AND c.may_call THEN 'claimed'
             WHEN place.is_free THEN 'waiting/' || c.without
-            WHEN NOT EXISTS (
+            WHEN c.route <> 'stepwise' AND NOT EXISTS (
                 SELECT FROM open_place AS p
                 WHERE p.milestone = c.milestone
                     AND p.survey_id = c.survey_id
