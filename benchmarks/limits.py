@@ -65,7 +65,9 @@ async def _minute(
     database_url: str, size: Size, rival: Rival, limits: Mapping[str, int]
 ) -> tuple[float, Mapping[str, int], float]:
     """Links that came true in a minute, the calls of that time, and events answered a minute."""
-    async with staged(database_url, size, at_home=rival.route is not Route.LIST) as free:
+    # The platform's own chain begins with the contact.
+    async with staged(database_url, size, at_home=rival.route is Route.TRANSACTION) as free:
+        await free.have_home_list()
         await free.define(lanes=DIRECT, slots=5, route=rival.route)
         stage = free.limited(RATE_PER_MINUTE, limits, LATENCY_MS)
         with stage.service() as service:
