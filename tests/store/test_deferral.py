@@ -275,9 +275,11 @@ async def test_the_backlog_is_what_is_unsettled(
     first = await store.links.claim(event("e1"), without="budget-spent")
     await store.links.claim(event("e2", "ben"), without="budget-spent")
     await store.links.click((first.link.url or "").rsplit("/", 1)[1])
-    both = [Backlog("landed", LinkState.WAITING, 2)]
+    both = [Backlog("landed", Route.LIST, LinkState.WAITING, 2)]
     assert both == await store.links.backlog()
     await store.links.claim(event("e3", "cleo"), without="budget-spent")
     assert both == await store.links.backlog()
     async with await Store.open(database_url) as another:
-        assert [Backlog("landed", LinkState.WAITING, 3)] == await another.links.backlog()
+        assert [
+            Backlog("landed", Route.LIST, LinkState.WAITING, 3)
+        ] == await another.links.backlog()
