@@ -202,11 +202,12 @@ class _Way:
         except Refused as error:
             if isinstance(error, BY_THEMSELVES):
                 raise
-            # What was known of them from long before may not be so any more.
-            await self._maker.joining.miss(self._claim.ref, lookup_id)
-            raise self.unready(
-                "contact-missing", f"the contact has to be looked for: {error}"
-            ) from error
+            raise await self._missed(lookup_id, error) from error
+
+    async def _missed(self, lookup_id: str, error: Refused) -> Unready:
+        """What was known of the registrant from long before is not so any more: look for them."""
+        await self._maker.joining.miss(self._claim.ref, lookup_id)
+        return self.unready("contact-missing", f"the contact has to be looked for: {error}")
 
     async def _make_transaction(self, home: str, contact_id: str) -> str:
         claim = self._claim
@@ -275,7 +276,10 @@ class _Way:
 
         if self._steps.get("data") != lookup_id:
             self._steps.pop("data", None)
-            await self._step("data", make, _nothing_tells)
+            try:
+                await self._step("data", make, _nothing_tells)
+            except NotFound as error:
+                raise await self._missed(lookup_id, error) from error
 
     async def _own_distribution(self, home: str, lookup_id: str) -> str:
         async def find() -> str | None:
