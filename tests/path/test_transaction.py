@@ -81,8 +81,8 @@ async def ask(client: httpx.AsyncClient, event_id: str = "e1", **changes: object
 async def ask_once(
     client: httpx.AsyncClient, milepost: Milepost, event_id: str = "e1", **changes: object
 ) -> Any:
-    """The link after one try, as an admin sees it."""
-    link = await ask(client, event_id, **{"deadline_ms": 100, **changes})
+    """The link after one try, as an admin sees it: the next would be a second later."""
+    link = await ask(client, event_id, **{"deadline_ms": 900, **changes})
     await milepost.issuing.finish()
     return (await client.get(f"/v1/links/{link['id']}")).json()
 
@@ -191,6 +191,34 @@ async def test_how_many_go_together_is_found_out(
     assert [2] * 12 == [link["upstream_calls"] for link in links]
 
 
+async def test_one_that_a_batch_does_not_take_holds_up_nobody(
+    *,
+    client: httpx.AsyncClient,
+    at_home: Landed,
+    milepost: Milepost,
+    maker: TransactionMaker,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Somebody deletes a transaction: its call is refused as a whole, and made in halves."""
+    await at_home(*PEOPLE)
+    before = maker.carries
+    note, lost = milepost.store.links.note, list[UUID]()
+
+    async def delete_one(step: Step) -> bool:
+        """Delete the first that is written down."""
+        if not lost:
+            lost.append(step.id)
+            directory = milepost.deployment.directory_id or ""
+            await milepost.upstream.delete_transaction(directory, step.value)
+        return await note(step)
+
+    monkeypatch.setattr(maker, "_note_step", delete_one)
+    links = {link["id"]: link for link in await ask_all(client, *PEOPLE)}
+    assert ("failed", "upstream-refused") == rule(links.pop(str(lost[0])))
+    assert {"issued": 11} == Counter(link["state"] for link in links.values())
+    assert before == maker.carries
+
+
 async def test_a_lost_creation_is_asked_for(
     *,
     client: httpx.AsyncClient,
@@ -291,7 +319,8 @@ async def test_a_batch_that_is_gone_is_replaced_and_its_links_wait(
     ((batch_id,),) = await execute("SELECT batch_id FROM slots")
     await milepost.upstream.delete_batch(milepost.deployment.directory_id or "", batch_id)
     await platform.forget()
-    assert ("waiting", "list-missing") == rule(await ask_once(client, milepost))
+    assert "waiting" == (await ask_once(client, milepost))["state"]
+    assert BOTH[:1] == await platform.writes()
     await elapse(31)
     assert "waiting" == (await ask_once(client, milepost, "e2", registrant="ben"))["state"]
     counts = await milepost.replenish.run_once()
@@ -322,6 +351,7 @@ async def test_who_is_not_in_the_home_list_is_put_into_it_once(
     await milepost.store.registrants.put(people)
     links = await asyncio.gather(*(ask(client, f"e{n}", registrant="new") for n in range(3)))
     assert ["issued"] * 3 == [link["state"] for link in links]
+    assert [(1,)] == await execute("SELECT max(attempt) FROM links")
     assert 2 == (await ask(client, "late", registrant="new"))["upstream_calls"]
     assert 1 == Counter(await platform.writes())["list_contact.add"]
     await platform.fault("reset", call_class="list_contacts")
@@ -445,11 +475,21 @@ async def test_the_canary_of_transactions_is_a_batch(
     With the pool, the canary's batch is taken away.
     """
     await at_home(fields=[])
+    other = {"survey_id": platform.ready.survey_id, "slots": 1}
+    (await client.put("/v1/milestones/other", json=other)).raise_for_status()
+    await milepost.replenish.run_once()
     await ask(client, data={})
     assert "done" == (await milepost.run("canary", asked_by="test")).state
     await platform.switch(facts={"link_format": "2020"})
     await travel(days=1)
-    assert "done" == (await milepost.run("canary", asked_by="test")).state
+    assert "stopped" == (await milepost.run("canary", asked_by="test")).state
+    told = (await client.get("/v1/milestones")).json()["milestones"]
+    assert ["other"] == [each["key"] for each in told if each["stopped"]]
+    await client.post("/v1/milestones/other/pause")
+    teardown = Teardown(milepost.store, milepost.upstream, milepost.deployment)
+    await teardown.run_once("other")
+    await execute("DELETE FROM distributions WHERE template IS NULL OR template LIKE '%%CGC%%'")
+    await platform.switch(facts={"link_format": "2023"})
     await execute("UPDATE distributions SET template = replace(template, '&_g_=g', '')")
     await travel(days=1)
     assert "stopped" == (await milepost.run("canary", asked_by="test")).state
@@ -460,7 +500,7 @@ async def test_the_canary_of_transactions_is_a_batch(
     await client.post("/v1/milestones/landed/pause")
     teardown = Teardown(milepost.store, milepost.upstream, milepost.deployment)
     report = await teardown.run_once("landed", live_links=2)
-    assert (0, 2, []) == (report.lists, report.batches, report.remains)
+    assert (1, 2, []) == (report.lists, report.batches, report.remains)
     held = (await platform.web.get("/control/stats")).json()["held"]
     assert 0 == held["distributions"]
     assert 0 == (await teardown.run_once("landed")).batches

@@ -6,8 +6,9 @@ in it. Data are the transaction's own, so that a person may hold any number of l
 
 Claims are gathered as the store gathers what it writes (`GroupCommit`): while nothing is out a
 claim goes at once and alone; what comes while calls are out goes together when they end, or after
-`COMPANY_SECONDS`, or as soon as a call is full. How many are in one is found out: half as many
-after a call that was refused as a whole, more again with each full one that was not.
+`COMPANY_SECONDS`, or as soon as a call is full. How many are in one is found out: one that is
+refused as a whole is made again in halves; later ones are as large as was taken then, and grow
+again with each full one.
 
 The claims of a group go through these steps together, each as far as it gets::
 
@@ -29,6 +30,8 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Final, TypeVar
+
+from msgspec import Struct
 
 from milepost import failpoints, payload
 from milepost.errors import DatabaseError, MilepostError
@@ -104,6 +107,17 @@ class _Making:
     def is_open(self) -> bool:
         """Whether there is something to do for it."""
         return self.error is None and self.url is None
+
+
+class _Taken(Struct, frozen=True):
+    """What the platform took of several items."""
+
+    most: int
+    """How many were in the largest call that it took."""
+    in_halves: bool = False
+    """It refused the first call as a whole."""
+    met_culprit: bool = False
+    """One was refused alone: it was the item then, and not how many they were."""
 
 
 class TransactionMaker:
@@ -265,39 +279,36 @@ class TransactionMaker:
         left = makings
         while left:
             some, left = left[: self.carries], left[self.carries :]
-            await self._by_halves(some, call)
+            taken = await self._by_halves(some, call)
+            if taken.in_halves and taken.most and not taken.met_culprit:
+                self._resize(min(self.carries, taken.most))
 
     async def _by_halves(
         self,
         makings: Sequence[_Making],
         call: Callable[[Sequence[_Making]], Coroutine[Any, Any, None]],
-        *,
-        is_whole: bool = True,
-    ) -> int:
-        """Make a call for these, or for each half of them, where it is refused as a whole.
-
-        Returns:
-            How many were in the largest that was not.
-        """
+    ) -> _Taken:
+        """Make a call for these, or for each half of them, where it is refused as a whole."""
         wanted = self._addable(makings)
         if not wanted:
-            return 0
+            return _Taken(0)
         error = await self._shared(wanted, call(wanted))
         if not isinstance(error, Exception):
-            return len(wanted)
-        if _is_too_large(error):
-            self._resize(min(self.carries, len(wanted) // 2))
-        if len(wanted) == 1 or not _is_refused_as_a_whole(error):
+            return _Taken(len(wanted))
+        is_refused = _is_refused_as_a_whole(error)
+        if len(wanted) == 1 or not is_refused:
+            if len(wanted) > 1 and _is_too_large(error):
+                self._resize(min(self.carries, len(wanted) // 2))
             _fail(wanted, error)
-            return 0
+            return _Taken(0, met_culprit=is_refused)
         half = len(wanted) // 2
-        taken = max(
-            await self._by_halves(wanted[:half], call, is_whole=False),
-            await self._by_halves(wanted[half:], call, is_whole=False),
+        one = await self._by_halves(wanted[:half], call)
+        other = await self._by_halves(wanted[half:], call)
+        return _Taken(
+            max(one.most, other.most),
+            in_halves=True,
+            met_culprit=one.met_culprit or other.met_culprit,
         )
-        if is_whole and taken:
-            self._resize(min(self.carries, taken))
-        return taken
 
     def _resize(self, most: int) -> None:
         self._group.most = max(1, min(most, self._largest))
