@@ -386,6 +386,7 @@ class _Way:
         """When the distribution is to end, written down: it is known again by that."""
         at = self._claim.claimed_at.replace(microsecond=0) + timedelta(days=self._claim.link_days)
         await self._note("end", f"{at.isoformat()} {self._claim.survey_id}")
+        self._see_that_it_may_begin()  # to write it down may have taken its time
         return at
 
     @property
