@@ -462,11 +462,14 @@ def test_a_pool_is_torn_down(settings: dict[str, str], tmp_path: Path) -> None:
         teardown = ("pool", "teardown", "landed")
         assert "is not paused" in complaint(milepost(*teardown, settings=given))
         said = milepost(*teardown, "--dry-run", settings=given).stdout
-        assert "would be removed: 1 mailing list(s), 1 distribution(s); live links: 0\n" == said
+        would, refused = said.splitlines()
+        assert "would be removed: 1 mailing list, 1 distribution; alive: 0 links" == would
+        assert refused.startswith("it would be refused: milestone landed is not paused")
         with psycopg.connect(given["MILEPOST_DATABASE_URL"], autocommit=True) as database:
             database.execute("UPDATE milestones SET state = 'paused'")
         told = the_object(milepost(*teardown, "--json", settings=given))
     expected = {"milestone": "landed", "dry_run": False, "live_links": 0, "remains": []}
+    expected["refusal"] = None
     assert expected | {"lists": 1, "distributions": 1} == told
 
 

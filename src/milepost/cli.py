@@ -905,9 +905,12 @@ def tear_down(*, key: str, dry_run: bool, live_links: int, as_json: bool) -> Non
     else:
         would = "would be " if dry_run else ""
         click.echo(
-            f"{would}removed: {report.lists} mailing list(s), {report.distributions} "
-            f"distribution(s); live links: {report.live_links}"
+            f"{would}removed: {_count('mailing_lists', report.lists)}, "
+            f"{_count('distributions', report.distributions)}; "
+            f"{'dead by it' if not dry_run else 'alive'}: {_count('links', report.live_links)}"
         )
+        if report.refusal:
+            click.echo(f"it would be refused: {report.refusal}")
         for left in report.remains:
             click.echo(f"  {left.kind} {left.id}, {left.name}: {left.because}", err=True)
     if report.remains:

@@ -526,6 +526,8 @@ def _pool(milestone: Milestone, ledger: _Ledger, failed: AbstractSet[str]) -> Fi
             found=f"it gives no links: {milestone.stop.because}",
             fix=_mend(milestone.key, milestone.stop),
         )
+    if milestone.state == "paused":
+        return Finding(what=what, verdict="ok", found=f"{found}; it is paused")
     if pool and pool.stopped:
         return Finding(
             what=what,
