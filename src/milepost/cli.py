@@ -655,6 +655,8 @@ def _columns(given: tuple[str, ...]) -> dict[str, str | None]:
 
 def _tell_import(counts: dict[str, Any], *, dry_run: bool) -> None:
     """Print how a file was read, and what became of its rows."""
+    from milepost.jobs.rows import COLUMNS
+
     for read in counts["read"]:
         delimiter = read["delimiter"]
         separated = (
@@ -667,6 +669,9 @@ def _tell_import(counts: dict[str, Any], *, dry_run: bool) -> None:
         passed_over = [f"{name} is passed over" for name in read["passed_over"]]
         if renamed or passed_over:
             click.echo(f"  {', '.join(renamed + passed_over)}")
+        filled = {*read["columns"], *read["passed_over"]}
+        if delimiter and (empty := [name for name in COLUMNS if name not in filled]):
+            click.echo(f"  no column fills {', '.join(empty)}; any other column is an attribute")
     would = "would be " if dry_run else ""
     told = [
         f"{counts['created']} {would}created",
