@@ -49,6 +49,8 @@ COMMANDS = (
     ("doctor",),
 )
 
+UNFILLED = "first_name, last_name, phone, language"
+
 
 @pytest.fixture
 def settings(database_url: str) -> dict[str, str]:
@@ -194,7 +196,7 @@ def test_milestones_and_registrants_are_taken(settings: dict[str, str], tmp_path
     assert 1 == report.exit_code
     assert [
         "people.csv: CSV in utf-8, separated by ,",
-        "  no column fills first_name, last_name, phone, language; any other column is an attribute",
+        f"  no column fills {UNFILLED}; any other column is an attribute",
         "2 rows: 0 created, 0 changed, 1 unchanged, 1 bad",
     ] == report.stdout.splitlines()
     assert "  people.csv line 3: 1 value under 2 columns\n" == report.stderr
@@ -226,7 +228,7 @@ def test_a_file_of_registrants_may_have_a_form_of_its_own(
     assert [
         "people.csv: CSV in cp1252, separated by ;",
         "  ref is Customer Id, email is Mail, notes is passed over",
-        "  no column fills first_name, last_name, phone, language; any other column is an attribute",
+        f"  no column fills {UNFILLED}; any other column is an attribute",
         "30 rows: 30 created, 0 changed, 0 unchanged, 0 bad",
     ] == first.stdout.splitlines()
     assert "55 rows: 0 would be created, 30 would be changed, 0 unchanged, 25 bad" in second.stdout
