@@ -13,7 +13,8 @@ learnt: the templates of the survey's distributions are made anew after it. That
 stands in the milestone until a canary has answered it, however late that is listed. A form that is
 not known can never be learnt.
 
-What a canary tells is as old as the canary is: it ends no stop that is newer.
+What a canary tells is as old as the canary is: it ends no stop that is newer, and answers nobody who
+has resumed a milestone after such a stop. So none is looked at that is older than a stop.
 
 The two URLs that differ are credentials. They stand in the run's findings and in the milestone, for
 admins; no log and no error has them.
@@ -174,7 +175,7 @@ class Canary:
         has_canary = account.holds(Fact.PROBE_ONLY_DISTRIBUTION)
         seen = await self._canary(look, account, verdicts, counts) if has_canary else None
         # At once: to read the history may take long, and links are given out meanwhile.
-        findings = [await self._stop(key, wrong) for key, wrong in verdicts.wrong.items()]
+        findings = [await self._stop(look, key, wrong) for key, wrong in verdicts.wrong.items()]
         counts.stopped += len(findings)
         stopped = set(verdicts.wrong)
         if not has_canary and look.resumed:
@@ -191,17 +192,23 @@ class Canary:
             if key in stopped:
                 continue
             if (wrong := verdicts.wrong.get(key)) is not None:
-                findings.append(await self._stop(key, wrong))
+                findings.append(await self._stop(look, key, wrong))
                 counts.stopped += 1
-            elif key in verdicts.well and await self._store.milestones.trust(key, known_at):
+            elif key in verdicts.well and await self._store.milestones.trust(
+                key, known_at, survey_id=look.survey_id, given_until=at
+            ):
                 log.warning("milestone %s gives links again: they are as the platform's", key)
                 counts.resumed += 1
         return findings
 
-    async def _stop(self, key: str, wrong: Changed) -> Finding:
+    async def _stop(self, look: _Look, key: str, wrong: Changed) -> Finding:
         log.error("milestone %s is stopped: %s", key, wrong)
         await self._store.milestones.stop(
-            key, str(wrong), expected=wrong.expected, found=wrong.found
+            key,
+            str(wrong),
+            survey_id=look.survey_id,
+            expected=wrong.expected,
+            found=wrong.found,
         )
         expected = wrong.expected or "none that can be built"
         return Finding(
@@ -228,7 +235,7 @@ class Canary:
             for key in look.keys:
                 template = next((one.template for one in learnt if one.milestone == key), None)
                 verdicts.wrong[key] = changed(error, template)
-            await self._answer(look)
+            await self._answer(look, error.made_at or look.since)
             return None
         except Refused as error:
             _note(error, f"survey {look.survey_id}", verdicts, counts)
@@ -239,7 +246,7 @@ class Canary:
             _note(error, f"survey {look.survey_id}", verdicts, counts)
         if look.resumed:
             learnt = await self._learn(learnt, seen.link, counts)
-            await self._answer(look)
+            await self._answer(look, seen.made_at)
         verdicts.well.update(look.keys)
         for one in learnt:
             counts.templates += 1
@@ -249,9 +256,9 @@ class Canary:
                 verdicts.wrong.setdefault(one.milestone, error)
         return seen
 
-    async def _answer(self, look: _Look) -> None:
+    async def _answer(self, look: _Look, at: datetime) -> None:
         for key, resumed_at in look.resumed.items():
-            await self._store.milestones.answer(key, resumed_at)
+            await self._store.milestones.answer(key, resumed_at, at)
 
     async def _learn(
         self, learnt: Sequence[Learnt], link: PersonalLink, counts: Counts
