@@ -10,9 +10,10 @@ branch_labels = None
 depends_on = None
 
 UPGRADE = """
--- resumed_at: a person has resumed it although it is stopped; a canary that was made after the stop is
--- learnt, however late it is listed. stop_seen_at: when it was last seen that it has to be stopped.
--- Both go with the stop. No constraint says so: the version before ends stops, and knows neither.
+-- resumed_at: a person has resumed it although it is stopped; a canary that was made after the stop
+-- is learnt, however late it is listed. stop_seen_at: when it was last seen that it has to be
+-- stopped. Both go with the stop. No constraint says so: the version before ends stops, and knows
+-- neither.
 ALTER TABLE milestones
     ADD COLUMN resumed_at   timestamptz,
     ADD COLUMN stop_seen_at timestamptz;

@@ -13,8 +13,8 @@ learnt: the templates of the survey's distributions are made anew after it. That
 stands in the milestone until a canary has answered it, however late that is listed. A form that is
 not known can never be learnt.
 
-What a canary tells is as old as the canary is: it ends no stop that is newer, and answers nobody who
-has resumed a milestone after such a stop. So none is looked at that is older than a stop.
+What a canary tells is as old as the canary is: it ends no stop that is newer, and answers nobody
+who has resumed a milestone after such a stop. So none is looked at that is older than a stop.
 
 The two URLs that differ are credentials. They stand in the run's findings and in the milestone, for
 admins; no log and no error has them.

@@ -228,7 +228,7 @@ class Provisioning:
         Raises:
             Distrusted: the link is none that may be built.
             NotListedYet: it is not listed yet.
-            CanaryBusy: another process is at it; or it was deleted, and the next call makes another.
+            CanaryBusy: another process is at it; or it was deleted, and has to be made anew.
             CallFailed: as the client's verbs.
         """
         async with self._at_canary[survey_id]:

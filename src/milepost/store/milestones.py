@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import msgspec
 from msgspec import UNSET
-from sqlalchemy import RowMapping, and_, case, func, literal_column, select, update
+from sqlalchemy import ColumnElement, RowMapping, and_, case, func, literal_column, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -25,14 +25,6 @@ _STOP: Final = (
     "resumed_at",
     "stop_seen_at",
 )
-
-_LAST_STOP: Final = case(
-    (
-        tables.milestones.c.stopped_at.is_not(None),
-        func.greatest(tables.milestones.c.stopped_at, tables.milestones.c.stop_seen_at),
-    )
-)
-"""When a milestone that is stopped was last seen to differ; NULL: it is not stopped."""
 
 
 class MilestoneStore:
@@ -165,7 +157,7 @@ class MilestoneStore:
         async with self._connections.transaction() as connection:
             ended = await connection.execute(
                 update(milestones)
-                .where(is_of_survey, _LAST_STOP <= at)
+                .where(is_of_survey, _last_stop() <= at)
                 .values(dict.fromkeys(_STOP))
             )
             await connection.execute(
@@ -192,10 +184,17 @@ class MilestoneStore:
                 .where(
                     milestones.c.key == key,
                     milestones.c.resumed_at == resumed_at,
-                    _LAST_STOP <= at,
+                    _last_stop() <= at,
                 )
                 .values(resumed_at=None, trusted_at=resumed_at)
             )
+
+
+def _last_stop() -> ColumnElement[datetime | None]:
+    """When a milestone that is stopped was last seen to differ; NULL: it is not stopped."""
+    milestones = tables.milestones
+    seen_at = func.greatest(milestones.c.stopped_at, milestones.c.stop_seen_at)
+    return case((milestones.c.stopped_at.is_not(None), seen_at))
 
 
 async def _put(

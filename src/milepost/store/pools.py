@@ -337,9 +337,7 @@ class PoolStore:
                 .values(state="stopped", stopped_because=because)
             )
             await connection.execute(
-                update(distributions)
-                .where(distributions.c.id == making.id)
-                .values(list_misses=0)
+                update(distributions).where(distributions.c.id == making.id).values(list_misses=0)
             )
         nothing = {"list_id": None, "probe_contact_id": None, "probe_lookup_id": None}
         return msgspec.structs.replace(making, **nothing, is_filled=False)
