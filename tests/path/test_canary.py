@@ -409,7 +409,7 @@ async def test_who_has_resumed_knows_of_the_links_that_were_given_before(
     execute: Execute,
 ) -> None:
     """They are not held against history for ever; those that are given since are."""
-    await landed(fields=[])
+    await landed(fields=[], slots=1)
     await travel(minutes=2)
     await ask(client, "e1")
     await execute("UPDATE links SET url = replace(url, '_g_=g', '_g_=h')")
@@ -426,7 +426,7 @@ async def test_a_link_is_held_against_history_once_however_late_canaries_are_lis
     client: httpx.AsyncClient, landed: Landed, milepost: Milepost, platform: Any, travel: Travel
 ) -> None:
     """A canary is old when it is listed, and what history tells then is not."""
-    await landed(fields=[])
+    await landed(fields=[], slots=1)
     await platform.switch(facts={"links_lag_seconds": 23 * 3_600})
     looks = [await look(milepost)]
     await travel(minutes=2)
@@ -461,7 +461,7 @@ async def test_a_canary_that_is_gone_before_it_is_listed_is_made_anew(
         await travel(**NIGHT)
         run = await look(milepost)
         (finding,) = await milepost.store.runs.findings(run.id)
-        assert "the distribution was deleted at the platform" in finding.reason
+        assert "the distribution or its list was deleted at the platform" in finding.reason
     else:
         await travel(days=8)
     run = await look(milepost)
@@ -493,7 +493,7 @@ async def test_a_canary_ends_no_stop_that_is_newer(
     client: httpx.AsyncClient, landed: Landed, milepost: Milepost, platform: Any, travel: Travel
 ) -> None:
     """A run that is gone on with makes another one then, if it has made one."""
-    await landed(fields=[])
+    await landed(fields=[], slots=1)
     runs = milepost.store.runs
     left = await runs.ask("canary", asked_by="a test")
     taken = await runs.take("canary", run_id=left.id)

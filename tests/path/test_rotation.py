@@ -458,7 +458,8 @@ async def test_what_is_deleted_before_it_is_listed_is_made_anew(
     )
     if what == "list":
         await milepost.upstream.delete_mailing_list(milepost.deployment.directory_id or "", list_id)
-    await milepost.upstream.delete_distribution(made)
+    else:
+        await milepost.upstream.delete_distribution(made)
     await travel(minutes=5)
     assert 1 == (await milepost.replenish.run_once()).failed  # it may be too new
     await travel(minutes=6)
@@ -469,6 +470,34 @@ async def test_what_is_deleted_before_it_is_listed_is_made_anew(
         await milepost.replenish.run_once()
         await travel(minutes=2)
     assert [(1, 1, "stopped"), (1, 2, "ready")] == await pool(client)
+
+
+async def test_a_successor_that_is_deleted_before_it_is_ready_is_made_anew(
+    client: httpx.AsyncClient,
+    *,
+    landed: Landed,
+    milepost: Milepost,
+    platform: Any,
+    travel: Travel,
+    rotate: Rotation,
+    execute: Execute,
+) -> None:
+    """Well before the one that it follows takes no more links."""
+    await landed(**SHORT)
+    await travel(days=17, hours=1)
+    await platform.switch(facts={"links_lag_seconds": 600})
+    assert 1 == (await rotate()).failed
+    ((made,),) = await execute(
+        "SELECT distribution_id FROM distributions WHERE state = 'making' AND slot_id = 1"
+    )
+    await milepost.upstream.delete_distribution(made)
+    await travel(minutes=11)
+    assert 1 == (await rotate()).stopped
+    await travel(hours=1)
+    await rotate()
+    await travel(minutes=11)
+    assert 1 == (await rotate()).ready
+    assert [(1, 1, "ready"), (1, 2, "stopped"), (1, 3, "ready")] == await pool(client)
 
 
 async def test_links_that_must_live_longer_shorten_what_a_distribution_takes(

@@ -95,7 +95,7 @@ class UnknownForm(Distrusted):
 
 
 class Deleted(MilepostError):
-    """Somebody has deleted a distribution at the platform before it was ready."""
+    """Somebody has deleted a distribution or its list at the platform before it was ready."""
 
 
 class ShortLived(MilepostError):
@@ -370,12 +370,13 @@ class Provisioning:
 
     async def _calibrate(self, making: Making) -> PersonalLink:
         """The probe's link, as the platform itself lists it. Nobody else may be in the list."""
-        listed = await self._listed(making)
-        if listed is None or not _names_probe(listed, making):
-            seen = await self._see_probe(making, making.list_id or "")
-            if seen != making:
-                making = seen
-                listed = await self._listed(making)
+        async with self._unless_deleted(making):
+            listed = await self._listed(making)
+            if listed is None or not _names_probe(listed, making):
+                seen = await self._see_probe(making, making.list_id or "")
+                if seen != making:
+                    making = seen
+                    listed = await self._listed(making)
         if listed is None:
             raise NotListedYet(NOT_LISTED)
         return _trusted(listed, making)
@@ -383,19 +384,18 @@ class Provisioning:
     async def _listed(self, making: Making) -> ListedLink | None:
         links = self._upstream.distribution_links(making.distribution_id or "", making.survey_id)
         ours = {making.probe_contact_id, making.probe_lookup_id}
-        async with self._unless_deleted(making):
-            listed = [link async for link in links if link.contact_id in ours]
+        listed = [link async for link in links if link.contact_id in ours]
         # That of a lookup id which it had before it was put back may be there as well.
         listed.sort(key=lambda link: not _names_probe(link, making))
         return listed[0] if listed else None
 
     @asynccontextmanager
     async def _unless_deleted(self, making: Making) -> AsyncIterator[None]:
-        """Ask for what was made.
+        """Ask for what was made, or for the list that it stands on.
 
         Raises:
-            Deleted: it is not there any more.
-            NotFound: it is not there, and may be too new.
+            Deleted: one of them is not there any more.
+            NotFound: one of them is not there, and may be too new.
         """
         try:
             yield
@@ -403,7 +403,7 @@ class Provisioning:
             now = await self._store.runs.now()
             if making.made_at is not None and now < making.made_at + KNOWN_AFTER:
                 raise
-            raise Deleted("the distribution was deleted at the platform") from error
+            raise Deleted("the distribution or its list was deleted at the platform") from error
 
     async def _see_list(self, making: Making, list_id: str) -> Making:
         """See that a list is there which was made before; where it is gone, leave it."""
