@@ -834,7 +834,7 @@ def jobs_(*, as_json: bool) -> None:
     from milepost.jobs.sources import configured
 
     given = settings.load()
-    configured(given.registrants_source)
+    configured(given.registrants_source)  # raises if it is wrong: no process would start with it
     when = scheduler.timetable(given.schedule, given.time_zone)
     found = _with_store(lambda store: scheduler.standings(store.runs, when))
     if as_json:
