@@ -538,7 +538,7 @@ def _milestones_in(file: Path) -> dict[str, MilestoneDefinition]:
     import tomllib
 
     from milepost import policy
-    from milepost.api.requests import refusal
+    from milepost.wording import refusal
 
     try:
         with file.open("rb") as opened:

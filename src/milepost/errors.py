@@ -161,7 +161,7 @@ class TooManyImports(Refusal):
 
     code = "too-many-imports"
     retry_after: ClassVar[int] = 60
-    """Seconds until a second try is worth it: 100,000 registrants are taken in in about as many."""
+    """Seconds until a second try is worth it: a large import takes minutes to be taken in."""
 
     def __init__(self, most: int) -> None:
         super().__init__(

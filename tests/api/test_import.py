@@ -7,11 +7,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 from litestar import Litestar
+from litestar.exceptions import HTTPException
 from litestar.types import HTTPReceiveMessage
 
-from milepost.api import requests
+from milepost.api import problems, requests
 from milepost.jobs import intake
 from milepost.jobs.intake import Import
 from milepost.model import Scope
@@ -226,6 +228,13 @@ async def test_imports_wait_for_one_another(
     await take_in(next(answer for answer in answers if answer.status_code == 202))
     again = await client.post(PLACE, content=b"ref\na\n", headers=CSV)
     assert 202 == again.status_code
+
+
+def test_another_429_speaks_of_no_import() -> None:
+    """The framework sends none; if it did, callers would look at their imports in vain."""
+    request: Any = None
+    answer = problems.framework(request, HTTPException(status_code=429))
+    assert (500, "internal") == (answer.status_code, msgspec.json.decode(answer.content)["code"])
 
 
 @pytest.mark.parametrize(

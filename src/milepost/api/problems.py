@@ -13,7 +13,6 @@ from litestar.exceptions import HTTPException, ValidationException
 from litestar.openapi import ResponseSpec
 from msgspec import Struct
 
-from milepost.api.requests import in_our_words
 from milepost.errors import (
     DatabaseBusy,
     EventMismatch,
@@ -29,6 +28,7 @@ from milepost.errors import (
     UnknownRegistrant,
     UnknownRun,
 )
+from milepost.wording import in_our_words
 
 log = logging.getLogger(__name__)
 
@@ -96,8 +96,9 @@ def refused(request: Request[Any, Any, Any], error: Refusal) -> Response[bytes]:
     if isinstance(error, UnknownRegistrant) and request.method == "GET":
         # They are what was asked for, and not a part of it.
         return respond(of(error, HTTPStatus.NOT_FOUND))
-    is_passing = isinstance(error, TooManyImports)
-    return respond(of(error), {"Retry-After": str(error.retry_after)} if is_passing else None)
+    if isinstance(error, TooManyImports):
+        return respond(of(error), {"Retry-After": str(error.retry_after)})
+    return respond(of(error))
 
 
 def of(error: Refusal, status: HTTPStatus | None = None) -> Problem:
