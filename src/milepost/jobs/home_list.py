@@ -8,7 +8,7 @@ a minute that found nothing; whoever may have been imported, not before a day is
 Once in a while, and whenever it is read anyway, the list is compared with what is known here:
 contacts that somebody has merged, moved or deleted at the platform are noticed by that. Where a
 second add would double somebody, a listing alone does not tell that they are gone: each of their
-contacts is asked for.
+contacts is asked for, and one of which the platform does not say stays.
 """
 
 from __future__ import annotations

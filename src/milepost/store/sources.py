@@ -33,8 +33,8 @@ ABANDONED_HOURS: Final = 24
 """A request may take its time, but it adds something every few seconds."""
 
 QUIET_HOURS: Final = 1
-"""Behind so long an intake is most likely one that its process has left behind; those that are not
-are no more than a few an hour."""
+"""Behind so long an intake that belongs to nobody is most likely one that its process has left
+behind; those that are not are no more than a few an hour."""
 
 _ARRIVALS_LOCK: Final = 0x61727276  # "arrv"
 
