@@ -294,8 +294,9 @@ def test_a_process_without_the_source_is_told_of(
 def test_a_wrong_source_is_told_by_whoever_looks(settings: dict[str, str]) -> None:
     """Not first by the nightly run."""
     settings |= {"MILEPOST_REGISTRANTS_SOURCE": '{"path": 3}'}
-    assert "MILEPOST_REGISTRANTS_SOURCE: path: it must be a text; for" in complaint(
-        milepost("jobs", settings=settings)
+    assert (
+        "MILEPOST_REGISTRANTS_SOURCE: path: It must be a text, not a whole number; for"
+        in complaint(milepost("jobs", settings=settings))
     )
 
 

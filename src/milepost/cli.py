@@ -538,7 +538,7 @@ def _milestones_in(file: Path) -> dict[str, MilestoneDefinition]:
     import tomllib
 
     from milepost import policy
-    from milepost.api.requests import refusal
+    from milepost.wording import refusal
 
     try:
         with file.open("rb") as opened:
@@ -834,7 +834,7 @@ def jobs_(*, as_json: bool) -> None:
     from milepost.jobs.sources import configured
 
     given = settings.load()
-    configured(given.registrants_source)
+    configured(given.registrants_source)  # raises if it is wrong: no process would start with it
     when = scheduler.timetable(given.schedule, given.time_zone)
     found = _with_store(lambda store: scheduler.standings(store.runs, when))
     if as_json:
