@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import timedelta
 from typing import Any
 
 import httpx
@@ -30,6 +31,16 @@ NIGHT = {"hours": 24}
 async def look(milepost: Milepost) -> RunRecord:
     """Run the job, as it would be run at night."""
     return await milepost.run("canary", asked_by="a test")
+
+
+async def attempt(milepost: Milepost) -> RunRecord:
+    """Run the job once, whatever comes of it."""
+    runs = milepost.store.runs
+    unended = [run for run in await runs.page("canary", limit=1) if run.ended_at is None]
+    asked = unended[0] if unended else await runs.ask("canary", asked_by="a test")
+    run = await milepost.scheduler.run_due("canary", asyncio.Event(), run_id=asked.id)
+    assert run is not None
+    return run
 
 
 async def ask(client: httpx.AsyncClient, event_id: str, ref: str = "ann") -> dict[str, Any]:
@@ -345,6 +356,24 @@ async def test_a_canary_that_is_not_listed_yet_tells_nothing(
     assert 1 == Counter(await platform.writes())["distribution.create"]
 
 
+async def test_a_canary_that_somebody_else_makes_is_waited_for(
+    landed: Landed, milepost: Milepost, platform: Any, travel: Travel
+) -> None:
+    """The run is not done before it has looked at all surveys."""
+    await landed(fields=[], slots=1)
+    store = milepost.store
+    asked = await store.runs.ask("canary", asked_by="a test")
+    survey_id = platform.ready.survey_id
+    taken = await store.canaries.take(survey_id, "abcdefgh", since=asked.created_at)
+    assert isinstance(taken, Making)
+    run = await attempt(milepost)
+    assert ("waiting", 1) == (run.state, run.counts["busy"])
+    await store.pools.release(taken, "left", timedelta(0))
+    await travel(minutes=1)
+    run = await attempt(milepost)
+    assert ("done", 0, 1) == (run.state, run.counts["busy"], run.counts["templates"])
+
+
 async def test_what_a_person_has_resumed_is_learnt_however_late_the_canary_is_listed(
     client: httpx.AsyncClient,
     *,
@@ -448,7 +477,7 @@ async def test_a_canary_that_is_gone_before_it_is_listed_is_made_anew(
     *,
     gone: str,
 ) -> None:
-    """By the run after the one that finds it deleted, or by the one after its end."""
+    """By the run that finds it deleted, or by the one after its end."""
     await landed(fields=[], slots=1)
     await platform.switch(facts={"links_lag_seconds": 3_600})
     await look(milepost)
@@ -459,12 +488,13 @@ async def test_a_canary_that_is_gone_before_it_is_listed_is_made_anew(
     if gone == "deleted":
         await milepost.upstream.delete_distribution(canary)
         await travel(**NIGHT)
-        run = await look(milepost)
+        run = await attempt(milepost)
         (finding,) = await milepost.store.runs.findings(run.id)
         assert "the distribution or its list was deleted at the platform" in finding.reason
+        await travel(minutes=1)
     else:
         await travel(days=8)
-    run = await look(milepost)
+    run = await attempt(milepost)
     assert ("done", 0, 1) == (run.state, run.counts["unlisted"], run.counts["templates"])
     assert 2 == Counter(await platform.writes())["distribution.create"]
 
@@ -483,8 +513,8 @@ async def test_who_loses_a_canary_to_another_process_goes_on_with_the_other_surv
         return link
 
     monkeypatch.setattr(Provisioning, "_calibrate", overtaken)
-    run = await look(milepost)
-    assert ("done", 1, 1) == (run.state, run.counts["surveys"], run.counts["unlisted"])
+    run = await attempt(milepost)
+    assert ("waiting", 1, 1) == (run.state, run.counts["surveys"], run.counts["busy"])
     (finding,) = await milepost.store.runs.findings(run.id)
     assert "was taken over" in finding.reason
 

@@ -41,7 +41,7 @@ from milepost.jobs.provisioning import (
     changed,
     hold,
 )
-from milepost.jobs.run import NeedsAPerson, Run
+from milepost.jobs.run import NeedsAPerson, NotNow, Run
 from milepost.model import Capabilities, Fact, Purpose
 from milepost.personal_link import NotAPersonalLink, PersonalLink, parse
 from milepost.store import Store
@@ -80,6 +80,8 @@ class Counts(Struct, kw_only=True):
     """That history told of, held against those that were given out."""
     unlisted: int = 0
     """Surveys whose canary is not listed yet, so that it tells nothing."""
+    busy: int = 0
+    """Surveys whose canary was being made elsewhere when they were looked at last."""
     learnt: int = 0
     """Templates that were made anew."""
     stopped: int = 0
@@ -132,9 +134,11 @@ class Canary:
 
         Raises:
             NeedsAPerson: a milestone is stopped, still or again.
+            NotNow: a canary is being made elsewhere; all surveys are looked at once more.
             And as `Job`.
         """
         counts = Counts(**{name: run.counts.get(name, 0) for name in Counts.__struct_fields__})
+        counts.busy = 0
         account = await self._store.capabilities.all()
         milestones = await self._store.milestones.all()
         surveys = sorted({m.definition.survey_id for m in milestones if m.state == "active"})
@@ -160,6 +164,9 @@ class Canary:
                 counts=counts,
                 findings=findings,
             )
+        if counts.busy:
+            await run.commit(None, stage="surveys", done=0, counts=counts)
+            raise NotNow("another process makes a canary, or it was deleted: see the findings")
         stopped = [m.key for m in await self._store.milestones.all() if m.stop]
         if stopped:
             raise NeedsAPerson(
@@ -227,7 +234,11 @@ class Canary:
             seen = await self._provisioning.canary(
                 look.survey_id, account, since=look.since, is_patient=True
             )
-        except (NotListedYet, CanaryBusy) as error:
+        except CanaryBusy as error:
+            verdicts.notes.append(f"survey {look.survey_id}: {error}")
+            counts.busy += 1
+            return None
+        except NotListedYet as error:
             verdicts.notes.append(f"survey {look.survey_id}: {error}")
             counts.unlisted += 1
             return None
