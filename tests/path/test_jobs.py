@@ -121,7 +121,10 @@ async def test_replenish_asks_what_became_of_a_lost_answer(
     counts = await milepost.replenish.run_once()
     assert (0, 1) == (counts.ready, counts.failed)
     (entry,) = (await pool(client))["distributions"]
-    assert ("making", counts.errors[0]) == (entry["state"], entry["last_error"])
+    assert ("making", counts.errors[0]) == (
+        entry["state"],
+        f"slot 1 of landed: {entry['last_error']}",
+    )
     await elapse(6)
     assert 1 == (await milepost.replenish.run_once()).ready
     assert ONE_SLOT == Counter(await platform.writes())

@@ -309,12 +309,12 @@ class Provisioning:
                 # Others have the same survey, or the same account.
                 await self._store.runs.ask("canary", asked_by="a distribution that differs")
             counts.stopped += 1
-            counts.errors.append(str(error))
+            counts.errors.append(f"{making.name}: {error}")
         except (CallFailed, NotListedYet, CanaryBusy) as error:
             log.warning("%s: %s", making.name, error)
             await self._store.pools.release(making, str(error), _pause(error, making, account))
             counts.failed += 1
-            counts.errors.append(str(error))
+            counts.errors.append(f"{making.name}: {error}")
         else:
             await self._store.pools.ready(making, str(template))
             counts.ready += 1
