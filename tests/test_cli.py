@@ -62,6 +62,8 @@ COMMANDS = (
     ("doctor",),
 )
 
+UNFILLED = "first_name, last_name, phone, language"
+
 
 @pytest.fixture
 def settings(database_url: str) -> dict[str, str]:
@@ -207,6 +209,7 @@ def test_milestones_and_registrants_are_taken(settings: dict[str, str], tmp_path
     assert 1 == report.exit_code
     assert [
         "people.csv: CSV in utf-8, separated by ,",
+        f"  no column fills {UNFILLED}; any other column is an attribute",
         "2 rows: 0 created, 0 changed, 1 unchanged, 1 bad",
     ] == report.stdout.splitlines()
     assert "  people.csv line 3: 1 value under 2 columns\n" == report.stderr
@@ -238,6 +241,7 @@ def test_a_file_of_registrants_may_have_a_form_of_its_own(
     assert [
         "people.csv: CSV in cp1252, separated by ;",
         "  ref is Customer Id, email is Mail, notes is passed over",
+        f"  no column fills {UNFILLED}; any other column is an attribute",
         "30 rows: 30 created, 0 changed, 0 unchanged, 0 bad",
     ] == first.stdout.splitlines()
     assert "55 rows: 0 would be created, 30 would be changed, 0 unchanged, 25 bad" in second.stdout
@@ -303,8 +307,9 @@ def test_a_process_without_the_source_is_told_of(
 def test_a_wrong_source_is_told_by_whoever_looks(settings: dict[str, str]) -> None:
     """Not first by the nightly run."""
     settings |= {"MILEPOST_REGISTRANTS_SOURCE": '{"path": 3}'}
-    assert "MILEPOST_REGISTRANTS_SOURCE: path: it must be a text; for" in complaint(
-        milepost("jobs", settings=settings)
+    assert (
+        "MILEPOST_REGISTRANTS_SOURCE: path: It must be a text, not a whole number; for"
+        in complaint(milepost("jobs", settings=settings))
     )
 
 
@@ -524,11 +529,14 @@ def test_a_pool_is_torn_down(settings: dict[str, str], tmp_path: Path) -> None:
         teardown = ("pool", "teardown", "landed")
         assert "is not paused" in complaint(milepost(*teardown, settings=given))
         said = milepost(*teardown, "--dry-run", settings=given).stdout
-        assert "would be removed: 1 mailing list(s), 1 distribution(s); live links: 0\n" == said
+        would, refused = said.splitlines()
+        assert "would be removed: 1 mailing list, 1 distribution; alive: 0 links" == would
+        assert refused.startswith("it would be refused: milestone landed is not paused")
         with psycopg.connect(given["MILEPOST_DATABASE_URL"], autocommit=True) as database:
             database.execute("UPDATE milestones SET state = 'paused'")
         told = the_object(milepost(*teardown, "--json", settings=given))
     expected = {"milestone": "landed", "dry_run": False, "live_links": 0, "remains": []}
+    expected["refusal"] = None
     assert expected | {"lists": 1, "batches": 0, "distributions": 1} == told
 
 

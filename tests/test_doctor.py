@@ -6,6 +6,7 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -391,7 +392,7 @@ async def test_what_a_milestone_makes_at_the_platform_is_told(
     # What has a successor that takes links is past.
     assert 2 == (await milepost.replenish.run_once()).ready
     assert "ok" == (await found(environment))["pool landed"].verdict
-    stop = milepost.store.milestones.stop
+    stop = partial(milepost.store.milestones.stop, survey_id=simulator.survey_id)
     await stop("landed", "links differ", expected="a", found="b")
     finding = (await found(environment))["pool landed"]
     assert ("fail", "it gives no links: links differ") == (finding.verdict, finding.found)

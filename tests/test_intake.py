@@ -392,18 +392,23 @@ VERBS = ("stage", "complete", "bad", "missing", "differences", "write", "remove"
 class Hanging(FileSource):
     """A folder whose network goes away: behind the first page, or before anything."""
 
-    def __init__(self, path: Path, over: Event) -> None:
+    def __init__(self, path: Path, over: Event, hang: Callable[[], object]) -> None:
         super().__init__(path, Form())
         self._over = over
+        self._hang = hang
 
     def is_at(self, place: Place) -> bool:
         """Say nothing."""
-        self._over.wait()
+        self._say_nothing()
         return super().is_at(place)
 
     def pages(self, place: Place | None, watermark: Watermark | None) -> Iterator[Page]:
         """Tell of one page, and then of none."""
         yield from super().pages(place, watermark)
+        self._say_nothing()
+
+    def _say_nothing(self) -> None:
+        self._hang()
         self._over.wait()
 
 
@@ -414,14 +419,28 @@ async def test_a_source_that_says_nothing_is_left_and_asked_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Its run waits for a pause, where it stands, and its thread keeps no process from ending."""
-    monkeypatch.setattr(intake, "SILENCE_SECONDS", 0.1)
     lists(people(range(3)))
     over = Event()
-    for _ in range(2):  # amid its pages, and when it is gone on with
-        run = await sync(Hanging(path, over))
-        assert ("waiting", 3) == (run.state, run.counts["rows"])
-        assert "the source has said nothing" in (run.error or "")
-        assert run.position is not None
+    silent = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    in_time = intake._in_time  # noqa: SLF001  (no other place knows that a page is waited for)
+
+    async def hardly(reading: asyncio.Future[Any], seconds: float | None = None) -> Any:
+        """What comes may take its time; what does not come is not waited for."""
+        del seconds
+        hanging = asyncio.ensure_future(silent.wait())
+        await asyncio.wait({reading, hanging}, return_when=asyncio.FIRST_COMPLETED)
+        hanging.cancel()
+        return await in_time(reading, 0.01)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(intake, "_in_time", hardly)
+        for _ in range(2):  # amid its pages, and when it is gone on with
+            source = Hanging(path, over, partial(loop.call_soon_threadsafe, silent.set))
+            run = await sync(source)
+            assert ("waiting", 3) == (run.state, run.counts["rows"])
+            assert "the source has said nothing" in (run.error or "")
+            assert run.position is not None
     threads = [thread for thread in enumerate_threads() if thread.name == "source"]
     assert threads
     assert all(thread.daemon for thread in threads)

@@ -10,7 +10,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, event
 
 from milepost.errors import ConfigurationError
 from milepost.jobs import sources
@@ -275,6 +275,25 @@ def test_a_locked_table_is_asked_again(
     assert str(away.value).startswith(f"the database of the source broke the query off: {said}")
 
 
+@pytest.mark.parametrize("moment", ["do_connect", "do_execute"])
+@pytest.mark.parametrize("is_broken", [True, False])
+def test_a_driver_whose_codes_are_not_known_passes_only_with_its_connection(
+    moment: str, *, is_broken: bool
+) -> None:
+    """A wrong password and a missing column are operational errors to some, and stay."""
+    source = QuerySource("sqlite://", "SELECT 1 AS ref", {})
+
+    def fail(*_: object) -> None:
+        """Say what a driver of MySQL says."""
+        error = sqlite3.OperationalError(2003 if is_broken else 1045, "no")
+        assert not hasattr(error, "sqlite_errorcode")
+        raise error from (ConnectionRefusedError() if is_broken else None)
+
+    event.listen(source._engine, moment, fail)  # noqa: SLF001  (no such driver is installed)
+    with pytest.raises(SourceAway if is_broken else Unreadable, match="OperationalError"):
+        next(source.pages(None, None))
+
+
 def test_an_error_of_a_query_tells_no_values(database_url: str) -> None:
     """What a database says of data are people's data."""
     query = "SELECT ('xanthippe' || n)::integer AS ref FROM generate_series(1, 2) AS n"
@@ -310,11 +329,14 @@ def test_the_setting_names_a_source(tmp_path: Path) -> None:
     ("setting", "said"),
     [
         ("{", "MILEPOST_REGISTRANTS_SOURCE: it begins with { and is not JSON; for"),
-        ('{"path": 3}', "SOURCE: path: it must be a text; for"),
-        ('{"path": ""}', "path: it is empty"),
-        ('{"path": "a", "columns": {"ref": 3}}', "columns: it must be a text or null"),
-        ('{"path": "a", "colums": {}}', "colums: there is no such member"),
-        ('{"url": "sqlite://"}', "query: it is missing"),
+        ('{"path": 3}', "SOURCE: path: It must be a text, not a whole number; for"),
+        ('{"path": ""}', "path: It must have a length of at least 1; for"),
+        (
+            '{"path": "a", "columns": {"ref": 3}}',
+            "columns: It must be a text or null, not a whole number",
+        ),
+        ('{"path": "a", "colums": {}}', "colums: There is no field 'colums' here"),
+        ('{"url": "sqlite://"}', "query: The field 'query' is missing"),
         ('{"path": "a", "encoding": "klingon"}', "encoding: 'klingon' is no encoding"),
         ('{"path": "a", "columns": {"ref": null}}', "columns: ref is needed"),
         ('{"url": "klingon://x", "query": "SELECT 1"}', "url: SQLAlchemy knows no such database"),

@@ -540,7 +540,7 @@ def _milestones_in(file: Path) -> dict[str, MilestoneDefinition]:
     import tomllib
 
     from milepost import policy
-    from milepost.api.requests import refusal
+    from milepost.wording import refusal
 
     try:
         with file.open("rb") as opened:
@@ -657,6 +657,8 @@ def _columns(given: tuple[str, ...]) -> dict[str, str | None]:
 
 def _tell_import(counts: dict[str, Any], *, dry_run: bool) -> None:
     """Print how a file was read, and what became of its rows."""
+    from milepost.jobs.rows import COLUMNS
+
     for read in counts["read"]:
         delimiter = read["delimiter"]
         separated = (
@@ -669,6 +671,9 @@ def _tell_import(counts: dict[str, Any], *, dry_run: bool) -> None:
         passed_over = [f"{name} is passed over" for name in read["passed_over"]]
         if renamed or passed_over:
             click.echo(f"  {', '.join(renamed + passed_over)}")
+        filled = {*read["columns"], *read["passed_over"]}
+        if delimiter and (empty := [name for name in COLUMNS if name not in filled]):
+            click.echo(f"  no column fills {', '.join(empty)}; any other column is an attribute")
     would = "would be " if dry_run else ""
     told = [
         f"{counts['created']} {would}created",
@@ -831,7 +836,7 @@ def jobs_(*, as_json: bool) -> None:
     from milepost.jobs.sources import configured
 
     given = settings.load()
-    configured(given.registrants_source)
+    configured(given.registrants_source)  # raises if it is wrong: no process would start with it
     when = scheduler.timetable(given.schedule, given.time_zone)
     found = _with_store(lambda store: scheduler.standings(store.runs, when))
     if as_json:
@@ -906,11 +911,15 @@ def tear_down(*, key: str, dry_run: bool, live_links: int, as_json: bool) -> Non
         _print(msgspec.to_builtins(report))
     else:
         would = "would be " if dry_run else ""
-        batches = f"{report.batches} batch(es), " if report.batches else ""
+        batch = "batch" if report.batches == 1 else "batches"
+        batches = f"{report.batches} {batch}, " if report.batches else ""
         click.echo(
-            f"{would}removed: {report.lists} mailing list(s), {batches}{report.distributions} "
-            f"distribution(s); live links: {report.live_links}"
+            f"{would}removed: {_count('mailing_lists', report.lists)}, {batches}"
+            f"{_count('distributions', report.distributions)}; "
+            f"{'dead by it' if not dry_run else 'alive'}: {_count('links', report.live_links)}"
         )
+        if report.refusal:
+            click.echo(f"it would be refused: {report.refusal}")
         for left in report.remains:
             click.echo(f"  {left.kind} {left.id}, {left.name}: {left.because}", err=True)
     if report.remains:

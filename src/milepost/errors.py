@@ -170,6 +170,8 @@ class TooManyImports(Refusal):
     """So many imports arrive, or wait to be taken in, that there is no room for another one."""
 
     code = "too-many-imports"
+    retry_after: ClassVar[int] = 60
+    """Seconds until a second try is worth it: a large import takes minutes to be taken in."""
 
     def __init__(self, most: int) -> None:
         super().__init__(

@@ -35,7 +35,7 @@ from milepost.errors import (
     UpstreamError,
     whereabouts,
 )
-from milepost.jobs.run import Job, NeedsAPerson, Progress, Run
+from milepost.jobs.run import Job, NeedsAPerson, NotNow, Progress, Run
 from milepost.store.connections import persistently
 from milepost.store.runs import LEASE_SECONDS, Outlook, RunRecord, RunStore, TakenAway
 
@@ -357,7 +357,7 @@ class Scheduler:
             await persistently(lambda: self._runs.leave(run.record), LEASE_SECONDS)
         except NeedsAPerson as error:
             await self._end(run, "stopped", str(error))
-        except (UpstreamError, DatabaseError) as error:
+        except (UpstreamError, DatabaseError, NotNow) as error:
             await self._set_back(run, str(error))
         except MilepostError as error:
             await self._end(run, "failed", str(error))

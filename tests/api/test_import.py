@@ -7,11 +7,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 from litestar import Litestar
+from litestar.exceptions import HTTPException
 from litestar.types import HTTPReceiveMessage
 
-from milepost.api import requests
+from milepost.api import problems, requests
 from milepost.jobs import intake
 from milepost.jobs.intake import Import
 from milepost.model import Scope
@@ -202,21 +204,37 @@ async def test_more_than_one_request_may_send_is_refused(
 async def test_imports_wait_for_one_another(
     client: httpx.AsyncClient, store: Store, take_in: TakeIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """There is no room for another before one is taken in; what was left behind takes none."""
+    """However long they wait; what was left behind, and what a sync reads, takes no room."""
     monkeypatch.setattr(intake, "MOST_ARRIVALS", 2)
+    long_ago = b"UPDATE intakes SET touched_at = milepost_now() - interval '2 hours'"
     async with store.connections.path() as connection:
-        await connection.execute(
-            b"INSERT INTO intakes (touched_at) VALUES (milepost_now() - interval '2 hours')"
-        )
+        await connection.execute(b"INSERT INTO intakes (touched_at) VALUES (milepost_now())")
+        await connection.execute(long_ago)
+    await store.runs.ask("sync", asked_by="a test")
+    syncing = await store.runs.take("sync")
+    assert syncing is not None
+    await store.sources.begin(syncing)
     answers = await asyncio.gather(
         *(client.post(PLACE, content=b"ref\na\n", headers=CSV) for _ in range(3))
     )
     assert [202, 202, 429] == sorted(answer.status_code for answer in answers)
     (refused,) = [answer.json() for answer in answers if answer.status_code == 429]
     assert "too-many-imports" == refused["code"]
+    assert {"60"} == {a.headers["Retry-After"] for a in answers if a.status_code == 429}
+    async with store.connections.path() as connection:
+        await connection.execute(long_ago)
+    waiting = await client.post(PLACE, content=b"ref\na\n", headers=CSV)
+    assert 429 == waiting.status_code
     await take_in(next(answer for answer in answers if answer.status_code == 202))
     again = await client.post(PLACE, content=b"ref\na\n", headers=CSV)
     assert 202 == again.status_code
+
+
+def test_another_429_speaks_of_no_import() -> None:
+    """The framework sends none; if it did, callers would look at their imports in vain."""
+    request: Any = None
+    answer = problems.framework(request, HTTPException(status_code=429))
+    assert (500, "internal") == (answer.status_code, msgspec.json.decode(answer.content)["code"])
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import timedelta
 from typing import Any
 
 import httpx
@@ -15,6 +16,8 @@ import pytest
 from milepost.app import Milepost
 from milepost.jobs.provisioning import Provisioning
 from milepost.model import Fact, Scope
+from milepost.personal_link import PersonalLink
+from milepost.store.pools import Making
 from milepost.store.runs import RunRecord
 from milepost.upstream import ContactFields, HistoryEntry, Upstream
 
@@ -28,6 +31,16 @@ NIGHT = {"hours": 24}
 async def look(milepost: Milepost) -> RunRecord:
     """Run the job, as it would be run at night."""
     return await milepost.run("canary", asked_by="a test")
+
+
+async def attempt(milepost: Milepost) -> RunRecord:
+    """Run the job once, whatever comes of it."""
+    runs = milepost.store.runs
+    unended = [run for run in await runs.page("canary", limit=1) if run.ended_at is None]
+    asked = unended[0] if unended else await runs.ask("canary", asked_by="a test")
+    run = await milepost.scheduler.run_due("canary", asyncio.Event(), run_id=asked.id)
+    assert run is not None
+    return run
 
 
 async def ask(client: httpx.AsyncClient, event_id: str, ref: str = "ann") -> dict[str, Any]:
@@ -343,6 +356,24 @@ async def test_a_canary_that_is_not_listed_yet_tells_nothing(
     assert 1 == Counter(await platform.writes())["distribution.create"]
 
 
+async def test_a_canary_that_somebody_else_makes_is_waited_for(
+    landed: Landed, milepost: Milepost, platform: Any, travel: Travel
+) -> None:
+    """The run is not done before it has looked at all surveys."""
+    await landed(fields=[], slots=1)
+    store = milepost.store
+    asked = await store.runs.ask("canary", asked_by="a test")
+    survey_id = platform.ready.survey_id
+    taken = await store.canaries.take(survey_id, "abcdefgh", since=asked.created_at)
+    assert isinstance(taken, Making)
+    run = await attempt(milepost)
+    assert ("waiting", 1) == (run.state, run.counts["busy"])
+    await store.pools.release(taken, "left", timedelta(0))
+    await travel(minutes=1)
+    run = await attempt(milepost)
+    assert ("done", 0, 1) == (run.state, run.counts["busy"], run.counts["templates"])
+
+
 async def test_what_a_person_has_resumed_is_learnt_however_late_the_canary_is_listed(
     client: httpx.AsyncClient,
     *,
@@ -372,11 +403,127 @@ async def test_what_a_person_has_resumed_is_learnt_however_late_the_canary_is_li
     assert await is_listed(milepost, (await ask(client, "e1"))["url"])
 
 
-async def test_a_canary_ends_no_stop_that_is_newer(
-    client: httpx.AsyncClient, landed: Landed, milepost: Milepost, platform: Any
+async def test_who_has_resumed_is_answered_by_a_canary_that_was_made_after_the_stop(
+    client: httpx.AsyncClient,
+    *,
+    landed: Landed,
+    milepost: Milepost,
+    platform: Any,
+    travel: Travel,
 ) -> None:
-    """A run that is gone on with uses the canary that it has made, and knows no more than that."""
-    await landed(fields=[])
+    """One that is waited for since before tells nothing of what was seen since."""
+    await landed(fields=[], slots=1)
+    survey_id = platform.ready.survey_id
+    await platform.switch(facts={"links_lag_seconds": 47 * 3_600, "link_format": "double-slash"})
+    assert ("done", 1) == ((run := await look(milepost)).state, run.counts["unlisted"])
+    await travel(hours=1)
+    await milepost.store.milestones.stop("landed", "seen since", survey_id=survey_id)
+    asked = (await client.post("/v1/milestones/landed/resume")).json()["stopped"]
+    for _ in range(2):  # the first one is listed by the second of these looks
+        run = await look(milepost)
+        assert ("stopped", 1, 0) == (run.state, run.counts["unlisted"], run.counts["learnt"])
+        assert asked == await stopped(client)
+        await travel(**NIGHT)
+    run = await look(milepost)
+    assert ("done", 1, 1) == (run.state, run.counts["learnt"], run.counts["resumed"])
+    assert 2 == Counter(await platform.writes())["distribution.create"]
+
+
+async def test_who_has_resumed_knows_of_the_links_that_were_given_before(
+    client: httpx.AsyncClient,
+    *,
+    landed: Landed,
+    milepost: Milepost,
+    travel: Travel,
+    execute: Execute,
+) -> None:
+    """They are not held against history for ever; those that are given since are."""
+    await landed(fields=[], slots=1)
+    await travel(minutes=2)
+    await ask(client, "e1")
+    await execute("UPDATE links SET url = replace(url, '_g_=g', '_g_=h')")
+    assert "stopped" == (await look(milepost)).state
+    await client.post("/v1/milestones/landed/resume")
+    run = await look(milepost)
+    assert ("done", 0, 1) == (run.state, run.counts["links"], run.counts["resumed"])
+    await travel(minutes=2)
+    await ask(client, "e2", "ben")
+    assert ("done", 1) == ((run := await look(milepost)).state, run.counts["links"])
+
+
+async def test_a_link_is_held_against_history_once_however_late_canaries_are_listed(
+    client: httpx.AsyncClient, landed: Landed, milepost: Milepost, platform: Any, travel: Travel
+) -> None:
+    """A canary is old when it is listed, and what history tells then is not."""
+    await landed(fields=[], slots=1)
+    await platform.switch(facts={"links_lag_seconds": 23 * 3_600})
+    looks = [await look(milepost)]
+    await travel(minutes=2)
+    await ask(client, "e1")
+    for _ in range(3):
+        await travel(**NIGHT)
+        looks.append(await look(milepost))
+    assert [1, 0, 1, 0] == [run.counts["unlisted"] for run in looks]
+    assert [0, 1, 0, 0] == [run.counts["links"] for run in looks]
+
+
+@pytest.mark.parametrize("gone", ["deleted", "ended"])
+async def test_a_canary_that_is_gone_before_it_is_listed_is_made_anew(
+    landed: Landed,
+    milepost: Milepost,
+    platform: Any,
+    travel: Travel,
+    execute: Execute,
+    *,
+    gone: str,
+) -> None:
+    """By the run that finds it deleted, or by the one after its end."""
+    await landed(fields=[], slots=1)
+    await platform.switch(facts={"links_lag_seconds": 3_600})
+    await look(milepost)
+    ((canary,),) = await execute(
+        "SELECT distribution_id FROM distributions WHERE description LIKE '%% canary %%'"
+    )
+    await platform.switch(facts={"links_lag_seconds": 0})
+    if gone == "deleted":
+        await milepost.upstream.delete_distribution(canary)
+        await travel(**NIGHT)
+        run = await attempt(milepost)
+        (finding,) = await milepost.store.runs.findings(run.id)
+        assert "the distribution or its list was deleted at the platform" in finding.reason
+        await travel(minutes=1)
+    else:
+        await travel(days=8)
+    run = await attempt(milepost)
+    assert ("done", 0, 1) == (run.state, run.counts["unlisted"], run.counts["templates"])
+    assert 2 == Counter(await platform.writes())["distribution.create"]
+
+
+async def test_who_loses_a_canary_to_another_process_goes_on_with_the_other_surveys(
+    landed: Landed, milepost: Milepost, execute: Execute, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is as if the other process had been at it from the beginning."""
+    await landed(fields=[], slots=1)
+    calibrate = Provisioning._calibrate  # noqa: SLF001  (to come in behind it)
+
+    async def overtaken(self: Provisioning, making: Making) -> PersonalLink:
+        """Somebody takes it over meanwhile."""
+        link = await calibrate(self, making)
+        await execute("UPDATE distributions SET attempt = attempt + 1 WHERE state = 'making'")
+        return link
+
+    monkeypatch.setattr(Provisioning, "_calibrate", overtaken)
+    run = await attempt(milepost)
+    assert ("waiting", 1, 1) == (run.state, run.counts["surveys"], run.counts["busy"])
+    (finding,) = await milepost.store.runs.findings(run.id)
+    assert "was taken over" in finding.reason
+
+
+async def test_a_canary_ends_no_stop_that_is_newer(
+    client: httpx.AsyncClient, landed: Landed, milepost: Milepost, platform: Any, travel: Travel
+) -> None:
+    """A run that is gone on with makes another one then, if it has made one."""
+    await landed(fields=[], slots=1)
     runs = milepost.store.runs
     left = await runs.ask("canary", asked_by="a test")
     taken = await runs.take("canary", run_id=left.id)
@@ -385,13 +532,16 @@ async def test_a_canary_ends_no_stop_that_is_newer(
     provisioning = Provisioning(milepost.store, milepost.upstream, milepost.deployment)
     account = await milepost.store.capabilities.all()
     await provisioning.canary(platform.ready.survey_id, account, since=taken.started_at)
-    await milepost.store.milestones.stop("landed", "seen since")
+    survey_id = platform.ready.survey_id
+    await milepost.store.milestones.stop("landed", "seen since", survey_id=survey_id)
+    await platform.switch(facts={"links_lag_seconds": 3_600})
     await runs.set_back(taken, error="died", pause=0)
     ended = await milepost.scheduler.run_due("canary", asyncio.Event(), run_id=left.id)
     assert ended is not None
-    assert ("stopped", 3) == (ended.state, ended.counts["templates"])
+    assert ("stopped", 1, 0) == (ended.state, ended.counts["unlisted"], ended.counts["templates"])
     assert "seen since" == ((await stopped(client)) or {})["because"]
-    assert 1 == Counter(await platform.writes())["distribution.create"]
+    assert 2 == Counter(await platform.writes())["distribution.create"]
+    await travel(hours=1)
     assert ("done", 1) == ((run := await look(milepost)).state, run.counts["resumed"])
 
 
@@ -405,7 +555,9 @@ async def test_a_canary_is_not_refused_for_the_life_of_milestones_links(
     assert ("done", 0, 3) == (run.state, run.counts["failed"], run.counts["templates"])
 
 
-@pytest.mark.parametrize("deleted", ["afterwards", "while it is waited for", "as a contact"])
+@pytest.mark.parametrize(
+    "deleted", ["afterwards", "while it is waited for", "as a contact", "and put back"]
+)
 async def test_a_probe_that_somebody_deleted_is_put_back(
     landed: Landed,
     milepost: Milepost,
@@ -417,7 +569,7 @@ async def test_a_probe_that_somebody_deleted_is_put_back(
 ) -> None:
     """Into the same list, and a canary tells again what links look like."""
     await landed(fields=[], slots=1)
-    if deleted == "while it is waited for":
+    if deleted in {"while it is waited for", "and put back"}:
         await platform.switch(facts={"links_lag_seconds": 3_600})
     run = await look(milepost)
     ((list_id, contact_id),) = await execute(
@@ -425,7 +577,13 @@ async def test_a_probe_that_somebody_deleted_is_put_back(
     )
     directory = milepost.deployment.directory_id or ""
     await platform.switch(facts={"links_lag_seconds": 0, "empty_distribution": False})
-    if deleted == "as a contact":  # and an earlier attempt has died after its call
+    if deleted == "and put back":  # by somebody who has not come to write it down
+        await platform.switch(facts={"same_lookup": False})
+        await milepost.upstream.remove_list_contact(directory, list_id, contact_id)
+        ours = Provisioning(milepost.store, milepost.upstream, milepost.deployment)._probe()  # noqa: SLF001  (theirs)
+        await milepost.upstream.add_list_contact(directory, list_id, ours)
+        await platform.forget()
+    elif deleted == "as a contact":  # and an earlier attempt has died after its call
         await milepost.upstream.delete_contact(directory, contact_id)
         ref = f"milepost-probe-{milepost.deployment.id}"
         again = ContactFields(ref=ref, email="probe@example.com")
@@ -438,7 +596,7 @@ async def test_a_probe_that_somebody_deleted_is_put_back(
     run = await look(milepost)
     assert ("done", 0, 1) == (run.state, run.counts["unlisted"], run.counts["templates"])
     made = Counter(await platform.writes())
-    adds = 0 if deleted == "as a contact" else 1
+    adds = 0 if deleted in {"as a contact", "and put back"} else 1
     assert (0, adds) == (made["mailing_list.create"], made["list_contact.add"])
 
 

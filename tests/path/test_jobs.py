@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
 from milepost.app import Milepost
@@ -16,9 +17,10 @@ from milepost.budget import Denied, Permit
 from milepost.errors import DatabaseBusy
 from milepost.jobs.flow import AT_ONCE, Counts
 from milepost.model import Event, Link, LinkState, RegistrantDetails
+from milepost.personal_link import parse
 from milepost.simulator import Config
 from milepost.store.pools import PoolStore
-from milepost.upstream import ContactFields
+from milepost.upstream import ListedLink, Upstream
 
 Landed = Callable[..., Awaitable[None]]
 Elapse = Callable[[float], Awaitable[None]]
@@ -119,39 +121,39 @@ async def test_replenish_asks_what_became_of_a_lost_answer(
     counts = await milepost.replenish.run_once()
     assert (0, 1) == (counts.ready, counts.failed)
     (entry,) = (await pool(client))["distributions"]
-    assert ("making", counts.errors[0]) == (entry["state"], entry["last_error"])
+    assert ("making", counts.errors[0]) == (
+        entry["state"],
+        f"slot 1 of landed: {entry['last_error']}",
+    )
     await elapse(6)
     assert 1 == (await milepost.replenish.run_once()).ready
     assert ONE_SLOT == Counter(await platform.writes())
 
 
 async def test_a_link_that_does_not_fit_stops_its_distribution_alone(
-    client: httpx.AsyncClient,
-    milepost: Milepost,
-    platform: Any,
-    execute: Execute,
+    client: httpx.AsyncClient, milepost: Milepost, platform: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It takes no links, the reason stands in the pool, and the others are made."""
     await define(client, platform, slots=2)
-    for milestone in await milepost.store.milestones.all():
-        await milepost.store.pools.plan(milestone.key, milepost.deployment.id)
-    directory = milepost.deployment.directory_id or ""
-    foreign = await milepost.upstream.create_mailing_list(directory, "foreign")
-    somebody = ContactFields(email="somebody@example.com")
-    contact = await milepost.upstream.add_list_contact(directory, foreign, somebody)
-    # What the first slot believes of itself is not what the platform lists.
-    await execute(
-        "UPDATE slots SET list_id = %s, probe_contact_id = %s,"
-        " probe_lookup_id = 'CGC_000000000000001' WHERE number = 1",
-        foreign,
-        contact.contact_id,
-    )
+    links, asked = Upstream.distribution_links, list[str]()
+
+    async def misfit(
+        self: Upstream, distribution_id: str, survey_id: str
+    ) -> AsyncIterator[ListedLink]:
+        """List somebody else's link in place of the probe's, of the first that is asked for."""
+        asked.append(distribution_id)
+        async for each in links(self, distribution_id, survey_id):
+            other = parse(each.link).template().url("CGC_000000000000001")
+            link = other if distribution_id == asked[0] else each.link
+            yield msgspec.structs.replace(each, link=link)
+
+    monkeypatch.setattr(Upstream, "distribution_links", misfit)
     counts = await milepost.replenish.run_once()
     assert (1, 1, 0) == (counts.ready, counts.stopped, counts.failed)
     made = await pool(client)
-    stopped, ready = made["distributions"]
-    assert (1, "stopped", "ready") == (made["ready"], stopped["state"], ready["state"])
-    assert "lookup id" in stopped["stopped_because"]
+    states = {each["state"]: each["stopped_because"] for each in made["distributions"]}
+    assert (1, {"ready", "stopped"}) == (made["ready"], set(states))
+    assert "names lookup id CGC_000000000000001 and not" in states["stopped"]
 
 
 async def test_a_link_that_expires_too_early_is_not_trusted(

@@ -376,6 +376,130 @@ async def test_a_deleted_list_is_replaced(
     assert list_id != other
 
 
+async def test_a_list_that_is_there_is_not_left(
+    client: httpx.AsyncClient,
+    *,
+    landed: Landed,
+    platform: Any,
+    travel: Travel,
+    rotate: Rotation,
+    execute: Execute,
+) -> None:
+    """Neither for looks that came between ones that found it, nor while its name finds it."""
+    await landed(**SHORT)
+    await ask(client, "e1")
+    await travel(days=18)
+    see = "GET /directories/{POOL}/mailinglists/{CG}"
+
+    async def miss(times: int) -> None:
+        """Let so many looks in a row find no list."""
+        await platform.fault("status", status=404, endpoint=see, times=times)
+        for _ in range(times):
+            assert 1 == (await rotate()).failed
+            await travel(minutes=2)
+
+    await miss(2)
+    await platform.fault("status", status=400, endpoint="POST /distributions")
+    assert 1 == (await rotate()).failed
+    assert [(0,)] == await execute("SELECT list_misses FROM distributions WHERE state = 'making'")
+    await travel(minutes=2)
+    await miss(4)
+    assert [(1, 1, "ready"), (1, 2, "making")] == await pool(client)
+    assert 1 == (await rotate()).ready
+    assert [(1, 1, "ready"), (1, 2, "ready")] == await pool(client)
+
+
+async def test_a_list_with_people_in_it_is_not_taken_up_by_its_name(
+    client: httpx.AsyncClient,
+    *,
+    landed: Landed,
+    milepost: Milepost,
+    platform: Any,
+    travel: Travel,
+    rotate: Rotation,
+    execute: Execute,
+) -> None:
+    """Where it was left, although it is there, nobody's links are listed; it gets another one."""
+    await landed(**SHORT)
+    await ask(client, "e1")
+    ((former,),) = await execute("SELECT list_id FROM slots WHERE milestone = 'landed'")
+    await travel(days=18)
+    await platform.fault("status", status=400, endpoint="POST /distributions")
+    assert 1 == (await rotate()).failed
+    await travel(minutes=2)
+    (making,) = await milepost.store.pools.claim(1)
+    await milepost.store.pools.note_list_look(making, is_there=False)
+    await milepost.store.pools.leave_list(making, "gone, as it seemed")  # and it died
+    assert [(0,)] == await execute("SELECT list_misses FROM distributions WHERE state = 'making'")
+    await travel(minutes=3)
+    assert 1 == (await rotate()).ready
+    ((other,),) = await execute("SELECT list_id FROM slots WHERE milestone = 'landed'")
+    assert former != other
+
+
+@pytest.mark.parametrize("what", ["distribution", "list"])
+async def test_what_is_deleted_before_it_is_listed_is_made_anew(
+    client: httpx.AsyncClient,
+    *,
+    landed: Landed,
+    milepost: Milepost,
+    platform: Any,
+    travel: Travel,
+    execute: Execute,
+    what: str,
+) -> None:
+    """A distribution that the platform did know is stopped, and its slot gets another one."""
+    await platform.switch(facts={"links_lag_seconds": 3_600})
+    await landed(**SHORT)
+    await platform.switch(facts={"links_lag_seconds": 0})
+    ((list_id, made),) = await execute(
+        "SELECT s.list_id, d.distribution_id FROM slots AS s"
+        " JOIN distributions AS d ON d.slot_id = s.id"
+    )
+    if what == "list":
+        await milepost.upstream.delete_mailing_list(milepost.deployment.directory_id or "", list_id)
+    else:
+        await milepost.upstream.delete_distribution(made)
+    await travel(minutes=5)
+    assert 1 == (await milepost.replenish.run_once()).failed  # it may be too new
+    await travel(minutes=6)
+    assert 1 == (await milepost.replenish.run_once()).stopped
+    assert None is (await client.get("/v1/milestones/landed")).json()["stopped"]
+    await travel(hours=1)
+    for _ in range(4):
+        await milepost.replenish.run_once()
+        await travel(minutes=2)
+    assert [(1, 1, "stopped"), (1, 2, "ready")] == await pool(client)
+
+
+async def test_a_successor_that_is_deleted_before_it_is_ready_is_made_anew(
+    client: httpx.AsyncClient,
+    *,
+    landed: Landed,
+    milepost: Milepost,
+    platform: Any,
+    travel: Travel,
+    rotate: Rotation,
+    execute: Execute,
+) -> None:
+    """Well before the one that it follows takes no more links."""
+    await landed(**SHORT)
+    await travel(days=17, hours=1)
+    await platform.switch(facts={"links_lag_seconds": 600})
+    assert 1 == (await rotate()).failed
+    ((made,),) = await execute(
+        "SELECT distribution_id FROM distributions WHERE state = 'making' AND slot_id = 1"
+    )
+    await milepost.upstream.delete_distribution(made)
+    await travel(minutes=11)
+    assert 1 == (await rotate()).stopped
+    await travel(hours=1)
+    await rotate()
+    await travel(minutes=11)
+    assert 1 == (await rotate()).ready
+    assert [(1, 1, "ready"), (1, 2, "stopped"), (1, 3, "ready")] == await pool(client)
+
+
 async def test_links_that_must_live_longer_shorten_what_a_distribution_takes(
     client: httpx.AsyncClient, landed: Landed, milepost: Milepost, travel: Travel
 ) -> None:

@@ -35,6 +35,7 @@ MANY: Final = 230
 A_DAY: Final = 86_400
 
 MEMBERS = "GET /directories/{POOL}/mailinglists/{CG}/contacts"
+CONTACT = "GET /directories/{POOL}/contacts/{CID}"
 IMPORTS = "POST /directories/{POOL}/mailinglists/{CG}/transactioncontacts"
 
 
@@ -818,6 +819,20 @@ async def test_a_deleted_contact_is_made_anew_in_the_same_run(
     assert Counts() == await sync()
 
 
+@pytest.fixture
+def listed_without(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Whom the platform's listings leave out, as a test puts them in here."""
+    hidden: set[str] = set()
+    write = ContactStore.write_page
+
+    async def without(self: ContactStore, list_id: str, members: Any) -> None:
+        """Leave them out."""
+        await write(self, list_id, [one for one in members if one.ref not in hidden])
+
+    monkeypatch.setattr(ContactStore, "write_page", without)
+    return hidden
+
+
 @pytest.mark.parametrize("dedup", [False], indirect=["dedup"])
 async def test_whom_a_listing_leaves_out_is_asked_for(
     *,
@@ -825,8 +840,8 @@ async def test_whom_a_listing_leaves_out_is_asked_for(
     platform: Any,
     sync: Syncing,
     execute: Execute,
+    listed_without: set[str],
     dedup: bool,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Where nobody is recognised only who is not in the list is made anew, not who is not shown."""
     assert not dedup
@@ -834,19 +849,91 @@ async def test_whom_a_listing_leaves_out_is_asked_for(
     known = await contact_of(milepost, "ben")
     deleted = await contact_of(milepost, "ann")
     await milepost.upstream.delete_contact(milepost.deployment.directory_id or "", deleted)
-    write = ContactStore.write_page
-
-    async def without_ben(self: ContactStore, list_id: str, members: Any) -> None:
-        """The platform leaves him out."""
-        await write(self, list_id, [one for one in members if one.ref != "ben"])
-
-    monkeypatch.setattr(ContactStore, "write_page", without_ben)
+    listed_without.add("ben")
     for made in (1, 0):
         await compared(execute)
         await platform.forget()
         assert (made, made) == ((counts := await sync()).lost, counts.made)
         assert made == made_at(await platform.entries(), "CID")
     assert known == await contact_of(milepost, "ben")
+
+
+@pytest.mark.parametrize("dedup", [False], indirect=["dedup"])
+async def test_one_listing_is_one_look(
+    *,
+    milepost: Milepost,
+    platform: Any,
+    sync: Syncing,
+    execute: Execute,
+    elapse: Elapse,
+    listed_without: set[str],
+    dedup: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """However often its comparison breaks off: else it would have people added a second time."""
+    assert not dedup
+    await platform.fault("reset", moment="before", call_class="list_contacts")
+    assert (2, 1) == ((counts := await sync()).made, counts.failed)
+    ((doubtful,),) = await execute("SELECT ref FROM registrants WHERE home_lookup_id IS NULL")
+    listed_without |= {"ann", "ben", "cleo"}
+
+    async def die(*_: object) -> Any:
+        """The process is gone before it has asked for a contact."""
+        raise Died
+
+    await elapse(61)
+    await compared(execute)
+    with monkeypatch.context() as patch:
+        patch.setattr(milepost.upstream, "get_contact", die)
+        for attempt in range(3):
+            with pytest.raises(Died):
+                await (sync.attempt() if attempt else sync())
+    assert (0, 0) == ((counts := await sync.attempt()).made, counts.lost)
+    looks = "SELECT contact_looks FROM registrants WHERE ref = %s"
+    assert [(2,)] == await execute(looks, doubtful)  # the listing, and a search
+
+
+@pytest.mark.parametrize("dedup", [False], indirect=["dedup"])
+async def test_a_comparison_goes_on_where_it_broke_off(
+    *,
+    milepost: Milepost,
+    platform: Any,
+    sync: Syncing,
+    execute: Execute,
+    listed_without: set[str],
+    dedup: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A contact that is refused stays and is told of; who was asked for is not asked for again."""
+    assert not dedup
+    monkeypatch.setattr(home_list, "AT_ONCE", 1)
+    await sync()
+    listed_without |= {"ann", "ben", "cleo"}
+    ann = await contact_of(milepost, "ann")
+    await milepost.upstream.delete_contact(milepost.deployment.directory_id or "", ann)
+    await compared(execute)
+    await platform.fault("status", status=400, endpoint=CONTACT)
+    asked: list[str] = []
+    get = milepost.upstream.get_contact
+
+    async def get_contact(directory_id: str, contact_id: str) -> Any:
+        """The process dies of the third asking."""
+        asked.append(contact_id)
+        if len(asked) == 3:
+            raise Died
+        return await get(directory_id, contact_id)
+
+    monkeypatch.setattr(milepost.upstream, "get_contact", get_contact)
+    with pytest.raises(Died):
+        await sync()
+    assert (0, 0) == ((counts := await sync.attempt()).lost, counts.made)
+    known = [await contact_of(milepost, ref) for ref in ("ann", "ben", "cleo")]
+    assert [*known, known[-1]] == asked
+    (finding,) = await sync.findings()
+    assert "ann" == finding.ref
+    assert finding.reason.startswith(home_list.UNTOLD)
+    await compared(execute)
+    assert (1, 1) == ((counts := await sync()).lost, counts.made)
 
 
 async def test_a_deleted_home_list_needs_a_person(

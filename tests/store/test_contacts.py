@@ -168,17 +168,20 @@ async def test_whoever_came_after_a_listing_began_is_not_missed_in_it(
 ) -> None:
     """They were put into the list behind the page that had been read."""
     began = await listing(store)
-    (ann, *_) = await store.contacts.claim(10)
+    (ann, ben, _) = await store.contacts.claim(10)
     assert await store.contacts.settle(ann, "CID_ann", "CGC_ann")
+    assert await store.contacts.settle(ben, "CID_ben", "CGC_ben")
     assert (0, 0) == await store.contacts.count_losses(HOME, began)
-    assert ({}, "cleo") == await store.contacts.lost(HOME, began, after="")
+    assert ({}, "cleo") == await store.contacts.lost(HOME, began, after="", limit=1)
     assert 0 == await store.contacts.forget(HOME, began, ["ann"])
     began += timedelta(minutes=1)
-    assert (1, 1) == await store.contacts.count_losses(HOME, began)
-    assert ({"ann": "CID_ann"}, "cleo") == await store.contacts.lost(HOME, began, after="")
-    assert 1 == await store.contacts.forget(HOME, began, ["ann", "ben"])
+    assert (2, 2) == await store.contacts.count_losses(HOME, began)
+    lost = {"ann": "CID_ann", "ben": "CID_ben"}
+    assert (lost, "cleo") == await store.contacts.lost(HOME, began, after="", limit=2)
+    assert ({"ann": "CID_ann"}, "ann") == await store.contacts.lost(HOME, began, after="", limit=1)
+    assert 2 == await store.contacts.forget(HOME, began, ["ann", "ben", "cleo"])
     assert {} == known(sql)
-    assert ({}, None) == await store.contacts.lost(HOME, began, after="cleo")
+    assert ({}, None) == await store.contacts.lost(HOME, began, after="cleo", limit=1)
 
 
 WRITES: dict[str, Callable[[Store, RunRecord], Awaitable[object]]] = {
@@ -249,6 +252,25 @@ async def test_who_was_refused_with_an_import_is_not_in_doubt(store: Store) -> N
     await store.contacts.note_not_imported(owners[:2])
     again = await store.contacts.to_import(after=0, merges=False)
     assert ["ann", "ben"] == [owner.ref for owner in again]
+
+
+async def test_a_refused_import_takes_back_only_its_own_doubt(store: Store, sql: Sql) -> None:
+    """Not that of an add before it, unless looks have ended it, nor that of a later attempt."""
+    ann, ben, _ = await store.contacts.claim(3)
+    await store.contacts.set_back(ann, outcome_unknown=True, looked=False)
+    await store.contacts.set_back(ben, outcome_unknown=True, looked=False)
+    sql(
+        "UPDATE registrants SET contact_lease_until = NULL, contact_looks = 3,"
+        " contact_first_look_at = now() - interval '1 hour', contact_in_doubt = ref <> 'cleo'"
+        " WHERE ref <> 'ann'"
+    )
+    await store.registrants.put({"dora": person("dora@x.test")})
+    marked = await store.contacts.to_import(after=0, merges=True)
+    (dora,) = await store.contacts.claim(1, after=marked[2].id)
+    assert ("dora", True) == (dora.ref, dora.in_doubt)
+    await store.contacts.note_not_imported(marked)
+    doubtful = sql("SELECT ref, contact_looks FROM registrants WHERE contact_in_doubt ORDER BY ref")
+    assert [("ann", 0), ("dora", 0)] == [(row["ref"], row["contact_looks"]) for row in doubtful]
 
 
 async def test_an_opt_out_is_noted_once_for_all(store: Store) -> None:

@@ -314,9 +314,9 @@ async def test_templates_of_a_survey_that_was_left_are_not_looked_at(
 async def test_nothing_is_made_for_a_milestone_that_is_stopped(store: Store) -> None:
     """Also of what was planned before; once it is trusted again, it is."""
     await landed(store)
-    await store.milestones.stop("landed", "unlike")
+    await store.milestones.stop("landed", "unlike", survey_id=SURVEY)
     assert [] == await store.pools.claim(9)
-    assert await store.milestones.trust("landed", await store.runs.now())
+    assert await store.milestones.trust("landed", await store.runs.now(), survey_id=SURVEY)
     assert 1 == len(await store.pools.claim(9))
 
 
@@ -324,23 +324,69 @@ async def test_a_stop_is_ended_by_what_is_known_of_a_later_moment(store: Store) 
     """What was known before it says nothing against it."""
     await landed(store)
     before = await store.runs.now()
-    await store.milestones.stop("landed", "unlike")
-    assert not await store.milestones.trust("landed", before)
+    await store.milestones.stop("landed", "unlike", survey_id=SURVEY)
+    assert not await store.milestones.trust("landed", before, survey_id=SURVEY)
     stopped = (await store.milestones.get("landed")).stop
     assert stopped is not None
-    assert await store.milestones.trust("landed", stopped.at)
+    await store.milestones.stop("landed", "unlike again", survey_id=SURVEY)
+    assert not await store.milestones.trust("landed", stopped.at, survey_id=SURVEY)
+    again = (await store.milestones.get("landed")).stop
+    assert again is not None
+    assert (stopped.at, "unlike again") == (again.at, again.because)
+    now = await store.runs.now()
+    assert await store.milestones.trust("landed", now, survey_id=SURVEY)
+
+
+async def test_what_is_seen_of_one_survey_says_nothing_of_another(store: Store, sql: Sql) -> None:
+    """A milestone that has got another survey meanwhile is neither stopped for it nor trusted."""
+    await landed(store)
+    await landed(store, "SV_000000000000002")
+    await store.milestones.stop("landed", "unlike", survey_id=SURVEY)
+    assert None is (await store.milestones.get("landed")).stop
+    await store.milestones.stop("landed", "unlike", survey_id="SV_000000000000002")
+    assert not await store.milestones.trust("landed", await store.runs.now(), survey_id=SURVEY)
+    assert None is not (await store.milestones.get("landed")).stop
+    assert [{"trusted_at": None}] == sql("SELECT trusted_at FROM milestones")
+
+
+async def test_an_answer_from_before_a_stop_answers_nobody(store: Store) -> None:
+    """Whoever has resumed the milestone waits for what is seen after it was stopped."""
+    await landed(store)
+    before = await store.runs.now()
+    await store.milestones.stop("landed", "unlike", survey_id=SURVEY)
+    resumed = (await store.milestones.pause("landed", paused=False)).stop
+    assert resumed is not None
+    assert resumed.resumed_at is not None
+    await store.milestones.answer("landed", resumed.resumed_at, before)
+    assert resumed == (await store.milestones.get("landed")).stop
+
+
+async def test_the_version_before_can_end_a_stop_that_was_resumed(store: Store, sql: Sql) -> None:
+    """It does not know of the wish, which is not taken for one about the next stop."""
+    await landed(store)
+    await store.milestones.stop("landed", "unlike", survey_id=SURVEY)
+    await store.milestones.pause("landed", paused=False)
+    sql(
+        "UPDATE milestones SET stopped_at = NULL, stopped_because = NULL, stopped_expected = NULL,"
+        " stopped_found = NULL"
+    )
+    assert None is (await store.milestones.get("landed")).stop
+    await store.milestones.stop("landed", "unlike again", survey_id=SURVEY)
+    again = (await store.milestones.get("landed")).stop
+    assert again is not None
+    assert None is again.resumed_at
 
 
 async def test_an_answer_is_to_who_has_resumed_the_milestone_by_then(store: Store) -> None:
     """Whoever resumes it while a canary is looked at waits for the next one."""
     await landed(store)
     assert None is (await store.milestones.pause("landed", paused=False)).stop
-    await store.milestones.stop("landed", "unlike")
+    await store.milestones.stop("landed", "unlike", survey_id=SURVEY)
     first, second = [await store.milestones.pause("landed", paused=False) for _ in range(2)]
     moments = [each.stop.resumed_at for each in (first, second) if each.stop]
     for moment, left in zip(moments, [moments[1], None], strict=True):
         assert moment is not None
-        await store.milestones.answer("landed", moment)
+        await store.milestones.answer("landed", moment, await store.runs.now())
         stop = (await store.milestones.get("landed")).stop
         assert stop is not None
         assert left == stop.resumed_at

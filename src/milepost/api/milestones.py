@@ -59,9 +59,11 @@ class Pool(Struct, frozen=True, kw_only=True):
     survey_id: str
     route: Route
     """Of `stepwise` there is none, since each link is made at its event."""
+    is_tended: bool
+    """The milestone is neither paused nor stopped, so that links are given and the pool is kept."""
     headroom_days: float | None
     """For so many days it can go on giving links at the present pace, if nothing were made for it.
-    None: there is no pool."""
+    None: there is no pool, or nobody tends it."""
     ready: int
     """Distributions that take links now."""
     distributions: list[PoolEntry]
@@ -152,7 +154,10 @@ def router(store: Store) -> Router:
             milestone=key,
             survey_id=survey_id,
             route=milestone.definition.route,
-            headroom_days=policy.headroom_days(standing, await store.pools.demand(key)),
+            is_tended=standing.is_tended,
+            headroom_days=policy.headroom_days(standing, await store.pools.demand(key))
+            if standing.is_tended
+            else None,
             ready=sum(entry.takes_links(standing.now) for entry in entries),
             distributions=list(entries),
         )

@@ -13,7 +13,6 @@ from litestar.exceptions import HTTPException, ValidationException
 from litestar.openapi import ResponseSpec
 from msgspec import Struct
 
-from milepost.api.requests import in_our_words
 from milepost.errors import (
     DatabaseBusy,
     EventMismatch,
@@ -31,6 +30,7 @@ from milepost.errors import (
     UnknownRun,
     UpstreamError,
 )
+from milepost.wording import in_our_words
 
 log = logging.getLogger(__name__)
 
@@ -66,11 +66,15 @@ _FRAMEWORK: Final[dict[int, tuple[str, str]]] = {
     413: ("body-too-large", "The body is larger than any that belongs here."),
     415: ("unsupported-media-type", "The body is not of the content type that belongs here."),
     422: ("unprocessable", "It is well-formed, but it does not fit what Milepost knows."),
-    429: ("too-many-imports", "There is no room for another import at the moment."),
     503: ("try-again", "The database is away for a moment; nothing was promised."),
 }
 """Codes and sentences of our own: those of the language change from version to version."""
 
+_DESCRIBED: Final[dict[int, str]] = {
+    **{status: sentence for status, (_, sentence) in _FRAMEWORK.items()},
+    429: "There is no room for another import at the moment; `Retry-After` says when to come back.",
+}
+"""What an operation's documentation says of a status; 429 is ours alone."""
 
 _PARAMETERS: Final = {"link_state": "state", "form": "format"}
 """Where a handler's parameter cannot have the name that callers use: `state` is Litestar's, and
@@ -98,6 +102,8 @@ def refused(request: Request[Any, Any, Any], error: Refusal) -> Response[bytes]:
     if isinstance(error, UnknownRegistrant) and request.method == "GET":
         # They are what was asked for, and not a part of it.
         return respond(of(error, HTTPStatus.NOT_FOUND))
+    if isinstance(error, TooManyImports):
+        return respond(of(error), {"Retry-After": str(error.retry_after)})
     return respond(of(error))
 
 
@@ -198,7 +204,7 @@ def documented(*statuses: int, body: bool = False) -> dict[int, ResponseSpec]:
 
 def _documented(status: int) -> ResponseSpec:
     return ResponseSpec(
-        Problem, description=_FRAMEWORK[status][1], media_type=MEDIA_TYPE, generate_examples=False
+        Problem, description=_DESCRIBED[status], media_type=MEDIA_TYPE, generate_examples=False
     )
 
 

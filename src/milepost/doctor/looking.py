@@ -557,6 +557,8 @@ def _pool(milestone: Milestone, ledger: _Ledger, failed: AbstractSet[str]) -> Fi
             found=f"it gives no links: {milestone.stop.because}",
             fix=_mend(milestone.key, milestone.stop),
         )
+    if milestone.state == "paused":
+        return Finding(what=what, verdict="ok", found=f"{found}; it is paused")
     # A batch that is not trusted is not tried again: another one is.
     if pool and pool.stopped and not (definition.route is Route.TRANSACTION and ready):
         return Finding(

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
 
-from milepost.jobs.filling import Counts, Single, paced
+from milepost.jobs.filling import Compared, Counts, Single, paced
 from milepost.jobs.run import Run
 from milepost.routes import contact_fields
 from milepost.store import Store
@@ -104,11 +104,15 @@ class AheadList:
         """They are lacking as before."""
         del owners
 
-    async def compare(self, listing_began: datetime, refused: int) -> bool:
+    async def compare(self, listing_began: datetime, after: str) -> Compared:
         """Forget the memberships that are not in the listing: the next run makes them anew."""
-        del listing_began, refused
+        del listing_began, after
         await self._memberships.forget_not_listed(self._slot_id, self.list_id, self._run.record)
-        return True
+        return Compared(None)
+
+    async def looked_in_vain(self, refused: int) -> None:
+        """They are lacking as before."""
+        del refused
 
     async def _add(self, owner: Owner) -> bool:
         try:

@@ -14,7 +14,8 @@ learnt: the templates of the survey's distributions are made anew after it. That
 stands in the milestone until a canary has answered it, however late that is listed. A form that is
 not known can never be learnt.
 
-What a canary tells is as old as the canary is: it ends no stop that is newer.
+What a canary tells is as old as the canary is: it ends no stop that is newer, and answers nobody
+who has resumed a milestone after such a stop. So none is looked at that is older than a stop.
 
 The two URLs that differ are credentials. They stand in the run's findings and in the milestone, for
 admins; no log and no error has them.
@@ -43,7 +44,7 @@ from milepost.jobs.provisioning import (
     changed,
     hold,
 )
-from milepost.jobs.run import NeedsAPerson, Run
+from milepost.jobs.run import NeedsAPerson, NotNow, Run
 from milepost.model import Capabilities, Fact, Milestone, Purpose, Route
 from milepost.personal_link import NotAPersonalLink, PersonalLink, parse
 from milepost.store import Store
@@ -82,6 +83,8 @@ class Counts(Struct, kw_only=True):
     """That history told of, held against those that were given out."""
     unlisted: int = 0
     """Surveys whose canary is not listed yet, so that it tells nothing."""
+    busy: int = 0
+    """Surveys whose canary was being made elsewhere when they were looked at last."""
     learnt: int = 0
     """Templates that were made anew."""
     stopped: int = 0
@@ -136,9 +139,11 @@ class Canary:
 
         Raises:
             NeedsAPerson: a milestone is stopped, still or again.
+            NotNow: a canary is being made elsewhere; all surveys are looked at once more.
             And as `Job`.
         """
         counts = Counts(**{name: run.counts.get(name, 0) for name in Counts.__struct_fields__})
+        counts.busy = 0
         account = await self._store.capabilities.all()
         # Of the others the platform lists each link itself: nothing is built that could be wrong.
         milestones = [
@@ -171,6 +176,9 @@ class Canary:
                 counts=counts,
                 findings=findings,
             )
+        if counts.busy:
+            await run.commit(None, stage="surveys", done=0, counts=counts)
+            raise NotNow("another process makes a canary, or it was deleted: see the findings")
         stopped = [m.key for m in await self._store.milestones.all() if m.stop]
         if stopped:
             raise NeedsAPerson(
@@ -186,7 +194,7 @@ class Canary:
         has_canary = look.route in policy.routes_made_ahead(account)
         seen = await self._canary(look, account, verdicts, counts) if has_canary else None
         # At once: to read the history may take long, and links are given out meanwhile.
-        findings = [await self._stop(key, wrong) for key, wrong in verdicts.wrong.items()]
+        findings = [await self._stop(look, key, wrong) for key, wrong in verdicts.wrong.items()]
         counts.stopped += len(findings)
         stopped = set(verdicts.wrong)
         if not has_canary and look.resumed:
@@ -203,17 +211,23 @@ class Canary:
             if key in stopped:
                 continue
             if (wrong := verdicts.wrong.get(key)) is not None:
-                findings.append(await self._stop(key, wrong))
+                findings.append(await self._stop(look, key, wrong))
                 counts.stopped += 1
-            elif key in verdicts.well and await self._store.milestones.trust(key, known_at):
+            elif key in verdicts.well and await self._store.milestones.trust(
+                key, known_at, survey_id=look.survey_id, given_until=at
+            ):
                 log.warning("milestone %s gives links again: they are as the platform's", key)
                 counts.resumed += 1
         return findings
 
-    async def _stop(self, key: str, wrong: Changed) -> Finding:
+    async def _stop(self, look: _Look, key: str, wrong: Changed) -> Finding:
         log.error("milestone %s is stopped: %s", key, wrong)
         await self._store.milestones.stop(
-            key, str(wrong), expected=wrong.expected, found=wrong.found
+            key,
+            str(wrong),
+            survey_id=look.survey_id,
+            expected=wrong.expected,
+            found=wrong.found,
         )
         expected = wrong.expected or "none that can be built"
         return Finding(
@@ -233,7 +247,11 @@ class Canary:
             seen = await self._provisioning.canary(
                 look.survey_id, account, since=look.since, is_patient=True, route=look.route
             )
-        except (NotListedYet, CanaryBusy, HomeListBusy) as error:
+        except (CanaryBusy, HomeListBusy) as error:
+            verdicts.notes.append(f"survey {look.survey_id}: {error}")
+            counts.busy += 1
+            return None
+        except NotListedYet as error:
             verdicts.notes.append(f"survey {look.survey_id}: {error}")
             counts.unlisted += 1
             return None
@@ -241,7 +259,7 @@ class Canary:
             for key in look.keys:
                 template = next((one.template for one in learnt if one.milestone == key), None)
                 verdicts.wrong[key] = changed(error, template)
-            await self._answer(look)
+            await self._answer(look, error.made_at or look.since)
             return None
         except Refused as error:
             _note(error, f"survey {look.survey_id}", verdicts, counts)
@@ -252,7 +270,7 @@ class Canary:
             _note(error, f"survey {look.survey_id}", verdicts, counts)
         if look.resumed:
             learnt = await self._learn(learnt, seen.link, counts)
-            await self._answer(look)
+            await self._answer(look, seen.made_at)
         verdicts.well.update(look.keys)
         for one in learnt:
             counts.templates += 1
@@ -262,9 +280,9 @@ class Canary:
                 verdicts.wrong.setdefault(one.milestone, error)
         return seen
 
-    async def _answer(self, look: _Look) -> None:
+    async def _answer(self, look: _Look, at: datetime) -> None:
         for key, resumed_at in look.resumed.items():
-            await self._store.milestones.answer(key, resumed_at)
+            await self._store.milestones.answer(key, resumed_at, at)
 
     async def _learn(
         self, learnt: Sequence[Learnt], link: PersonalLink, counts: Counts

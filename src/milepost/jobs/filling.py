@@ -29,7 +29,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
 from http import HTTPStatus
-from typing import Final, Literal, NamedTuple, Protocol, TypeVar
+from typing import Final, Generic, Literal, NamedTuple, Protocol, TypeVar
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
@@ -59,6 +59,7 @@ from milepost.upstream import (
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+OwnerT = TypeVar("OwnerT", bound=Owner)
 
 IMPORTED_AT_ONCE: Final = 1_000
 """Contacts of one import. So many are in use (observed), and 10,000 are unconfirmed; more would
@@ -146,7 +147,15 @@ class Single(NamedTuple):
     """Does it; False: somebody else has."""
 
 
-class Target(Protocol):
+class Compared(NamedTuple):
+    """How far a list is compared with its listing."""
+
+    behind: str | None
+    """Whom there is behind this ref is to be compared yet; None: all is done."""
+    findings: Sequence[Finding] = ()
+
+
+class Target(Protocol[OwnerT]):
     """A mailing list, and who is to be in it.
 
     Attributes:
@@ -168,7 +177,7 @@ class Target(Protocol):
         """
         ...
 
-    async def chunk(self, after: int) -> tuple[list[Owner], int]:
+    async def chunk(self, after: int) -> tuple[list[OwnerT], int]:
         """Who is to be imported next, behind an id; and up to which id there is nobody else."""
         ...
 
@@ -188,19 +197,24 @@ class Target(Protocol):
         """Take over how these stand in the listing."""
         ...
 
-    async def not_imported(self, owners: Sequence[Owner]) -> None:
+    async def not_imported(self, owners: Sequence[OwnerT]) -> None:
         """The import of these, whom `chunk` gave, was refused: it has brought in nobody."""
         ...
 
-    async def compare(self, listing_began: datetime, refused: int) -> bool:
-        """Compare all that is known with the listing, which is complete.
+    async def compare(self, listing_began: datetime, after: str) -> Compared:
+        """Compare some of what is known with the listing, which is complete.
 
         Args:
             listing_began: when.
-            refused: so many were not taken by imports since the listing before.
+            after: the ref up to which all is compared already.
+        """
+        ...
 
-        Returns:
-            False: the run is to stop, and it has to be done again.
+    async def looked_in_vain(self, refused: int) -> None:
+        """The listing shows nobody who is missing still. It is said of a listing once, or never.
+
+        Args:
+            refused: so many were not taken by imports since the listing before.
         """
         ...
 
@@ -236,6 +250,8 @@ class Position(Struct, kw_only=True, omit_defaults=True):
     listing_began: datetime | None = None
     paired: str = ""
     """Up to this ref the listing is paired."""
+    compared: str = ""
+    """And up to this one what is known is compared with it."""
 
     added: int = 0
     """Up to this id all were tried one by one."""
@@ -440,7 +456,7 @@ class _Pauses:
         return seconds
 
 
-class Filling:
+class Filling(Generic[OwnerT]):
     """Fills one mailing list.
 
     Args:
@@ -456,7 +472,7 @@ class Filling:
         self,
         upstream: Upstream,
         directory_id: str,
-        target: Target,
+        target: Target[OwnerT],
         counts: Counts,
         *,
         criteria: frozenset[str],
@@ -541,7 +557,7 @@ class Filling:
         await self._commit(run, at)
 
     async def _import_next(self, run: Run, at: Position) -> None:
-        owners: list[Owner] = []
+        owners: list[OwnerT] = []
         upto = at.imported
         while len(owners) < IMPORTED_AT_ONCE:
             more, upto = await self._target.chunk(upto)
@@ -631,7 +647,7 @@ class Filling:
                 raise ListGone(f"the platform does not know list {self._target.list_id}") from error
             await self._list_anew(run, at, error)
         else:
-            at.paired = ""
+            at.paired = at.compared = ""
             await self._begin(run, at, "pair", at.listed)
 
     async def _list_anew(self, run: Run, at: Position, error: Refused) -> None:
@@ -680,16 +696,22 @@ class Filling:
         await self._commit(run, at, findings=doubles)
 
     async def _compare(self, run: Run, at: Position) -> None:
-        began = at.listing_began
-        if began is not None and not await self._target.compare(began, at.refused):
-            return
+        if at.listing_began is not None:
+            compared = await self._target.compare(at.listing_began, at.compared)
+            if compared.behind is not None:
+                at.compared = compared.behind
+                await self._commit(run, at, findings=compared.findings)
+                return
+        refused = at.refused
         at.is_listed, at.unread, at.refused = True, 0, 0
         if at.then == "import":
             outlook = await self._target.outlook()
             await self._begin(run, at, "import", outlook.addable)
         else:
             await self._begin(run, at, at.then, None)
-        # Only now: whoever takes the run over must not compare anybody with nothing.
+        # Only now: one listing must not count as several looks, which would double people, and
+        # whoever takes the run over must not compare anybody with nothing.
+        await self._target.looked_in_vain(refused)
         await self._contacts.end_listing()
 
     # --- one by one -----------------------------------------------------------------------------

@@ -8,7 +8,7 @@ a minute that found nothing; whoever may have been imported, not before a day is
 Once in a while, and whenever it is read anyway, the list is compared with what is known here:
 contacts that somebody has merged, moved or deleted at the platform are noticed by that. Where a
 second add would double somebody, a listing alone does not tell that they are gone: each of their
-contacts is asked for.
+contacts is asked for, and one of which the platform does not say stays.
 """
 
 from __future__ import annotations
@@ -20,13 +20,24 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
 
-from milepost.jobs.filling import AT_ONCE, Counts, Single, is_bulk, paced
+from milepost.jobs.filling import AT_ONCE, Compared, Counts, Single, is_bulk, paced
 from milepost.jobs.run import Run
 from milepost.routes import StillUnknown, join
 from milepost.store.connections import persistently
-from milepost.store.contacts import MOST, ContactStore, Outlook, Owner, WithoutContact
+from milepost.store.contacts import MOST, ContactStore, Marked, Outlook, Owner, WithoutContact
 from milepost.store.registrants import CHUNK
-from milepost.upstream import CallFailed, NotFound, UnknownOutcome, Upstream
+from milepost.store.runs import Finding
+from milepost.upstream import (
+    CallFailed,
+    Forbidden,
+    NotFound,
+    Refused,
+    Throttled,
+    Unauthorized,
+    UnknownOutcome,
+    Unreadable,
+    Upstream,
+)
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +49,10 @@ MOST_LOST: Final = 0.10
 FEW_LOST: Final = 10
 """A greater part of the list's people is not forgotten without a word, unless it is so few: a list
 that lacks a tenth of them was emptied by mistake, or is not read rightly."""
+
+UNTOLD: Final = (
+    "the home list does not show their contact, and the platform does not say what became of it"
+)
 
 SETTLE_SECONDS: Final = 20.0
 """For how long it is tried to write down what became of a call while Postgres is away. What is not
@@ -97,10 +112,10 @@ class HomeList:
         # Whom an import brings in, a listing has to show: then it is read anyway.
         return outlook.listed > 0 and is_old and not is_bulk_now
 
-    async def chunk(self, after: int) -> tuple[list[Owner], int]:
+    async def chunk(self, after: int) -> tuple[list[Marked], int]:
         """Who is to be imported next."""
-        owners = await self._contacts.to_import(after=after, merges=self._merges)
-        return owners, owners[-1].id if owners else after
+        marked = await self._contacts.to_import(after=after, merges=self._merges)
+        return marked, marked[-1].id if marked else after
 
     async def singles(self, limit: int, after: int, upto: int | None) -> tuple[list[Single], int]:
         """Who is to be added next, one by one."""
@@ -130,66 +145,91 @@ class HomeList:
         self._counts.made += taken.made
         self._counts.moved += taken.moved
 
-    async def not_imported(self, owners: Sequence[Owner]) -> None:
-        """They are not in doubt any more."""
+    async def not_imported(self, owners: Sequence[Marked]) -> None:
+        """They are in no more doubt than before."""
         await self._contacts.note_not_imported(owners)
 
-    async def compare(self, listing_began: datetime, refused: int) -> bool:
-        """Forget who is not in the listing; where that is too many, ask."""
+    async def compare(self, listing_began: datetime, after: str) -> Compared:
+        """Forget some of who is not in the listing; where they are too many in all, ask."""
+        lost = 0
+        if not after:
+            known, lost = await self._contacts.count_losses(self.list_id, listing_began)
+            is_much = lost > max(FEW_LOST, MOST_LOST * known)
+            if is_much and not self._run.options.get("accept_losses"):
+                self._ask(
+                    f"the home list lacks {lost} of the {known} registrants who were put into it; "
+                    "if that is so, and their contacts are to be made anew: milepost run sync "
+                    "--accept-losses"
+                )
+                return Compared(None)
+        compared = Compared(None)
+        if after or lost:
+            compared = await self._forget_some(listing_began, after)
+        if compared.behind is None:
+            await self._contacts.note_listed(listing_began)
+        return compared
+
+    async def looked_in_vain(self, refused: int) -> None:
+        """It counts as a look for whoever is in doubt, where that makes a difference."""
         if not self._merges:
             outlook = await self.outlook()
             in_doubt = outlook.missing - outlook.addable
             await self._contacts.note_not_listed(refused=0 < in_doubt <= refused)
-        known, lost = await self._contacts.count_losses(self.list_id, listing_began)
-        if lost > max(FEW_LOST, MOST_LOST * known) and not self._run.options.get("accept_losses"):
-            self._ask(
-                f"the home list lacks {lost} of the {known} registrants who were put into it; if "
-                "that is so, and their contacts are to be made anew: milepost run sync "
-                "--accept-losses"
-            )
-            return True
-        if lost and not await self.forget(listing_began, ask=not self._merges):
-            return False
-        await self._contacts.note_listed(listing_began)
-        return True
 
-    async def forget(self, before: datetime, *, ask: bool) -> bool:
-        """Forget the contacts of who came into the list before a moment and is not listed.
+    async def forget_everybody(self, before: datetime) -> None:
+        """Forget all contacts of a list that is gone; only some where the run is to stop.
 
         Args:
-            before: when the listing began.
-            ask: whether the platform is asked for each, and those stay whom it has in the list.
-
-        Returns:
-            False: the run is to stop before it is done.
-
-        Raises:
-            CallFailed: the platform does not say what became of somebody.
+            before: when an empty listing of it began.
         """
         after: str | None = ""
-        while after is not None:
-            contacts, after = await self._contacts.lost(self.list_id, before, after=after)
-            refs = list(contacts)
-            size = AT_ONCE if ask else CHUNK
-            for first in range(0, len(refs), size):
-                if self._run.stopping.is_set():
-                    return False
-                page = refs[first : first + size]
-                if ask:
-                    is_there = await asyncio.gather(
-                        *(self._is_in_the_list(contacts[ref]) for ref in page)
-                    )
-                    page = [ref for ref, there in zip(page, is_there, strict=True) if not there]
-                self._counts.lost += await self._contacts.forget(self.list_id, before, page)
-        return True
+        while after is not None and not self._run.stopping.is_set():
+            lost, after = await self._contacts.lost(self.list_id, before, after=after, limit=CHUNK)
+            self._counts.lost += await self._contacts.forget(self.list_id, before, list(lost))
 
-    async def _is_in_the_list(self, contact_id: str) -> bool:
+    async def _forget_some(self, before: datetime, after: str) -> Compared:
+        """Forget a page of contacts that are not listed.
+
+        Where a second add would double somebody, the platform is asked for each of them, and those
+        stay whom it has in the list, or of whom it does not say.
+
+        Raises:
+            CallFailed: the platform is away, or takes no such calls at the moment.
+        """
+        limit = CHUNK if self._merges else AT_ONCE
+        lost, behind = await self._contacts.lost(self.list_id, before, after=after, limit=limit)
+        findings: list[Finding] = []
+        if not self._merges:
+            try:
+                async with asyncio.TaskGroup() as looks:
+                    looking = {
+                        ref: looks.create_task(self._is_in_the_list(contact_id))
+                        for ref, contact_id in lost.items()
+                    }
+            except BaseExceptionGroup as group:
+                raise group.exceptions[0] from None
+            found = {ref: look.result() for ref, look in looking.items()}
+            lost = {ref: lost[ref] for ref, is_there in found.items() if is_there is False}
+            findings = [
+                Finding(reason=f"{UNTOLD}: {error}", ref=ref)
+                for ref, error in found.items()
+                if isinstance(error, CallFailed)
+            ]
+        self._counts.lost += await self._contacts.forget(self.list_id, before, list(lost))
+        return Compared(behind, findings)
+
+    async def _is_in_the_list(self, contact_id: str) -> bool | CallFailed:
+        """Whether a contact is; or why the platform does not say so, and never will."""
         try:
             contact = await paced(
                 self._run, lambda: self._upstream.get_contact(self._directory_id, contact_id)
             )
         except NotFound:
             return False
+        except (Throttled, Unauthorized, Forbidden):
+            raise
+        except (Refused, Unreadable) as error:
+            return error
         return self.list_id in contact.memberships
 
     async def _add(self, claimed: WithoutContact) -> bool:

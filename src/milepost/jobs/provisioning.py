@@ -27,8 +27,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -59,6 +59,9 @@ GONE_AFTER: Final = 3
 """Looks that did not find a list, until it counts as deleted: one answer may be that of somebody
 on the way."""
 
+KNOWN_AFTER: Final = timedelta(minutes=10)
+"""So old a distribution is which the platform must know, if nobody has deleted it."""
+
 NOT_AHEAD: Final = (
     "the account makes no distribution on a list that holds only our probe, so pools cannot be "
     "made ahead of events"
@@ -70,7 +73,7 @@ class NotListedYet(MilepostError):
 
 
 class CanaryBusy(MilepostError):
-    """Another process makes the survey's canary; it will be there in a moment."""
+    """Another process makes the survey's canary, or it has to be made anew."""
 
 
 class Distrusted(MilepostError):
@@ -80,6 +83,7 @@ class Distrusted(MilepostError):
         found: The link. It is our probe's, and a credential all the same.
         distribution_id: Of which it was to be.
         lookup_id: Whose it was to be.
+        made_at: When that was made; nothing that the link tells is older.
     """
 
     def __init__(self, sentence: str, making: Making, *, found: str) -> None:
@@ -87,10 +91,15 @@ class Distrusted(MilepostError):
         self.found = found
         self.distribution_id = making.distribution_id or ""
         self.lookup_id = making.probe_lookup_id or ""
+        self.made_at = making.made_at
 
 
 class UnknownForm(Distrusted):
     """No link of its form can be built. The form is the account's: others would have it, too."""
+
+
+class Deleted(MilepostError):
+    """Somebody has deleted a distribution or its list at the platform before it was ready."""
 
 
 class ShortLived(MilepostError):
@@ -219,13 +228,14 @@ class Provisioning:
             survey_id: the survey.
             account: how late it lists links.
             since: the canary was made then at the earliest; where there is none, it is made.
-            is_patient: one that was made before will do, if its link was not listed until now.
+            is_patient: one that was made before will do, if its link was not listed until now; but
+                none that is older than a stop of a milestone of the survey.
             route: `list`, or `transaction` for the canary that stands on a batch.
 
         Raises:
             Distrusted: the link is none that may be built.
             NotListedYet: it is not listed yet.
-            CanaryBusy: another process is at it.
+            CanaryBusy: another process is at it; or it was deleted, and has to be made anew.
             CallFailed: as the client's verbs.
         """
         async with self._at_canary[survey_id, route]:
@@ -238,16 +248,23 @@ class Provisioning:
                 link = parse(Template.parse(taken.template).url(taken.probe_lookup_id))
                 return Seen(link, taken.made_at)
             try:
-                made = await self._make(taken)
-                link = await self._calibrate(made)
-            except (CallFailed, NotListedYet, HomeListBusy) as error:
-                await self._store.pools.release(taken, str(error), _pause(error, taken, account))
-                raise
-            except Distrusted as error:
-                await self._store.pools.stop(taken, str(error))
-                raise
-            await self._store.pools.ready(taken, str(link.template()))
-            return Seen(link, made.made_at or since)
+                return await self._see_canary(taken, account, since)
+            except (TakenOver, Deleted) as error:
+                # This befell the canary, and not what it is looked at for.
+                raise CanaryBusy(str(error)) from error
+
+    async def _see_canary(self, taken: Making, account: Capabilities, since: datetime) -> Seen:
+        try:
+            made = await self._make(taken)
+            link = await self._calibrate(made)
+        except (CallFailed, NotListedYet, HomeListBusy) as error:
+            await self._store.pools.release(taken, str(error), _pause(error, taken, account))
+            raise
+        except (Distrusted, Deleted) as error:
+            await self._store.pools.stop(taken, str(error))
+            raise
+        await self._store.pools.ready(taken, str(link.template()))
+        return Seen(link, made.made_at or since)
 
     async def clear_canaries(self, survey_id: str, route: Route = Route.LIST) -> int:
         """Delete the canaries that a newer one has replaced; returns how many."""
@@ -285,23 +302,27 @@ class Provisioning:
     async def _finish(self, making: Making, account: Capabilities, counts: Counts) -> None:
         try:
             template = await self._template(await self._make(making), account)
-        except (Distrusted, Changed, ShortLived) as error:
+        except (Distrusted, Changed, Deleted, ShortLived) as error:
             log.error("%s is stopped: %s", making.name, error)  # noqa: TRY400  (a decision, not a crash)
             await self._store.pools.stop(making, str(error))
             wrong = changed(error, making.inherited) if isinstance(error, UnknownForm) else error
             if isinstance(wrong, Changed) and making.milestone is not None:
                 await self._store.milestones.stop(
-                    making.milestone, str(wrong), expected=wrong.expected, found=wrong.found
+                    making.milestone,
+                    str(wrong),
+                    survey_id=making.survey_id,
+                    expected=wrong.expected,
+                    found=wrong.found,
                 )
                 # Others have the same survey, or the same account.
                 await self._store.runs.ask("canary", asked_by="a distribution that differs")
             counts.stopped += 1
-            counts.errors.append(str(error))
+            counts.errors.append(f"{making.name}: {error}")
         except (CallFailed, NotListedYet, CanaryBusy, HomeListBusy) as error:
             log.warning("%s: %s", making.name, error)
             await self._store.pools.release(making, str(error), _pause(error, making, account))
             counts.failed += 1
-            counts.errors.append(str(error))
+            counts.errors.append(f"{making.name}: {error}")
         else:
             await self._store.pools.ready(making, str(template))
             counts.ready += 1
@@ -321,7 +342,8 @@ class Provisioning:
         if making.inherited is not None:
             hold(making.inherited, link)
         distribution_id = making.distribution_id or ""
-        made = await self._upstream.distribution(distribution_id, making.survey_id)
+        async with self._unless_deleted(making):
+            made = await self._upstream.distribution(distribution_id, making.survey_id)
         _check_life(made.expires_at, making)
         return link.template().for_distribution(distribution_id)
 
@@ -358,12 +380,13 @@ class Provisioning:
 
     async def _calibrate(self, making: Making) -> PersonalLink:
         """The probe's link, as the platform itself lists it. Nobody else may be in the list."""
-        listed = await self._listed(making)
-        if listed is None and making.list_id is not None:
-            seen = await self._see_probe(making, making.list_id)
-            if seen != making:
-                making = seen
-                listed = await self._listed(making)
+        async with self._unless_deleted(making):
+            listed = await self._listed(making)
+            if making.list_id is not None and (listed is None or not _names_probe(listed, making)):
+                seen = await self._see_probe(making, making.list_id)
+                if seen != making:
+                    making = seen
+                    listed = await self._listed(making)
         if listed is None:
             raise NotListedYet(NOT_LISTED)
         return _trusted(listed, making)
@@ -376,17 +399,37 @@ class Provisioning:
             async for link in links
             if link.contact_id in ours or link.transaction_id == making.probe_lookup_id
         ]
+        # That of a lookup id which it had before it was put back may be there as well.
+        listed.sort(key=lambda link: not _names_probe(link, making))
         return listed[0] if listed else None
+
+    @asynccontextmanager
+    async def _unless_deleted(self, making: Making) -> AsyncIterator[None]:
+        """Ask for what was made, or for the list that it stands on.
+
+        Raises:
+            Deleted: one of them is not there any more.
+            NotFound: one of them is not there, and may be too new.
+        """
+        try:
+            yield
+        except NotFound as error:
+            now = await self._store.runs.now()
+            if making.made_at is not None and now < making.made_at + KNOWN_AFTER:
+                raise
+            raise Deleted("the distribution or its list was deleted at the platform") from error
 
     async def _see_list(self, making: Making, list_id: str) -> Making:
         """See that a list is there which was made before; where it is gone, leave it."""
         try:
             await self._upstream.mailing_list(self._directory_id, list_id)
         except NotFound:
-            if await self._store.pools.note_list_miss(making) < GONE_AFTER:
+            misses = await self._store.pools.note_list_look(making, is_there=False)
+            if misses < GONE_AFTER or list_id in await self._lists(making.list_name):
                 raise
             log.error("%s: its mailing list was deleted at the platform", making.name)  # noqa: TRY400  (as above)
             return await self._store.pools.leave_list(making, "its mailing list was deleted")
+        await self._store.pools.note_list_look(making, is_there=True)
         # Where others are in the list, nothing is learnt by the probe any more.
         if making.is_filled or making.probe_contact_id is None:
             return making
@@ -411,10 +454,26 @@ class Provisioning:
         failpoints.reach("provisioned", f"probe of {making.name}")
         return added.contact_id, added.lookup_id
 
-    async def _find_list(self, name: str) -> str | None:
+    async def _lists(self, name: str) -> list[str]:
         lists = self._upstream.mailing_lists(self._directory_id)
-        found = [known.list_id async for known in lists if known.name == name]
-        return found[0] if found else None
+        return [known.list_id async for known in lists if known.name == name]
+
+    async def _find_list(self, name: str) -> str | None:
+        """What an earlier attempt may have made: nobody but our probe can be in it.
+
+        A list with others was the slot's before, and was taken for gone.
+        """
+        for list_id in await self._lists(name):
+            if not await self._holds_others(list_id):
+                return list_id
+        return None
+
+    async def _holds_others(self, list_id: str) -> bool:
+        ours = self._probe().ref
+        async for contact in self._upstream.list_contacts(self._directory_id, list_id):
+            if contact.ref != ours:
+                return True
+        return False
 
     async def _find_probe(self, list_id: str) -> tuple[str, str] | None:
         contacts = self._upstream.list_contacts(self._directory_id, list_id)
@@ -445,6 +504,11 @@ class Provisioning:
             ref=f"milepost-probe-{deployment}",
             language="EN",
         )
+
+
+def _names_probe(listed: ListedLink, making: Making) -> bool:
+    """Whether a link has our probe's present lookup id in it, in whatever form."""
+    return (making.probe_lookup_id or "").partition("_")[2] in listed.link
 
 
 def _trusted(listed: ListedLink, making: Making) -> PersonalLink:

@@ -21,6 +21,10 @@ class NeedsAPerson(MilepostError):
     """A run stops: what it would do next, a person must want."""
 
 
+class NotNow(MilepostError):
+    """A run cannot go on at present: it is taken up again after a pause."""
+
+
 class Progress(Struct, frozen=True):
     """How far a run is."""
 

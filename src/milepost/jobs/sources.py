@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from decimal import Decimal
@@ -47,6 +46,7 @@ from milepost.jobs.rows import (
     as_text,
 )
 from milepost.store.sources import Watermark
+from milepost.wording import refusal
 
 KINDS: Final[Mapping[str, Kind]] = {
     ".csv": "csv",
@@ -75,6 +75,10 @@ vanished amid a query is. What a URL says itself holds instead."""
 
 _LIBPQ: Final = ("postgresql+psycopg", "postgresql+psycopg2")
 
+_PASSING_STATES: Final = ("08", "40", "53", "55P03", "57")
+"""How an SQLSTATE begins that may be another one later: no connection, a conflict with others, no
+room, a lock, and what those who run a server do with it."""
+
 _SQLITE_IN_USE: Final = {5, 6}
 """SQLITE_BUSY and SQLITE_LOCKED: of its operational errors those that pass."""
 
@@ -82,10 +86,6 @@ BEGINNING: Final = "1970-01-01 00:00:00"
 """The watermark before there is one: as a text it is a moment to every database."""
 
 _VARIABLE: Final = "MILEPOST_REGISTRANTS_SOURCE"
-_PLACE: Final = re.compile(r" - at `\$\.(?P<name>\w+)[^`]*`\Z")
-_FIELD: Final = re.compile(r"^Object .* field `(?P<name>[^`]*)`")
-_EXPECTED: Final = re.compile(r"Expected `(?P<wanted>[^`]+)`")
-_NOUNS: Final = {"str": "a text", "object": "an object", "float": "a number", "null": "null"}
 _FILE_EXAMPLE: Final = (
     '{"path": "/srv/crm/people.csv", "columns": {"ref": "CustomerId", "email": "Mail"}}'
 )
@@ -347,7 +347,8 @@ class QuerySource:
                 connection.exec_driver_sql(f"SET LOCAL statement_timeout = {milliseconds}")
         except DBAPIError as error:
             kind = type(error.orig).__name__
-            raise SourceAway(
+            wrong = SourceAway if _passes(error) else Unreadable
+            raise wrong(
                 f"the database of the source cannot be reached ({kind}): see whether it runs, and "
                 f"whether the url in {_VARIABLE} is right"
             ) from error
@@ -411,10 +412,22 @@ def _engine(url: str) -> Engine:
     )
 
 
-def _passes(error: BaseException | None) -> bool:
-    """Whether an operational error may be over later; to SQLite a missing table is one, too."""
-    code = getattr(error, "sqlite_errorcode", None)
-    return code is None or code & 0xFF in _SQLITE_IN_USE
+def _passes(error: DBAPIError) -> bool:
+    """Whether what a driver says may be over later.
+
+    Drivers call a missing column or a wrong password an operational error, too. So it passes only
+    if its code says so, or if the connection broke; libpq gives no code where there was none.
+    """
+    said = error.orig
+    cause = said and (said.__cause__ or said.__context__)
+    if error.connection_invalidated or isinstance(cause, OSError):
+        return True
+    if (code := getattr(said, "sqlite_errorcode", None)) is not None:
+        return code & 0xFF in _SQLITE_IN_USE
+    if state := getattr(said, "sqlstate", None) or getattr(said, "pgcode", None):
+        return str(state).startswith(_PASSING_STATES)
+    is_libpq = type(said).__module__.partition(".")[0] in {"psycopg", "psycopg2"}
+    return is_libpq and isinstance(error, OperationalError)
 
 
 @contextmanager
@@ -428,7 +441,7 @@ def _asked() -> Iterator[None]:
         kind = type(error.orig).__name__
         holds_data = isinstance(error, DataError | IntegrityError)
         said = kind if holds_data else f"{kind}: {str(error.orig).splitlines()[0]}"
-        if isinstance(error, OperationalError) and _passes(error.orig):
+        if _passes(error):
             raise SourceAway(f"the database of the source broke the query off: {said}") from error
         raise Unreadable(f"the query: {said}") from error
     except SQLAlchemyError as error:
@@ -476,7 +489,7 @@ def configured(setting: str | None) -> Source | None:
         form = Form.of(columns=files.columns, encoding=files.encoding, delimiter=files.delimiter)
     except (msgspec.DecodeError, WrongForm) as error:
         example = _QUERY_EXAMPLE if '"url"' in setting else _FILE_EXAMPLE
-        raise _wrong(_said(str(error)), example) from error
+        raise _wrong(_said(error), example) from error
     return FileSource(Path(files.path), form)
 
 
@@ -511,20 +524,14 @@ def _query(given: _Query) -> QuerySource:
         raise _wrong("url: it is not a URL of SQLAlchemy's", _QUERY_EXAMPLE) from error
 
 
-def _said(sentence: str) -> str:
-    """What msgspec says of a setting, with its member and in our words; other sentences as is."""
-    place = _PLACE.search(sentence)
-    name = f"{place['name']}: " if place else ""
-    sentence = sentence[: place.start()] if place else sentence
-    if field := _FIELD.search(sentence):
-        wrong = "there is no such member" if "unknown" in sentence else "it is missing"
-        return f"{field['name']}: {wrong}"
-    if expected := _EXPECTED.match(sentence):
-        wanted = " or ".join(_NOUNS.get(word, word) for word in expected["wanted"].split(" | "))
-        return f"{name}{'it is empty' if '>=' in sentence else f'it must be {wanted}'}"
-    if sentence.startswith(("JSON is malformed", "Input data was truncated")):
-        return "it begins with { and is not JSON"
-    return f"{name}{sentence}"
+def _said(error: msgspec.DecodeError | WrongForm) -> str:
+    if isinstance(error, msgspec.ValidationError):
+        wrong = refusal(str(error))
+        said = wrong.detail.removesuffix(".")
+        return f"{wrong.field}: {said}" if wrong.field else said
+    return (
+        "it begins with { and is not JSON" if isinstance(error, msgspec.DecodeError) else str(error)
+    )
 
 
 def _wrong(what: str, example: str) -> ConfigurationError:

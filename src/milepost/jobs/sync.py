@@ -30,6 +30,7 @@ from milepost.jobs.filling import (
     Counts,
     Filling,
     ListGone,
+    OwnerT,
     Target,
     patiently,
     stopped,
@@ -271,7 +272,7 @@ class _Course:
                         f"the home list: {error}; to have another one made, and everybody put into "
                         "it: milepost run sync --accept-losses"
                     ) from error
-                await home.forget(await self._contacts.begin_listing(), ask=False)
+                await home.forget_everybody(await self._contacts.begin_listing())
                 self._check_stopping()
                 await self._store.deployment.forget_home_list(list_id)
                 self._deployment = await self._store.deployment.load()
@@ -317,7 +318,7 @@ class _Course:
                 None, stage=ahead.name, done=0, counts=self._counts, findings=[gone]
             )
 
-    async def _fill(self, target: Target) -> None:
+    async def _fill(self, target: Target[OwnerT]) -> None:
         filling = Filling(
             self._upstream,
             self._directory_id,

@@ -21,7 +21,7 @@ from typing import Final, Literal, TypeVar
 from msgspec import Struct
 
 from milepost.errors import MilepostError
-from milepost.model import Deployment
+from milepost.model import Deployment, Milestone
 from milepost.store import Store
 from milepost.store.pools import Belonging
 from milepost.upstream import CallFailed, NotFound, Throttled, UnknownOutcome, Unreachable, Upstream
@@ -63,6 +63,8 @@ class Report(Struct, frozen=True, kw_only=True):
     batches: int
     distributions: int
     remains: list[Remains]
+    refusal: str | None
+    """Why it would not be done as things stand; None but of a dry run."""
 
 
 class _Found(Struct, frozen=True, kw_only=True):
@@ -111,18 +113,9 @@ class Teardown:
         """
         known = await self._store.milestones.get(milestone)
         alive = await self._living(milestone)
-        if not dry_run and known.state != "paused":
-            raise NotTornDown(
-                f"milestone {milestone} is not paused, so that its pool would be made anew: "
-                f"first POST /v1/milestones/{milestone}/pause"
-            )
-        if not dry_run and alive != live_links:
-            raise NotTornDown(
-                f"{alive} links of milestone {milestone} are alive or still to be made, and would "
-                f"be dead: if that is meant, say --live-links {alive}"
-                if alive
-                else f"no link of milestone {milestone} is alive: leave --live-links out"
-            )
+        refusal = _refusal(known, alive, live_links)
+        if refusal and not dry_run:
+            raise NotTornDown(refusal)
         belongings = await self._store.pools.belongings(milestone)
         remains: list[Remains] = []
         if not dry_run:
@@ -148,6 +141,7 @@ class Teardown:
             batches=gone["batch"],
             distributions=gone["distribution"],
             remains=remains,
+            refusal=refusal,
         )
 
     async def _living(self, milestone: str) -> int:
@@ -284,3 +278,21 @@ async def _patiently(call: Callable[[], Awaitable[T]]) -> T:
             if clock() + pause > until:
                 raise
         await asyncio.sleep(pause)
+
+
+def _refusal(milestone: Milestone, alive: int, live_links: int) -> str | None:
+    """Why a milestone's pool is not taken away as things stand."""
+    key = milestone.key
+    if milestone.state != "paused":
+        return (
+            f"milestone {key} is not paused, so that its pool would be made anew: "
+            f"first POST /v1/milestones/{key}/pause"
+        )
+    if alive == live_links:
+        return None
+    if alive:
+        return (
+            f"{alive} links of milestone {key} are alive or still to be made, and would be dead: "
+            f"if that is meant, say --live-links {alive}"
+        )
+    return f"no link of milestone {key} is alive: leave --live-links out"

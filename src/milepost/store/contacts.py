@@ -98,12 +98,17 @@ class Owner(Struct, frozen=True, kw_only=True):
     updated_at: datetime
 
 
-class WithoutContact(Owner, frozen=True, kw_only=True):
+class Marked(Owner, frozen=True, kw_only=True):
     """A registrant whose contact is to be made, and the attempt that it is."""
 
     attempt: int
     in_doubt: bool
     """An earlier attempt may have made the contact."""
+
+
+class WithoutContact(Marked, frozen=True, kw_only=True):
+    """A registrant who is claimed, to be added by a call of their own."""
+
     looked_enough: bool
     """`LOOKS` looks, as far apart as a search may be late, found nothing of it."""
 
@@ -329,7 +334,7 @@ class ContactStore:
             row = (await connection.exec_driver_sql(_OUTLOOK, given)).mappings().one()
             return Outlook(**{str(name): value for name, value in row.items()})
 
-    async def to_import(self, *, after: int, merges: bool) -> list[Owner]:
+    async def to_import(self, *, after: int, merges: bool) -> list[Marked]:
         """Mark registrants who have no contact in the home list as in doubt, in `id` order.
 
         At most `CHUNK` of them.
@@ -349,14 +354,23 @@ class ContactStore:
         async with self._fenced() as connection:
             cursor = await connection.execute(_TO_IMPORT, given)
             rows = await cursor.fetchall()
-        return [Owner(**of_owner(row)) for row in sorted(rows, key=lambda row: row["id"])]
+        return [
+            Marked(**of_owner(row), attempt=row["contact_attempt"], in_doubt=row["in_doubt"])
+            for row in sorted(rows, key=lambda row: row["id"])
+        ]
 
     @begun_again
-    async def note_not_imported(self, owners: Sequence[Owner]) -> None:
-        """The import of these, whom `to_import` marked, was refused: it made nobody's contact."""
+    async def note_not_imported(self, marked: Sequence[Marked]) -> None:
+        """The import of these, whom `to_import` marked, was refused: it made nobody's contact.
+
+        Who was in doubt before is so still, and whom another attempt has by now is left to it.
+        """
+        given = [
+            {"ref": one.ref, "attempt": one.attempt, "in_doubt": one.in_doubt} for one in marked
+        ]
         async with self._fenced() as connection:
-            refs = [owner.ref for owner in owners]
-            await connection.execute(_NOT_IMPORTED, {"refs": refs})
+            marks = {"marked": msgspec.json.encode(given).decode()}
+            await connection.execute(_NOT_IMPORTED, marks)
 
     async def missing(self, *, after: int) -> list[Owner]:
         """At most `CHUNK` registrants who are to be in the home list and are not, by `id`."""
@@ -493,7 +507,7 @@ class ContactStore:
             return int(row.known), int(row.lost)
 
     async def lost(
-        self, list_id: str, before: datetime, *, after: str
+        self, list_id: str, before: datetime, *, after: str, limit: int
     ) -> tuple[dict[str, str], str | None]:
         """Whom of a stretch of registrants a listing lacks.
 
@@ -501,16 +515,19 @@ class ContactStore:
             list_id: the home list.
             before: the listing's beginning.
             after: the stretch begins behind this ref.
+            limit: how many at the most; the stretch ends with the last of them.
 
         Returns:
-            The contact of each, by ref, and the last ref of the stretch; None: there is none
-            behind.
+            The contact of each, by ref, in its order, and the last ref of the stretch; None: there
+            is none behind.
         """
         given = {"list": list_id, "before": before, "after": after, "limit": STRETCH}
         async with self._connections.path() as connection:
             cursor = await connection.execute(_LOST, given)
             (row,) = await cursor.fetchall()
-        return row["lost"], row["last"]
+        lost = sorted(row["lost"].items())
+        last = row["last"] if len(lost) <= limit else lost[limit - 1][0]
+        return dict(lost[:limit]), last
 
     @begun_again
     async def forget(self, list_id: str, before: datetime, refs: Sequence[str]) -> int:

@@ -8,7 +8,17 @@ from typing import Any, Final
 
 import msgspec
 from msgspec import UNSET
-from sqlalchemy import RowMapping, and_, case, func, literal_column, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    RowMapping,
+    and_,
+    case,
+    func,
+    literal_column,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -23,6 +33,7 @@ _STOP: Final = (
     "stopped_expected",
     "stopped_found",
     "resumed_at",
+    "stop_seen_at",
 )
 
 
@@ -103,15 +114,23 @@ class MilestoneStore:
         return _milestone(row)
 
     async def stop(
-        self, key: str, because: str, *, expected: str | None = None, found: str | None = None
+        self,
+        key: str,
+        because: str,
+        *,
+        survey_id: str,
+        expected: str | None = None,
+        found: str | None = None,
     ) -> None:
         """Give no more personal links of a milestone: they would be wrong ones.
 
-        Of one that is stopped already it is said anew why.
+        Of one that is stopped already it is said anew why, and only what is known of a moment
+        after that ends the stop.
 
         Args:
             key: of the milestone.
             because: a sentence without URLs.
+            survey_id: of whose links that was seen; one that has another by now is not stopped.
             expected: the URL that is built here.
             found: the one that the platform gives in its place.
         """
@@ -119,52 +138,73 @@ class MilestoneStore:
         async with self._connections.transaction() as connection:
             await connection.execute(
                 update(milestones)
-                .where(milestones.c.key == key)
+                .where(milestones.c.key == key, milestones.c.survey_id == survey_id)
                 .values(
                     stopped_at=func.coalesce(milestones.c.stopped_at, func.milepost_now()),
+                    stop_seen_at=func.milepost_now(),
                     stopped_because=because,
                     stopped_expected=expected,
                     stopped_found=found,
                 )
             )
 
-    async def trust(self, key: str, at: datetime) -> bool:
+    async def trust(
+        self, key: str, at: datetime, *, survey_id: str, given_until: datetime | None = None
+    ) -> bool:
         """The links of a milestone have been found right: a stop from before that is over.
 
         Args:
             key: of the milestone.
             at: of which moment this is known.
+            survey_id: of whose links; of one that has another by now nothing is known.
+            given_until: the links that were given until then have been looked at; None: until `at`.
 
         Returns:
             Whether it was stopped.
         """
         milestones = tables.milestones
-        was_stopped = milestones.c.stopped_at.is_not(None)
+        is_of_survey = and_(milestones.c.key == key, milestones.c.survey_id == survey_id)
         async with self._connections.transaction() as connection:
             ended = await connection.execute(
                 update(milestones)
-                .where(milestones.c.key == key, was_stopped, milestones.c.stopped_at <= at)
+                .where(is_of_survey, _last_stop() <= at)
                 .values(dict.fromkeys(_STOP))
             )
             await connection.execute(
                 update(milestones)
-                .where(milestones.c.key == key, milestones.c.stopped_at.is_(None))
-                .values(trusted_at=at)
+                .where(is_of_survey, milestones.c.stopped_at.is_(None))
+                .values(trusted_at=given_until or at)
             )
         return bool(ended.rowcount)
 
-    async def answer(self, key: str, resumed_at: datetime) -> None:
-        """What a person wanted by resuming a stopped milestone then was tried.
+    async def answer(self, key: str, resumed_at: datetime, at: datetime) -> None:
+        """What a person wanted by resuming a stopped milestone was tried.
 
-        Who has resumed it since waits for the next answer.
+        They know of the links that were given before, and these are not looked at again.
+
+        Args:
+            key: of the milestone.
+            resumed_at: when they resumed it; who has since waits for the next answer.
+            at: of which moment the answer is; none from before a stop answers whoever resumed it.
         """
         milestones = tables.milestones
         async with self._connections.transaction() as connection:
             await connection.execute(
                 update(milestones)
-                .where(milestones.c.key == key, milestones.c.resumed_at == resumed_at)
-                .values(resumed_at=None)
+                .where(
+                    milestones.c.key == key,
+                    milestones.c.resumed_at == resumed_at,
+                    _last_stop() <= at,
+                )
+                .values(resumed_at=None, trusted_at=resumed_at)
             )
+
+
+def _last_stop() -> ColumnElement[datetime | None]:
+    """When a milestone that is stopped was last seen to differ; NULL: it is not stopped."""
+    milestones = tables.milestones
+    seen_at = func.greatest(milestones.c.stopped_at, milestones.c.stop_seen_at)
+    return case((milestones.c.stopped_at.is_not(None), seen_at))
 
 
 async def _put(
@@ -248,6 +288,7 @@ def _columns(key: str, definition: MilestoneDefinition) -> dict[str, Any]:
 
 def _milestone(row: RowMapping) -> Milestone:
     days = row["cooldown_days"]
+    stopped_at, resumed_at = row["stopped_at"], row["resumed_at"]
     quiet = {"links": row["quiet_links"], "days": row["quiet_days"]}
     definition = {
         **row,
@@ -260,13 +301,14 @@ def _milestone(row: RowMapping) -> Milestone:
         definition=msgspec.convert(known, MilestoneDefinition),
         state=row["state"],
         stop=Stop(
-            at=row["stopped_at"],
+            at=stopped_at,
             because=row["stopped_because"],
             expected=row["stopped_expected"],
             found=row["stopped_found"],
-            resumed_at=row["resumed_at"],
+            # The version before ends a stop without the wish that went with it.
+            resumed_at=resumed_at if resumed_at and resumed_at >= stopped_at else None,
         )
-        if row["stopped_at"]
+        if stopped_at
         else None,
         created_at=row["created_at"],
         updated_at=row["updated_at"],

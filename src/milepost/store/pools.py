@@ -356,10 +356,10 @@ class PoolStore:
         """
         await self._distribution(making, last_error=error, lease_until=func.milepost_now() + pause)
 
-    async def note_list_miss(self, making: Making) -> int:
-        """A look for the slot's list was answered that there is none; returns how many were."""
-        misses = tables.distributions.c.list_misses
-        noted = await self._distribution(making, list_misses=misses + 1)
+    async def note_list_look(self, making: Making, *, is_there: bool) -> int:
+        """A look for the slot's list was answered; returns how many in a row found none."""
+        misses = 0 if is_there else tables.distributions.c.list_misses + 1
+        noted = await self._distribution(making, list_misses=misses)
         return int(noted["list_misses"])
 
     async def leave_list(self, making: Making, because: str) -> Making:
@@ -380,6 +380,9 @@ class PoolStore:
                     distributions.c.state.in_(("ready", "draining")),
                 )
                 .values(state="stopped", stopped_because=because)
+            )
+            await connection.execute(
+                update(distributions).where(distributions.c.id == making.id).values(list_misses=0)
             )
         nothing = {"list_id": None, "probe_contact_id": None, "probe_lookup_id": None}
         return msgspec.structs.replace(making, **nothing, is_filled=False)

@@ -420,7 +420,12 @@ class RunStore:
         job, runs = tables.jobs, tables.runs
         latest = (
             select(runs)
-            .where(runs.c.job == job.c.name, runs.c.started_at.is_not(None))
+            .where(
+                runs.c.job == job.c.name,
+                runs.c.started_at.is_not(None),
+                # One that only looks says nothing of how the job stands.
+                func.coalesce(runs.c.options["dry_run"].astext, "false") != "true",
+            )
             .order_by(runs.c.id.desc())
             .limit(1)
             .lateral()

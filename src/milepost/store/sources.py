@@ -33,8 +33,8 @@ ABANDONED_HOURS: Final = 24
 """A request may take its time, but it adds something every few seconds."""
 
 QUIET_HOURS: Final = 1
-"""Behind so long an intake is most likely one that its process has left behind; those that are not
-are no more than a few an hour."""
+"""Behind so long an intake that belongs to nobody is most likely one that its process has left
+behind; those that are not are no more than a few an hour."""
 
 _ARRIVALS_LOCK: Final = 0x61727276  # "arrv"
 
@@ -145,8 +145,9 @@ class SourceStore:
         """Begin an intake that belongs to nobody yet; returns its id.
 
         Args:
-            most: so many may be there, arriving or taken in; None is returned if they are. One to
-                which nothing was added for `QUIET_HOURS` does not count.
+            most: so many may be on their way, out of requests and commands; None is returned if
+                they are. Those are the ones that belong to nobody, unless nothing was added for
+                `QUIET_HOURS`, and those that a run of `import` waits for or is at.
         """
         async with self._connections.path() as connection, connection.transaction():
             # Of those who come at once each is to count the others.
@@ -155,8 +156,10 @@ class SourceStore:
             )
             cursor = await connection.execute(
                 b"INSERT INTO intakes (touched_at) SELECT milepost_now() WHERE %(most)s > ("
-                b" SELECT count(*) FROM intakes"
-                b" WHERE touched_at > milepost_now() - make_interval(hours => %(hours)s))"
+                b" SELECT count(*) FROM intakes AS i WHERE (i.run_id IS NULL"
+                b" AND i.touched_at > milepost_now() - make_interval(hours => %(hours)s))"
+                b" OR EXISTS (SELECT FROM runs AS r WHERE r.job = 'import' AND r.ended_at IS NULL"
+                b" AND (r.id = i.run_id OR r.options @> jsonb_build_object('intake', i.id))))"
                 b" RETURNING id",
                 {"most": most, "hours": QUIET_HOURS},
             )

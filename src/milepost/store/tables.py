@@ -112,6 +112,7 @@ milestones = Table(
     Column("stopped_found", Said),
     Column("trusted_at", Moment),
     Column("resumed_at", Moment),
+    Column("stop_seen_at", Moment),
 )
 
 registrants = Table(

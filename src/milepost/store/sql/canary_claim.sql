@@ -3,19 +3,32 @@
 --
 -- %(list)s        the survey's canary list, a slot, which the transaction has locked
 -- %(since)s       it is new enough that was made then at the earliest, or is still to be made
--- %(is_patient)s  or that is in the making since whenever: its link is not listed yet
+-- %(is_patient)s  or that is in the making since whenever: its link is not listed yet; but none is new
+--                 enough that is older than a stop of a milestone of the survey, of which it tells
+--                 nothing
 -- %(days)s        for so many days it is to live
 -- %(lease)s       in seconds
 WITH dates AS (
     SELECT date_trunc('second', milepost_now()) + make_interval(days => %(days)s) AS expires_at
 ),
 
+stop AS (
+    SELECT max(greatest(m.stopped_at, m.stop_seen_at)) AS at
+    FROM milestones AS m
+    JOIN slots AS s ON s.survey_id = m.survey_id
+    WHERE s.id = %(list)s AND m.stopped_at IS NOT NULL
+),
+
 usable AS (
     SELECT d.id, d.state
     FROM distributions AS d
+    CROSS JOIN stop
     WHERE d.slot_id = %(list)s
         AND d.state IN ('making', 'ready')
         AND (coalesce(d.made_at >= %(since)s, true) OR (%(is_patient)s AND d.state = 'making'))
+        AND (coalesce(d.made_at >= stop.at, true) OR NOT %(is_patient)s)
+        -- The link of one that has ended will never be listed.
+        AND (d.state = 'ready' OR d.made_at IS NULL OR d.expires_at > milepost_now())
     -- The newest that is ready, since what it shows may have changed since the others; of those that
     -- are not listed yet the oldest, which is the first to be.
     ORDER BY

@@ -14,7 +14,14 @@ UPDATE registrants AS r SET
     contact_looks = 0,
     contact_first_look_at = milepost_now() + make_interval(secs => %(late)s)
 FROM (
-    SELECT id
+    SELECT
+        id,
+        contact_in_doubt
+            AND NOT coalesce(
+                contact_looks >= %(looks)s
+                    AND contact_first_look_at
+                        <= milepost_now() - make_interval(secs => milepost_look_seconds()),
+                false) AS in_doubt
     FROM registrants
     WHERE id > %(after)s
         AND home_lookup_id IS NULL
@@ -32,4 +39,4 @@ FROM (
     FOR NO KEY UPDATE SKIP LOCKED
 ) AS free
 WHERE r.id = free.id
-RETURNING {owner}
+RETURNING {owner}, r.contact_attempt, free.in_doubt

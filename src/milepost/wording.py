@@ -1,0 +1,104 @@
+"""Pure: what is said of a value that does not fit its type, in the words of JSON and not of Python.
+
+What callers, milestone files and settings are told is msgspec's finding, which names types of the
+language and puts the place of the field behind the sentence.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final, get_args
+
+from milepost.errors import InvalidRequest
+from milepost.model import EventId, FieldName, FieldType, Key, Lane, Ref, Route, SurveyId
+
+_AT: Final = re.compile(r" - at (?:`key` in )?`\$\.?(?P<path>[^`]*)`\Z")
+_NAMED: Final = re.compile(r"field `(?P<name>[^`]*)`")
+_EXPECTED: Final = re.compile(r"Expected `(?P<wanted>[^`]+)`(?:, got `(?P<given>\w+)`)?")
+_LIMIT: Final = re.compile(r"(?P<length> of length)? (?P<sign><=|>=|<|>) (?P<limit>[\d.]+)\Z")
+_NOUNS: Final = {
+    "array": "a list",
+    "bool": "true or false",
+    "datetime": 'a moment such as "2026-11-23T21:10:00Z"',
+    "float": "a number",
+    "int": "a whole number",
+    "null": "null",
+    "object": "an object",
+    "str": "a text",
+    "uuid": "a UUID",
+}
+_SIGNS: Final = {"<=": "at most", ">=": "at least", "<": "less than", ">": "more than"}
+_CHOICES: Final[dict[str, list[str]]] = {
+    "route": [*Route],
+    "lanes": [*Lane],
+    "membership": ["event", "ahead"],
+    "repeat": ["once", "every_event", '{"cooldown_days": 30}'],
+    "when_full": ["deferred", "suppressed"],
+    "unknown_registrant": ["reject", "defer"],
+    "type": [*FieldType],
+}
+_PATTERNS: Final = {
+    get_args(kind)[1].pattern: words
+    for kind, words in (
+        (EventId, "1 to 200 characters, none of them a control character"),
+        (Ref, "1 to 200 characters, none of them a control character"),
+        (Key, "1 to 60 lower case letters, digits, - and _, not beginning or ending with - or _"),
+        (SurveyId, "SV_ and 15 letters or digits"),
+        (FieldName, "a letter, then up to 99 letters, digits, and . _ -"),
+    )
+}
+
+
+def refusal(message: str, field: str = "") -> InvalidRequest:
+    """Turn msgspec's sentence into ours, with the path of the field in the field's own place.
+
+    Args:
+        message: the sentence.
+        field: what it is said of, where it names no place.
+    """
+    at = _AT.search(message)
+    # Which member of an object of any names it is, msgspec does not say: the object is named then.
+    path = at["path"].replace("[...]", "") if at else field
+    sentence = message[: at.start()] if at else message
+    if (named := _NAMED.search(sentence)) and sentence.startswith("Object"):
+        path = f"{path}.{named['name']}".lstrip(".")
+        sentence = (
+            f"There is no field {named['name']!r} here"
+            if "unknown" in sentence
+            else f"The field {named['name']!r} is missing"
+        )
+        return InvalidRequest(f"{sentence}.", field=path)
+    if sentence.startswith("Invalid enum value"):
+        choices = _CHOICES.get(path.rpartition(".")[2].partition("[")[0])
+        fix = f"Use one of: {', '.join(choices)}." if choices else None
+        given = sentence.removeprefix("Invalid enum value ")
+        return InvalidRequest(f"It cannot be {given}.", fix=fix, field=path or None)
+    return InvalidRequest(in_our_words(sentence), field=path or None)
+
+
+def in_our_words(sentence: str) -> str:
+    """Say what msgspec says, in the words of JSON."""
+    if "RFC3339" in sentence or "timezone component" in sentence:
+        return f"It must be {_NOUNS['datetime']}, with its zone."
+    if sentence.startswith("Invalid UUID"):
+        return "It must be a UUID."
+    expected = _EXPECTED.match(sentence)
+    if expected is None:
+        return f"{sentence}."
+    wanted = " or ".join(_NOUNS.get(word, word) for word in expected["wanted"].split(" | "))
+    rest = sentence[expected.end() :]
+    if limit := _LIMIT.search(rest):
+        length = "have a length of" if limit["length"] else "be"
+        return f"It must {length} {_SIGNS[limit['sign']]} {limit['limit']}."
+    if "matching regex" in rest:
+        pattern = rest.partition("'")[2].removesuffix("'")
+        # A sentence shows a pattern as Python would write it, with its backslashes doubled.
+        shown = {repr(known)[1:-1]: words for known, words in _PATTERNS.items()}
+        words = shown.get(pattern) or _PATTERNS.get(pattern, wanted)
+        return f"It must be {words}."
+    given = expected["given"]
+    return (
+        f"It must be {wanted}, not {_NOUNS.get(given, given)}."
+        if given
+        else f"It must be {wanted}."
+    )
