@@ -282,7 +282,8 @@ class Town:
                 self.travel(self.now + APART)
         for milestone in self.milestones:
             pool = await self.call("GET", f"/v1/milestones/{milestone.key}/pool")
-            self.headroom.append((self.day, milestone.key, pool["headroom_days"]))
+            if pool["is_tended"]:
+                self.headroom.append((self.day, milestone.key, pool["headroom_days"]))
         self.day += 1
 
     async def rest(self) -> None:

@@ -33,6 +33,8 @@ ROUTES: dict[str, dict[str, Any]] = {
     "list": {"route": "list"},
     "ready": {"route": "list", "membership": "ahead", "late_data": True},
     "anonymous": {"route": "anonymous"},
+    "transaction": {"route": "transaction"},
+    "stepwise": {"route": "stepwise"},
 }
 """How a milestone is defined, by the kind of link that it gives."""
 
