@@ -95,7 +95,7 @@ async def measure(database_url: str, size: Size) -> list[Figure]:
 async def _chain(stage: Stage, order: Order) -> tuple[int, int]:
     """Calls and links of a burst by route `stepwise`, made at once or by the worker afterwards."""
     await stage.define(CHAIN, route=Route.STEPWISE, lanes=DIRECT)
-    await stage.have_home_list()
+    await stage.forget_contacts()
     with stage.service() as service:
         stage.forget()
         load.run(msgspec.structs.replace(order, port=service.port, milestone=CHAIN))

@@ -170,9 +170,14 @@ class Stage(Struct, frozen=True, kw_only=True):
         if report.ready < report.planned:
             raise RuntimeError(f"the pool is not full: {report}")
 
-    async def have_home_list(self) -> None:
-        """Have a home list, with nobody in it."""
+    async def forget_contacts(self) -> None:
+        """Have nobody known to the platform, as it is; and a home list, with nobody in it."""
+        with psycopg.connect(self.database_url, autocommit=True) as connection:
+            connection.execute(STRANGERS)
         async with self.opened() as milepost:
+            # The keys of these people are made up as well, and nobody can be recognised by them.
+            criteria = milepost.deployment.dedup_criteria or frozenset()
+            await milepost.store.registrants.rekey(self.directory_id, criteria)
             await home_list(milepost.store, milepost.upstream)
 
     async def bring_home(self) -> None:
@@ -181,12 +186,8 @@ class Stage(Struct, frozen=True, kw_only=True):
         Raises:
             RuntimeError: somebody is not in it.
         """
+        await self.forget_contacts()
         async with self.opened() as milepost:
-            known = milepost.deployment
-            # The keys of these people are made up as well, and nobody can be recognised by them.
-            await milepost.store.registrants.rekey(
-                self.directory_id, known.dedup_criteria or frozenset()
-            )
             run = await milepost.run("sync", asked_by="benchmark")
         if strangers := self.one("SELECT count(*) FROM registrants WHERE home_lookup_id IS NULL"):
             raise RuntimeError(f"{strangers} people are not in the home list: {run.error}")
@@ -294,8 +295,6 @@ async def staged(
             _, key = await milepost.store.keys.create("benchmark", [Scope.ISSUE])
         with psycopg.connect(database_url, autocommit=True) as connection:
             connection.execute(PEOPLE.format(stage.people))
-            if at_home:
-                connection.execute(STRANGERS)
             connection.execute("ANALYZE")
         if at_home:
             await stage.bring_home()
