@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
 
 from milepost import failpoints
 from milepost.app import Milepost
-from milepost.model import Fact, RegistrantDetails
+from milepost.model import Fact, RegistrantDetails, Route
+from milepost.routes import StepwiseMaker
 
 Landed = Callable[..., Awaitable[None]]
 Elapse = Callable[[float], Awaitable[None]]
@@ -200,6 +201,26 @@ async def test_a_lost_answer_is_asked_for_and_nothing_is_made_twice(
         expected[call] += moment == "after" and call in {CONTACT, BATCH, DATA}
         assert expected == Counter(await platform.writes()), (call, moment)
         assert 200 == (await platform.web.get(link["url"])).status_code
+
+
+async def test_a_lost_transaction_is_known_by_a_former_secret(
+    *,
+    client: httpx.AsyncClient,
+    milepost: Milepost,
+    stepped: Landed,
+    platform: Any,
+    elapse: Elapse,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The secret was changed between the call and the look."""
+    await stepped()
+    await platform.fault("reset", call_class="transactions", moment="after")
+    assert "outcome-unknown" == (await ask_once(client, milepost))["reason"]["rule"]
+    maker = cast("StepwiseMaker", milepost.issuing.makers[Route.STEPWISE])
+    monkeypatch.setattr(maker, "secrets", [b"another of sixteen bytes", *maker.secrets])
+    await elapse(30)
+    assert "issued" == (await ask_once(client, milepost))["state"]
+    assert CHAIN == await platform.writes()
 
 
 async def test_who_takes_over_goes_on_behind_the_last_step_that_was_written(

@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -86,7 +86,8 @@ class StepwiseMaker:
         deployment: says which is the home list; asked for each link.
         capabilities: says whether the account takes distributions of batches.
         note: writes down what was made on the way; False: the claim is somebody else's by now.
-        secret: signs the reference by which a response is matched to its link.
+        secrets: the first signs the reference by which a transaction, and a response, is matched to
+            its link; the others have signed some.
         limits: calls a minute of call classes: the scarcest is what the budget is asked for.
     """
 
@@ -103,7 +104,7 @@ class StepwiseMaker:
         deployment: Callable[[], Awaitable[Deployment]],
         capabilities: Callable[[], Awaitable[Capabilities]],
         note: Callable[[Step], Awaitable[bool]],
-        secret: bytes,
+        secrets: Sequence[bytes],
         limits: Mapping[str, int],
     ) -> None:
         self.call_class: str = min(CALL_CLASSES, key=lambda name: limits.get(name, sys.maxsize))
@@ -114,7 +115,7 @@ class StepwiseMaker:
         self.deployment = deployment
         self.capabilities = capabilities
         self.note = note
-        self.secret = secret
+        self.secrets = secrets
 
     async def make(self, claim: Claim, *, begin_by: float) -> Made:
         """Go on with the chain from where it is. See `Maker`."""
@@ -229,11 +230,14 @@ class _Way:
         raise Refused(verb, "the platform refuses the transaction", facts)
 
     async def _find_transaction(self, contact_id: str) -> str | None:
-        reference = payload.seal(self._claim.link.id, self._maker.secret)
         made = self._upstream.contact_transactions(self._maker.directory_id, contact_id)
         try:
             async for transaction in made:
-                if transaction.data.get(payload.REFERENCE_FIELD) == reference:
+                reference = transaction.data.get(payload.REFERENCE_FIELD)
+                if (
+                    isinstance(reference, str)
+                    and payload.unseal(reference, self._maker.secrets) == self._claim.link.id
+                ):
                     return transaction.transaction_id
         except NotFound:
             return None  # with the contact its transactions are gone
@@ -400,7 +404,7 @@ class _Way:
     @property
     def _values(self) -> dict[str, str]:
         claim = self._claim
-        reference = payload.seal(claim.link.id, self._maker.secret)
+        reference = payload.seal(claim.link.id, self._maker.secrets[0])
         return payload.embedded(claim.data, claim.details.attributes, claim.fields, reference)
 
     # --- the link -------------------------------------------------------------------------------
