@@ -1,5 +1,5 @@
 -- Note what was made on the way to links of several calls, each only while its claim is still its
--- taker's.
+-- taker's. Looks were for what is made now: for the next step they are counted anew.
 --
 -- %(steps)s  JSON array of {id, attempt, name, value}
 --
@@ -21,7 +21,10 @@ WITH step AS MATERIALIZED (
     ) AS l
     WHERE l.attempt = s.attempt AND l.state = 'claimed'
 )
-UPDATE links AS l SET steps = coalesce(l.steps, '{}') || jsonb_build_object(s.name, s.value)
+UPDATE links AS l SET
+    steps = coalesce(l.steps, '{}') || jsonb_build_object(s.name, s.value),
+    looks = 0,
+    first_look_at = NULL
 FROM step AS s
 WHERE l.id = s.id
 RETURNING l.id
