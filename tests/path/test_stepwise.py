@@ -344,6 +344,20 @@ async def test_a_contact_that_was_deleted_is_made_anew(
     assert 200 == (await platform.web.get(link["url"])).status_code
 
 
+async def test_a_transaction_that_is_refused_costs_nobody_their_contact(
+    client: httpx.AsyncClient, milepost: Milepost, stepped: Landed, platform: Any
+) -> None:
+    """The contact is where it was known to be: the event has failed, and the next one has not."""
+    await stepped()
+    before = await milepost.store.registrants.get("ann")
+    await platform.fault("status", call_class="transactions", status=400)
+    assert ("failed", None, "upstream-refused") == told(await ask(client))
+    after = await milepost.store.registrants.get("ann")
+    assert before == after
+    assert "issued" == (await ask(client, "e2"))["state"]
+    assert CHAIN == await platform.writes()
+
+
 async def test_a_link_that_is_listed_late_is_looked_for_again(
     client: httpx.AsyncClient,
     milepost: Milepost,

@@ -38,7 +38,7 @@ from milepost import failpoints, payload
 from milepost.model import Capabilities, Claim, Deployment, Fact
 from milepost.personal_link import parse
 from milepost.policy import pause_after
-from milepost.routes.joining import MENDING_PAUSE, Joining, merges
+from milepost.routes.joining import MENDING_PAUSE, Joining, membership, merges
 from milepost.routes.making import (
     Made,
     NothingThere,
@@ -203,6 +203,8 @@ class _Way:
         except Refused as error:
             if isinstance(error, BY_THEMSELVES):
                 raise
+            if await membership(self._upstream, self._maker.directory_id, home, contact_id):
+                raise  # they are there: it is this event that is refused
             raise await self._missed(lookup_id, error) from error
 
     async def _missed(self, lookup_id: str, error: Refused) -> Unready:
