@@ -399,6 +399,30 @@ async def test_a_milestone_that_is_given_another_survey_takes_its_waiting_links_
     assert 200 == (await platform.web.get(link["url"])).status_code
 
 
+@both_forms
+async def test_what_was_made_for_another_persons_contact_is_given_up(
+    *,
+    client: httpx.AsyncClient,
+    milepost: Milepost,
+    stepped: Landed,
+    platform: Any,
+    elapse: Elapse,
+    batches: bool,
+) -> None:
+    """While the link waited, the contact passed to somebody else, who must not answer for it."""
+    await stepped(batches=batches)
+    await platform.fault("status", call_class="links", status=404)
+    assert "step-missing" == (await ask_once(client, milepost))["reason"]["rule"]
+    await milepost.store.registrants.put({"ann": RegistrantDetails(email="moved@example.com")})
+    await milepost.store.registrants.put({"dan": RegistrantDetails(email="ann@example.com")})
+    await elapse(2)
+    link = await ask(client, deadline_ms=4_000)
+    assert "issued" == link["state"]
+    chain = CHAIN if batches else SHORT_CHAIN
+    assert [*chain, CONTACT, *chain] == await platform.writes()
+    assert 200 == (await platform.web.get(link["url"])).status_code
+
+
 async def test_a_link_of_an_unknown_form_is_not_given_out(
     client: httpx.AsyncClient, stepped: Landed, platform: Any
 ) -> None:

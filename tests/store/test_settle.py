@@ -107,7 +107,13 @@ async def test_looks_for_one_step_are_none_for_the_next(
     asked = await store.links.claim(event())
     sql("UPDATE links SET looks = 2, first_look_at = now()")
     assert asked.claim is not None
-    step = Step(id=asked.link.id, attempt=asked.claim.attempt, name="transaction", value="CTR_1")
+    step = Step(
+        id=asked.link.id,
+        attempt=asked.claim.attempt,
+        name="transaction",
+        value="CTR_1",
+        contact="CID_1",
+    )
     assert await store.links.note(step)
     assert [{"looks": 0, "first_look_at": None}] == sql("SELECT looks, first_look_at FROM links")
 

@@ -48,7 +48,7 @@ from milepost.routes.making import (
     Untrusted,
     contact_fields,
 )
-from milepost.store.links import Step
+from milepost.store.links import CONTACT, Step
 from milepost.upstream import (
     Distribution,
     Forbidden,
@@ -159,6 +159,8 @@ class _Way:
             detail = "there is no home list yet: job sync makes it"
             raise Unready("home-list-missing", detail, pause=MENDING_PAUSE)
         contact_id, lookup_id = await self._contact(home, merges=merges(deployment, account))
+        if self._steps.get(CONTACT) != contact_id:
+            self._steps = {CONTACT: contact_id}  # they are somebody else's; no link of them is out
         if self._is_of_a_batch(account):
             recipient = await self._transaction(home, contact_id, lookup_id)
             batch_id = await self._batch(recipient)
@@ -383,7 +385,13 @@ class _Way:
             ) from error
 
     async def _note(self, name: str, value: str) -> None:
-        step = Step(id=self._claim.link.id, attempt=self._claim.attempt, name=name, value=value)
+        step = Step(
+            id=self._claim.link.id,
+            attempt=self._claim.attempt,
+            name=name,
+            value=value,
+            contact=self._steps[CONTACT],
+        )
         if not await self._maker.note(step):
             raise TooLate("the claim is somebody else's by now")
         self._steps[name] = value
