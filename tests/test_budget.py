@@ -12,6 +12,7 @@ import time
 from bisect import bisect_left
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
+from typing import Any
 
 import httpx
 import pytest
@@ -316,6 +317,30 @@ async def test_a_call_spends_its_permit_and_then_asks_for_itself(budget: Budget)
     standings = {standing.call_class: standing for standing in await budget.standings()}
     assert DIRECT is standings["directory_contacts"].rooms[1].purpose
     assert standings["directory_contacts"].rooms[1].granted >= 1
+
+
+async def test_who_shares_a_call_waits_no_longer_than_alone(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also behind somebody who has more time."""
+    answer, asked = asyncio.Event(), asyncio.Event()
+    exchange = ledger.exchange
+
+    async def hang(*args: Any) -> list[Grant]:
+        """Let Postgres answer late."""
+        asked.set()
+        await answer.wait()
+        return await exchange(*args)
+
+    monkeypatch.setattr(ledger, "exchange", hang)
+    async with Budget(ledger, rate_per_minute=LIMIT, limits={}) as budget:
+        first = asyncio.create_task(budget.admit(LISTS, DIRECT, 10, within=60))
+        await asyncio.wait_for(asked.wait(), 5)
+        async with asyncio.timeout(5):
+            assert isinstance(await budget.admit(LISTS, DIRECT, 10, within=0.05), Denied)
+        answer.set()
+        assert isinstance(await first, Permit)
+        assert isinstance(await budget.admit(LISTS, DIRECT, 10), Permit)
 
 
 async def test_without_a_grant_nothing_is_sent(budget: Budget) -> None:

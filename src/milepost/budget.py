@@ -451,8 +451,7 @@ class Budget:
         if not pieces:
             waited = await self._wait(stock, n, now, patience, within)
             if waited is None:
-                left = max(stock.spent_until, stock.dry_until) - self._clock()
-                return Denied("budget-spent", max(left, 0.05))
+                return Denied("budget-spent", self._dry_for(stock))
             pieces = waited
         elif not stock.is_low and self._is_low(stock, now):
             stock.is_low = True
@@ -484,23 +483,34 @@ class Budget:
             purpose: for what.
             carries: links that one call makes.
             patience: as `grant`.
-            within: as `grant`.
+            within: as `grant`; whoever asks at the same time is waited for no longer.
         """
         if call_class is None:
             return Permit(_Stock("none", purpose, self._second, self._wake), [])
         if carries == 1:
             return await self.grant(call_class, purpose, patience=patience, within=within)
         stock = self._stocks[call_class, purpose]
-        async with stock.door:
+        until = self._clock() + max(patience, within)
+        try:
+            async with asyncio.timeout(max(patience, within)):
+                await stock.door.acquire()
+        except TimeoutError:
+            return Denied("budget-spent", self._dry_for(stock))
+        try:
             if stock.seats and self._clock() < stock.seats_until:
                 stock.seats -= 1
                 return Permit(stock, [])
-            granted = await self.grant(call_class, purpose, patience=patience, within=within)
+            left = max(0.0, until - self._clock())
+            granted = await self.grant(
+                call_class, purpose, patience=min(patience, left), within=min(within, left)
+            )
             if isinstance(granted, Permit) and not granted.is_probe:
                 granted.give_back()
                 stock.seats = carries - 1
                 stock.seats_until = self._clock() + SEATS_SECONDS
             return granted
+        finally:
+            stock.door.release()
 
     @asynccontextmanager
     async def passage(self, verb: str, call_class: CallClass, within: float) -> AsyncIterator[None]:
@@ -594,6 +604,9 @@ class Budget:
                 stock.put(piece)
             raise
         return waiter.leave(stock)
+
+    def _dry_for(self, stock: _Stock) -> float:
+        return max(max(stock.spent_until, stock.dry_until) - self._clock(), 0.05)
 
     def _is_low(self, stock: _Stock, now: float) -> bool:
         demand = stock.demand(now)
