@@ -384,6 +384,26 @@ async def test_while_upstream_is_away_one_probe_goes_at_a_time(ledger: Ledger) -
         assert not (await permitted(budget)).is_probe
 
 
+async def test_a_call_that_several_share_can_be_the_probe(ledger: Ledger) -> None:
+    """It leaves in a context of its own, after those who are in it have been admitted."""
+    ahead = [0.0]
+    async with Budget(
+        ledger, rate_per_minute=LIMIT, limits={}, clock=lambda: time.monotonic() + ahead[0]
+    ) as budget:
+        for _ in range(5):
+            with pytest.raises(Unavailable):
+                async with budget.passage("list_contacts", LISTS, 1):
+                    raise Unavailable("list_contacts", "no answer", "deadline")
+        assert isinstance(await budget.admit(LISTS, DIRECT, 10), Denied)
+        ahead[0] += 2
+        admitted = await budget.admit(LISTS, DIRECT, 10)
+        assert isinstance(admitted, Permit)
+        assert (True, 0) == (admitted.is_probe, admitted.n)
+        async with budget.passage("list_contacts", LISTS, 1):
+            admitted.give_back()
+        assert not (await permitted(budget)).is_probe
+
+
 async def test_who_is_patient_waits_for_the_probe(budget: Budget) -> None:
     """A job goes on by itself when the platform is back."""
     for _ in range(5):
