@@ -159,6 +159,8 @@ class Settlement(Struct, frozen=True, kw_only=True):
     calls: float = 0
     looked: bool = False
     """A look for the outcome of an earlier call found nothing."""
+    outcome_unknown: bool = False
+    """A call went out that may have been accepted: looks are counted from it on."""
     leaves: bool = False
     """Nothing was made at the link's place: it is free for others, and the link for another."""
     pause: float = 0
