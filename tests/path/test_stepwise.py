@@ -305,6 +305,27 @@ async def test_a_chain_that_takes_too_long_goes_on_later(
     assert (2, CHAIN) == (await platform.calls() - before, await platform.writes())
 
 
+async def test_nobody_is_put_into_the_home_list_too_late(
+    *,
+    client: httpx.AsyncClient,
+    milepost: Milepost,
+    stepped: Landed,
+    platform: Any,
+    elapse: Elapse,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whoever takes their contact's claim over would not see what the add does."""
+    await stepped()
+    await client.put("/v1/registrants/dora", json={"email": "dora@example.com"})
+    with monkeypatch.context() as patched:
+        patched.setattr("milepost.routes.joining.BEGIN_SECONDS", -1.0)
+        link = await ask_once(client, milepost, registrant="dora")
+    assert ("waiting", "contact-missing") == (link["state"], link["reason"]["rule"])
+    assert [] == await platform.writes()
+    await elapse(2)
+    assert "issued" == (await ask(client, registrant="dora", deadline_ms=4_000))["state"]
+
+
 async def test_without_a_home_list_it_waits_for_job_sync(
     client: httpx.AsyncClient, milepost: Milepost, landed: Landed, elapse: Elapse
 ) -> None:
@@ -356,6 +377,26 @@ async def test_a_transaction_that_is_refused_costs_nobody_their_contact(
     assert before == after
     assert "issued" == (await ask(client, "e2"))["state"]
     assert CHAIN == await platform.writes()
+
+
+async def test_a_lost_transaction_is_asked_for_also_of_who_was_forgotten_since(
+    *,
+    client: httpx.AsyncClient,
+    milepost: Milepost,
+    stepped: Landed,
+    platform: Any,
+    execute: Execute,
+    elapse: Elapse,
+) -> None:
+    """The add meets the contact of before, which has the transaction."""
+    await stepped()
+    await platform.fault("reset", call_class="transactions", moment="after")
+    assert "outcome-unknown" == (await ask_once(client, milepost))["reason"]["rule"]
+    ((home,),) = await execute("SELECT home_lookup_id FROM registrants WHERE ref = 'ann'")
+    await milepost.store.contacts.miss("ann", home)
+    await elapse(30)
+    assert "issued" == (await ask_once(client, milepost))["state"]
+    assert Counter([CONTACT, *CHAIN]) == Counter(await platform.writes())
 
 
 async def test_a_link_that_is_listed_late_is_looked_for_again(

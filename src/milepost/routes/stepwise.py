@@ -143,6 +143,7 @@ class _Way:
                 self._steps.pop(step, None)
         self._in_doubt = claim.in_doubt
         """The first step that is not written down may have been made all the same."""
+        self._has_joined = False
 
     def unready(self, rule: str, detail: str) -> Unready:
         """That something is not there yet: looked for again after a quarter of the link's age."""
@@ -188,8 +189,8 @@ class _Way:
         claim = self._claim
         if claim.contact_id is not None and claim.home_lookup_id is not None:
             return claim.contact_id, claim.home_lookup_id
-        # What may be in doubt is whether they are there: nothing further was made without that.
-        self._in_doubt = self._in_doubt and bool(self._steps)
+        # It is this that was in doubt, or they were forgotten since: one look tells.
+        self._has_joined = True
         self._see_that_it_may_begin()
         return await self._maker.joining.member(claim.ref, home, merges=merges)
 
@@ -245,7 +246,7 @@ class _Way:
                     return transaction.transaction_id
         except NotFound:
             return None  # with the contact its transactions are gone
-        if not self._claim.looked_enough:
+        if not (self._claim.looked_enough or self._has_joined):
             raise StillUnknown("the transaction of an earlier call is not found yet", looked=True)
         return None
 
