@@ -12,6 +12,7 @@ import time
 from bisect import bisect_left
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
+from typing import Any
 
 import httpx
 import pytest
@@ -318,6 +319,30 @@ async def test_a_call_spends_its_permit_and_then_asks_for_itself(budget: Budget)
     assert standings["directory_contacts"].rooms[1].granted >= 1
 
 
+async def test_who_shares_a_call_waits_no_longer_than_alone(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also behind somebody who has more time."""
+    answer, asked = asyncio.Event(), asyncio.Event()
+    exchange = ledger.exchange
+
+    async def hang(*args: Any) -> list[Grant]:
+        """Let Postgres answer late."""
+        asked.set()
+        await answer.wait()
+        return await exchange(*args)
+
+    monkeypatch.setattr(ledger, "exchange", hang)
+    async with Budget(ledger, rate_per_minute=LIMIT, limits={}) as budget:
+        first = asyncio.create_task(budget.admit(LISTS, DIRECT, 10, within=60))
+        await asyncio.wait_for(asked.wait(), 5)
+        async with asyncio.timeout(5):
+            assert isinstance(await budget.admit(LISTS, DIRECT, 10, within=0.05), Denied)
+        answer.set()
+        assert isinstance(await first, Permit)
+        assert isinstance(await budget.admit(LISTS, DIRECT, 10), Permit)
+
+
 async def test_without_a_grant_nothing_is_sent(budget: Budget) -> None:
     """The error is one of throttling, with the time after which asking again is worth it."""
     await permitted(budget, LIMIT, CLICK)
@@ -356,6 +381,26 @@ async def test_while_upstream_is_away_one_probe_goes_at_a_time(ledger: Ledger) -
         with spending(probe), pytest.raises(Refused):
             async with budget.passage("add_list_contact", LISTS, 1):
                 raise Refused("add_list_contact", "refused")
+        assert not (await permitted(budget)).is_probe
+
+
+async def test_a_call_that_several_share_can_be_the_probe(ledger: Ledger) -> None:
+    """It leaves in a context of its own, after those who are in it have been admitted."""
+    ahead = [0.0]
+    async with Budget(
+        ledger, rate_per_minute=LIMIT, limits={}, clock=lambda: time.monotonic() + ahead[0]
+    ) as budget:
+        for _ in range(5):
+            with pytest.raises(Unavailable):
+                async with budget.passage("list_contacts", LISTS, 1):
+                    raise Unavailable("list_contacts", "no answer", "deadline")
+        assert isinstance(await budget.admit(LISTS, DIRECT, 10), Denied)
+        ahead[0] += 2
+        admitted = await budget.admit(LISTS, DIRECT, 10)
+        assert isinstance(admitted, Permit)
+        assert (True, 0) == (admitted.is_probe, admitted.n)
+        async with budget.passage("list_contacts", LISTS, 1):
+            admitted.give_back()
         assert not (await permitted(budget)).is_probe
 
 

@@ -260,7 +260,7 @@ async def opened(settings: Settings, database_url: str) -> AsyncIterator[Milepos
             deployment=store.deployment.load,
             capabilities=store.capabilities.current,
             note=store.links.note,
-            secret=settings.secret,
+            secrets=settings.secrets,
             limits=settings.limits,
         )
         makers: dict[Route, Maker] = {

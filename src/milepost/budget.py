@@ -264,20 +264,22 @@ class Permit:
     What was not spent by then is worth nothing any more, and the gate asks for a grant anew.
     """
 
-    __slots__ = ("_pieces", "_probed", "_stock", "n")
+    __slots__ = ("_pieces", "_probed", "_stock", "is_probe", "n")
 
     def __init__(
-        self, stock: _Stock, pieces: list[_Piece], *, probed: Breaker | None = None
+        self,
+        stock: _Stock,
+        pieces: list[_Piece],
+        *,
+        probed: Breaker | None = None,
+        is_probe: bool = False,
     ) -> None:
         self._stock = stock
         self._pieces = pieces
         self._probed = probed
         self.n = sum(piece.n for piece in pieces)
-
-    @property
-    def is_probe(self) -> bool:
+        self.is_probe = is_probe or probed is not None
         """The call is to find out whether the platform answers again."""
-        return self._probed is not None
 
     @property
     def call_class(self) -> str:
@@ -451,8 +453,7 @@ class Budget:
         if not pieces:
             waited = await self._wait(stock, n, now, patience, within)
             if waited is None:
-                left = max(stock.spent_until, stock.dry_until) - self._clock()
-                return Denied("budget-spent", max(left, 0.05))
+                return Denied("budget-spent", self._dry_for(stock))
             pieces = waited
         elif not stock.is_low and self._is_low(stock, now):
             stock.is_low = True
@@ -477,30 +478,52 @@ class Budget:
 
         Where one call carries several, there need only be room for that one, which admits so many
         within a moment. Their permits hold nothing: the call takes its own when it leaves, and the
-        longer that takes, the more are in it.
+        longer that takes, the more are in it. So it is with the probe of a platform that was away.
 
         Args:
             call_class: of the call; None: the link needs none.
             purpose: for what.
             carries: links that one call makes.
             patience: as `grant`.
-            within: as `grant`.
+            within: as `grant`; whoever asks at the same time is waited for no longer.
         """
         if call_class is None:
             return Permit(_Stock("none", purpose, self._second, self._wake), [])
         if carries == 1:
             return await self.grant(call_class, purpose, patience=patience, within=within)
         stock = self._stocks[call_class, purpose]
-        async with stock.door:
-            if stock.seats and self._clock() < stock.seats_until:
-                stock.seats -= 1
-                return Permit(stock, [])
-            granted = await self.grant(call_class, purpose, patience=patience, within=within)
-            if isinstance(granted, Permit) and not granted.is_probe:
-                granted.give_back()
-                stock.seats = carries - 1
-                stock.seats_until = self._clock() + SEATS_SECONDS
+        until = self._clock() + max(patience, within)
+        try:
+            async with asyncio.timeout(max(patience, within)):
+                await stock.door.acquire()
+        except TimeoutError:
+            return Denied("budget-spent", self._dry_for(stock))
+        try:
+            left = max(0.0, until - self._clock())
+            return await self._seat(
+                stock, carries, patience=min(patience, left), within=min(within, left)
+            )
+        finally:
+            stock.door.release()
+
+    async def _seat(
+        self, stock: _Stock, carries: int, *, patience: float, within: float
+    ) -> Permit | Denied:
+        """Room in the next call that carries several; one at a time asks for it."""
+        if stock.seats and self._clock() < stock.seats_until:
+            stock.seats -= 1
+            return Permit(stock, [])
+        granted = await self.grant(
+            stock.call_class, stock.purpose, patience=patience, within=within
+        )
+        if isinstance(granted, Denied):
             return granted
+        granted.give_back()
+        if granted.is_probe:
+            return Permit(stock, [], is_probe=True)
+        stock.seats = carries - 1
+        stock.seats_until = self._clock() + SEATS_SECONDS
+        return Permit(stock, [])
 
     @asynccontextmanager
     async def passage(self, verb: str, call_class: CallClass, within: float) -> AsyncIterator[None]:
@@ -594,6 +617,9 @@ class Budget:
                 stock.put(piece)
             raise
         return waiter.leave(stock)
+
+    def _dry_for(self, stock: _Stock) -> float:
+        return max(max(stock.spent_until, stock.dry_until) - self._clock(), 0.05)
 
     def _is_low(self, stock: _Stock, now: float) -> bool:
         demand = stock.demand(now)

@@ -621,6 +621,7 @@ def _setback(claim: Claim, error: MilepostError, calls: float) -> Settlement:  #
         route=claim.route,
         calls=calls,
         looked=isinstance(error, StillUnknown) and error.looked,
+        outcome_unknown=isinstance(error, UnknownOutcome),
         leaves=leaves,
         pause=pause,
     )

@@ -70,7 +70,7 @@ async def issuing(store: Store, budget: Budget, upstream: Upstream) -> AsyncIter
         deployment=store.deployment.load,
         capabilities=store.capabilities.current,
         note=store.links.note,
-        secret=SECRET,
+        secrets=(SECRET,),
         limits={},
     )
     makers: dict[Route, Maker] = {Route.LIST: maker, Route.STEPWISE: stepwise}

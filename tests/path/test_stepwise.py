@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
 
 from milepost import failpoints
 from milepost.app import Milepost
-from milepost.model import Fact, RegistrantDetails
+from milepost.model import Fact, RegistrantDetails, Route
+from milepost.routes import StepwiseMaker
 
 Landed = Callable[..., Awaitable[None]]
 Elapse = Callable[[float], Awaitable[None]]
@@ -202,6 +203,26 @@ async def test_a_lost_answer_is_asked_for_and_nothing_is_made_twice(
         assert 200 == (await platform.web.get(link["url"])).status_code
 
 
+async def test_a_lost_transaction_is_known_by_a_former_secret(
+    *,
+    client: httpx.AsyncClient,
+    milepost: Milepost,
+    stepped: Landed,
+    platform: Any,
+    elapse: Elapse,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The secret was changed between the call and the look."""
+    await stepped()
+    await platform.fault("reset", call_class="transactions", moment="after")
+    assert "outcome-unknown" == (await ask_once(client, milepost))["reason"]["rule"]
+    maker = cast("StepwiseMaker", milepost.issuing.makers[Route.STEPWISE])
+    monkeypatch.setattr(maker, "secrets", [b"another of sixteen bytes", *maker.secrets])
+    await elapse(30)
+    assert "issued" == (await ask_once(client, milepost))["state"]
+    assert CHAIN == await platform.writes()
+
+
 async def test_who_takes_over_goes_on_behind_the_last_step_that_was_written(
     *,
     client: httpx.AsyncClient,
@@ -284,6 +305,27 @@ async def test_a_chain_that_takes_too_long_goes_on_later(
     assert (2, CHAIN) == (await platform.calls() - before, await platform.writes())
 
 
+async def test_nobody_is_put_into_the_home_list_too_late(
+    *,
+    client: httpx.AsyncClient,
+    milepost: Milepost,
+    stepped: Landed,
+    platform: Any,
+    elapse: Elapse,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whoever takes their contact's claim over would not see what the add does."""
+    await stepped()
+    await client.put("/v1/registrants/dora", json={"email": "dora@example.com"})
+    with monkeypatch.context() as patched:
+        patched.setattr("milepost.routes.joining.BEGIN_SECONDS", -1.0)
+        link = await ask_once(client, milepost, registrant="dora")
+    assert ("waiting", "contact-missing") == (link["state"], link["reason"]["rule"])
+    assert [] == await platform.writes()
+    await elapse(2)
+    assert "issued" == (await ask(client, registrant="dora", deadline_ms=4_000))["state"]
+
+
 async def test_without_a_home_list_it_waits_for_job_sync(
     client: httpx.AsyncClient, milepost: Milepost, landed: Landed, elapse: Elapse
 ) -> None:
@@ -321,6 +363,40 @@ async def test_a_contact_that_was_deleted_is_made_anew(
     chain = CHAIN if batches else SHORT_CHAIN
     assert [CONTACT, *chain] == [entry["operation"] for entry in made]
     assert 200 == (await platform.web.get(link["url"])).status_code
+
+
+async def test_a_transaction_that_is_refused_costs_nobody_their_contact(
+    client: httpx.AsyncClient, milepost: Milepost, stepped: Landed, platform: Any
+) -> None:
+    """The contact is where it was known to be: the event has failed, and the next one has not."""
+    await stepped()
+    before = await milepost.store.registrants.get("ann")
+    await platform.fault("status", call_class="transactions", status=400)
+    assert ("failed", None, "upstream-refused") == told(await ask(client))
+    after = await milepost.store.registrants.get("ann")
+    assert before == after
+    assert "issued" == (await ask(client, "e2"))["state"]
+    assert CHAIN == await platform.writes()
+
+
+async def test_a_lost_transaction_is_asked_for_also_of_who_was_forgotten_since(
+    *,
+    client: httpx.AsyncClient,
+    milepost: Milepost,
+    stepped: Landed,
+    platform: Any,
+    execute: Execute,
+    elapse: Elapse,
+) -> None:
+    """The add meets the contact of before, which has the transaction."""
+    await stepped()
+    await platform.fault("reset", call_class="transactions", moment="after")
+    assert "outcome-unknown" == (await ask_once(client, milepost))["reason"]["rule"]
+    ((home,),) = await execute("SELECT home_lookup_id FROM registrants WHERE ref = 'ann'")
+    await milepost.store.contacts.miss("ann", home)
+    await elapse(30)
+    assert "issued" == (await ask_once(client, milepost))["state"]
+    assert Counter([CONTACT, *CHAIN]) == Counter(await platform.writes())
 
 
 async def test_a_link_that_is_listed_late_is_looked_for_again(
@@ -361,6 +437,30 @@ async def test_a_milestone_that_is_given_another_survey_takes_its_waiting_links_
     link = await ask(client, deadline_ms=4_000)
     assert "issued" == link["state"]
     assert [*CHAIN, DISTRIBUTION] == await platform.writes()
+    assert 200 == (await platform.web.get(link["url"])).status_code
+
+
+@both_forms
+async def test_what_was_made_for_another_persons_contact_is_given_up(
+    *,
+    client: httpx.AsyncClient,
+    milepost: Milepost,
+    stepped: Landed,
+    platform: Any,
+    elapse: Elapse,
+    batches: bool,
+) -> None:
+    """While the link waited, the contact passed to somebody else, who must not answer for it."""
+    await stepped(batches=batches)
+    await platform.fault("status", call_class="links", status=404)
+    assert "step-missing" == (await ask_once(client, milepost))["reason"]["rule"]
+    await milepost.store.registrants.put({"ann": RegistrantDetails(email="moved@example.com")})
+    await milepost.store.registrants.put({"dan": RegistrantDetails(email="ann@example.com")})
+    await elapse(2)
+    link = await ask(client, deadline_ms=4_000)
+    assert "issued" == link["state"]
+    chain = CHAIN if batches else SHORT_CHAIN
+    assert [*chain, CONTACT, *chain] == await platform.writes()
     assert 200 == (await platform.web.get(link["url"])).status_code
 
 

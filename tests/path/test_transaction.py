@@ -336,6 +336,33 @@ async def test_a_batch_that_is_gone_is_replaced_and_its_links_wait(
     assert {1} == set((await created(platform)).values())
 
 
+async def test_a_transaction_of_a_contact_that_is_another_persons_by_now_is_given_up(
+    *,
+    client: httpx.AsyncClient,
+    at_home: Landed,
+    milepost: Milepost,
+    platform: Any,
+    elapse: Elapse,
+) -> None:
+    """While the link waited for its batch, the e-mail passed to somebody else."""
+    await at_home()
+    await platform.fault("status", call_class=ADD, status=404)
+    assert "waiting" == (await ask_once(client, milepost))["state"]
+    await milepost.store.registrants.put({"ann": RegistrantDetails(email="moved@example.com")})
+    await milepost.store.registrants.put({"dan": RegistrantDetails(email="ann@example.com")})
+    await elapse(31)
+    assert "issued" == (await ask(client))["state"]
+    made = [
+        each["contactId"]
+        for entry in await platform.entries()
+        if entry["operation"] == BOTH[0]
+        for each in entry["body"].values()
+    ]
+    ann = await milepost.store.registrants.get("ann")
+    assert ann is not None
+    assert (2, ann.contact_id) == (len(set(made)), made[-1])
+
+
 async def test_who_is_not_in_the_home_list_is_put_into_it_once(
     *,
     client: httpx.AsyncClient,

@@ -81,8 +81,15 @@ async def test_a_claim_is_in_doubt_until_it_says_otherwise(database_url: str) ->
         assert await set_back(orphan, minutes - 2, looked=True)
         orphan = await claim(minutes)
     assert (True, True) == (orphan.in_doubt, orphan.looked_enough)
-    assert await set_back(orphan, 10, outcome_unknown=True)
-    again = await claim(12)
+    orphan = await claim(12)  # whoever had looked enough has died, perhaps after an add
+    assert (True, False) == (orphan.in_doubt, orphan.looked_enough)
+    for minutes in (14, 16):
+        assert await set_back(orphan, minutes - 2, looked=True)
+        orphan = await claim(minutes)
+    assert await set_back(orphan, 16, outcome_unknown=True)
+    again = await claim(18)
+    assert await set_back(again, 18, looked=True)
+    again = await claim(20)
     assert (True, False) == (again.in_doubt, again.looked_enough)
 
 

@@ -9,7 +9,7 @@ from tests.store.conftest import SUCCESSOR, Register, Sql, event, issued, later,
 
 from milepost.model import LinkState
 from milepost.store import Store
-from milepost.store.links import LookupTaken
+from milepost.store.links import LookupTaken, Step
 
 
 async def test_an_issued_link_says_all(store: Store, register: Register) -> None:
@@ -68,18 +68,56 @@ async def test_a_late_settlement_changes_nothing(
 async def test_an_unknown_outcome_is_resolved_by_three_looks_over_a_minute(
     store: Store, register: Register, database_url: str
 ) -> None:
-    """Looks count in a row: a call that goes out meanwhile starts the count anew."""
+    """A look that could not be made takes none away; a call that may be accepted takes all."""
     await register()
     await store.links.settle(setback(await store.links.claim(event()), LinkState.UNKNOWN))
     enough = []
-    for seconds, looked in ((1, True), (21, True), (41, True), (62, False), (63, True), (70, True)):
+    empty, none, lost = {"looked": True}, {"looked": False}, {"outcome_unknown": True}
+    looks = (empty, empty, none, empty, lost, empty, empty, lost, empty, none)
+    for seconds, outcome in zip(range(1, 200, 20), looks, strict=True):
         async with await Store.open(later(database_url, seconds=seconds)) as then:
             asked = await then.links.claim(event())
             assert asked.claim is not None
             assert asked.claim.in_doubt
             enough.append(asked.claim.looked_enough)
-            await then.links.settle(setback(asked, LinkState.UNKNOWN, looked=looked))
-    assert [False, False, False, True, False, False] == enough
+            await then.links.settle(setback(asked, LinkState.UNKNOWN, **outcome))
+    assert [4] == [number for number, is_enough in enumerate(enough) if is_enough]
+
+
+async def test_looks_are_good_for_one_claim(
+    store: Store, register: Register, database_url: str
+) -> None:
+    """Whoever dies after it may have called on their strength: the next one looks again."""
+    await register()
+    await store.links.settle(setback(await store.links.claim(event()), LinkState.UNKNOWN))
+    enough = []
+    for seconds in (1, 21, 41, 62, 83):
+        async with await Store.open(later(database_url, seconds=seconds)) as then:
+            asked = await then.links.claim(event())
+            assert asked.claim is not None
+            enough.append(asked.claim.looked_enough)
+            if seconds < 62:
+                await then.links.settle(setback(asked, LinkState.UNKNOWN, looked=True))
+    assert [False, False, False, True, False] == enough
+
+
+async def test_looks_for_one_step_are_none_for_the_next(
+    store: Store, register: Register, sql: Sql
+) -> None:
+    """What is written down was what they looked for."""
+    await register()
+    asked = await store.links.claim(event())
+    sql("UPDATE links SET looks = 2, first_look_at = now()")
+    assert asked.claim is not None
+    step = Step(
+        id=asked.link.id,
+        attempt=asked.claim.attempt,
+        name="transaction",
+        value="CTR_1",
+        contact="CID_1",
+    )
+    assert await store.links.note(step)
+    assert [{"looks": 0, "first_look_at": None}] == sql("SELECT looks, first_look_at FROM links")
 
 
 async def test_earlier_lookup_ids_prove_nothing(store: Store, register: Register, sql: Sql) -> None:

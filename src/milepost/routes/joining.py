@@ -11,13 +11,14 @@ and added again only after three looks over a minute that found nothing.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final, Protocol, TypeVar
 
 from milepost import failpoints
 from milepost.errors import MilepostError
 from milepost.model import Capabilities, Deployment, Fact
-from milepost.routes.making import StillUnknown, Unready, contact_fields
+from milepost.routes.making import StillUnknown, TooLate, Unready, contact_fields
 from milepost.store.contacts import ContactStore, WithoutContact
 from milepost.store.links import LEASE_SECONDS
 from milepost.upstream import CallFailed, ContactFields, NotFound, UnknownOutcome, Upstream
@@ -29,6 +30,10 @@ LOOKING_PAUSE: Final = 20.0
 MENDING_PAUSE: Final = 30.0
 """When a registrant may be in the home list: where somebody is at it, where a search may find them
 late, and where the home list is gone."""
+
+BEGIN_SECONDS: Final = 8.0
+"""From the claim of a contact on; later than that nobody is added. A call takes 10 s at the most:
+it has ended when the lease of 20 s lets somebody else have the claim."""
 
 
 class Pace(Protocol):
@@ -90,7 +95,9 @@ async def find_or_add(
         CallFailed: as the client's verbs.
     """
     known = await pace(lambda: _first(upstream, directory_id, list_id, contact.ref or ""))
-    return known or await _add(upstream, directory_id, list_id, contact, pace)
+    if known is not None:
+        return known
+    return await pace(lambda: _add(upstream, directory_id, list_id, contact))
 
 
 async def join(
@@ -100,6 +107,7 @@ async def join(
     claimed: WithoutContact,
     *,
     merges: bool,
+    begin_by: float = math.inf,
     pace: Pace = at_once,
 ) -> tuple[str, str]:
     """Put a registrant into the home list; returns their contact and its lookup id there.
@@ -110,11 +118,14 @@ async def join(
         list_id: the home list.
         claimed: whom.
         merges: whether the platform knows a contact again that is added a second time.
+        begin_by: the moment of the event loop's clock after which nobody is added, so that no add
+            is still out when somebody else may have the claim.
         pace: how the calls are made.
 
     Raises:
         CallFailed: the platform did not make it, or may have.
         StillUnknown: what became of an earlier call is not known yet.
+        TooLate: `begin_by` has passed.
     """
     if claimed.in_doubt and not merges:
         known = await pace(lambda: _first(upstream, directory_id, list_id, claimed.ref))
@@ -123,7 +134,13 @@ async def join(
         if not claimed.looked_enough:
             raise StillUnknown("the contact of an earlier call is not found yet", looked=True)
     contact = contact_fields(claimed.ref, claimed.details)
-    return await _add(upstream, directory_id, list_id, contact, pace)
+
+    async def add() -> tuple[str, str]:
+        if asyncio.get_running_loop().time() > begin_by:
+            raise TooLate("the claim of the contact is too old for a call")
+        return await _add(upstream, directory_id, list_id, contact)
+
+    return await pace(add)
 
 
 class Joining:
@@ -165,6 +182,7 @@ class Joining:
         await self._contacts.miss(ref, lookup_id)
 
     async def _joined(self, ref: str, list_id: str, *, merges: bool) -> tuple[str, str]:
+        begin_by = asyncio.get_running_loop().time() + BEGIN_SECONDS
         claimed = await self._contacts.claim_one(ref, lease=LEASE_SECONDS)
         if isinstance(claimed, tuple):
             return claimed
@@ -172,8 +190,15 @@ class Joining:
             detail = "the registrant's contact is being made elsewhere"
             raise Unready("contact-missing", detail, pause=JOINING_PAUSE)
         try:
-            found = await join(self._upstream, self._directory_id, list_id, claimed, merges=merges)
-        except (CallFailed, StillUnknown) as error:
+            found = await join(
+                self._upstream,
+                self._directory_id,
+                list_id,
+                claimed,
+                merges=merges,
+                begin_by=begin_by,
+            )
+        except (CallFailed, StillUnknown, TooLate) as error:
             raise await self._set_back(claimed, error) from error
         failpoints.reach("joined", ref)
         if not await self._contacts.settle(claimed, *found):
@@ -182,7 +207,7 @@ class Joining:
         return found
 
     async def _set_back(
-        self, claimed: WithoutContact, error: CallFailed | StillUnknown
+        self, claimed: WithoutContact, error: CallFailed | StillUnknown | TooLate
     ) -> MilepostError:
         """Write down that somebody was not put into the home list; returns what their links do."""
         looked = isinstance(error, StillUnknown) and error.looked
@@ -194,7 +219,7 @@ class Joining:
         )
         if isinstance(error, NotFound):
             return Unready("home-list-missing", str(error), pause=MENDING_PAUSE)
-        if isinstance(error, StillUnknown | UnknownOutcome):
+        if isinstance(error, StillUnknown | UnknownOutcome | TooLate):
             # The doubt is the registrant's: the link may go on as soon as they are found.
             pause = LOOKING_PAUSE if looked else JOINING_PAUSE
             return Unready("contact-missing", str(error), pause=pause)
@@ -210,7 +235,7 @@ async def _first(
 
 
 async def _add(
-    upstream: Upstream, directory_id: str, list_id: str, contact: ContactFields, pace: Pace
+    upstream: Upstream, directory_id: str, list_id: str, contact: ContactFields
 ) -> tuple[str, str]:
-    added = await pace(lambda: upstream.add_list_contact(directory_id, list_id, contact))
+    added = await upstream.add_list_contact(directory_id, list_id, contact)
     return added.contact_id, added.lookup_id

@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -38,7 +38,7 @@ from milepost import failpoints, payload
 from milepost.model import Capabilities, Claim, Deployment, Fact
 from milepost.personal_link import parse
 from milepost.policy import pause_after
-from milepost.routes.joining import MENDING_PAUSE, Joining, merges
+from milepost.routes.joining import MENDING_PAUSE, Joining, membership, merges
 from milepost.routes.making import (
     Made,
     NothingThere,
@@ -48,7 +48,7 @@ from milepost.routes.making import (
     Untrusted,
     contact_fields,
 )
-from milepost.store.links import Step
+from milepost.store.links import CONTACT, Step
 from milepost.upstream import (
     Distribution,
     Forbidden,
@@ -86,7 +86,8 @@ class StepwiseMaker:
         deployment: says which is the home list; asked for each link.
         capabilities: says whether the account takes distributions of batches.
         note: writes down what was made on the way; False: the claim is somebody else's by now.
-        secret: signs the reference by which a response is matched to its link.
+        secrets: the first signs the reference by which a transaction, and a response, is matched to
+            its link; the others have signed some.
         limits: calls a minute of call classes: the scarcest is what the budget is asked for.
     """
 
@@ -103,7 +104,7 @@ class StepwiseMaker:
         deployment: Callable[[], Awaitable[Deployment]],
         capabilities: Callable[[], Awaitable[Capabilities]],
         note: Callable[[Step], Awaitable[bool]],
-        secret: bytes,
+        secrets: Sequence[bytes],
         limits: Mapping[str, int],
     ) -> None:
         self.call_class: str = min(CALL_CLASSES, key=lambda name: limits.get(name, sys.maxsize))
@@ -114,7 +115,7 @@ class StepwiseMaker:
         self.deployment = deployment
         self.capabilities = capabilities
         self.note = note
-        self.secret = secret
+        self.secrets = secrets
 
     async def make(self, claim: Claim, *, begin_by: float) -> Made:
         """Go on with the chain from where it is. See `Maker`."""
@@ -142,6 +143,7 @@ class _Way:
                 self._steps.pop(step, None)
         self._in_doubt = claim.in_doubt
         """The first step that is not written down may have been made all the same."""
+        self._has_joined = False
 
     def unready(self, rule: str, detail: str) -> Unready:
         """That something is not there yet: looked for again after a quarter of the link's age."""
@@ -158,6 +160,8 @@ class _Way:
             detail = "there is no home list yet: job sync makes it"
             raise Unready("home-list-missing", detail, pause=MENDING_PAUSE)
         contact_id, lookup_id = await self._contact(home, merges=merges(deployment, account))
+        if self._steps.get(CONTACT) != contact_id:
+            self._steps = {CONTACT: contact_id}  # they are somebody else's; no link of them is out
         if self._is_of_a_batch(account):
             recipient = await self._transaction(home, contact_id, lookup_id)
             batch_id = await self._batch(recipient)
@@ -185,8 +189,8 @@ class _Way:
         claim = self._claim
         if claim.contact_id is not None and claim.home_lookup_id is not None:
             return claim.contact_id, claim.home_lookup_id
-        # What may be in doubt is whether they are there: nothing further was made without that.
-        self._in_doubt = self._in_doubt and bool(self._steps)
+        # It is this that was in doubt, or they were forgotten since: one look tells.
+        self._has_joined = True
         self._see_that_it_may_begin()
         return await self._maker.joining.member(claim.ref, home, merges=merges)
 
@@ -202,6 +206,8 @@ class _Way:
         except Refused as error:
             if isinstance(error, BY_THEMSELVES):
                 raise
+            if await membership(self._upstream, self._maker.directory_id, home, contact_id):
+                raise  # they are there: it is this event that is refused
             raise await self._missed(lookup_id, error) from error
 
     async def _missed(self, lookup_id: str, error: Refused) -> Unready:
@@ -229,15 +235,18 @@ class _Way:
         raise Refused(verb, "the platform refuses the transaction", facts)
 
     async def _find_transaction(self, contact_id: str) -> str | None:
-        reference = payload.seal(self._claim.link.id, self._maker.secret)
         made = self._upstream.contact_transactions(self._maker.directory_id, contact_id)
         try:
             async for transaction in made:
-                if transaction.data.get(payload.REFERENCE_FIELD) == reference:
+                reference = transaction.data.get(payload.REFERENCE_FIELD)
+                if (
+                    isinstance(reference, str)
+                    and payload.unseal(reference, self._maker.secrets) == self._claim.link.id
+                ):
                     return transaction.transaction_id
         except NotFound:
             return None  # with the contact its transactions are gone
-        if not self._claim.looked_enough:
+        if not (self._claim.looked_enough or self._has_joined):
             raise StillUnknown("the transaction of an earlier call is not found yet", looked=True)
         return None
 
@@ -377,7 +386,13 @@ class _Way:
             ) from error
 
     async def _note(self, name: str, value: str) -> None:
-        step = Step(id=self._claim.link.id, attempt=self._claim.attempt, name=name, value=value)
+        step = Step(
+            id=self._claim.link.id,
+            attempt=self._claim.attempt,
+            name=name,
+            value=value,
+            contact=self._steps[CONTACT],
+        )
         if not await self._maker.note(step):
             raise TooLate("the claim is somebody else's by now")
         self._steps[name] = value
@@ -400,7 +415,7 @@ class _Way:
     @property
     def _values(self) -> dict[str, str]:
         claim = self._claim
-        reference = payload.seal(claim.link.id, self._maker.secret)
+        reference = payload.seal(claim.link.id, self._maker.secrets[0])
         return payload.embedded(claim.data, claim.details.attributes, claim.fields, reference)
 
     # --- the link -------------------------------------------------------------------------------

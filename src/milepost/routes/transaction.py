@@ -40,7 +40,7 @@ from milepost.personal_link import MalformedId, NotAPersonalLink, Template
 from milepost.routes.joining import MENDING_PAUSE, Joining, merges
 from milepost.routes.making import Made, NothingThere, StillUnknown, TooLate, Unready
 from milepost.store.grouping import GroupCommit
-from milepost.store.links import Step
+from milepost.store.links import CONTACT, Step
 from milepost.upstream import (
     CallFailed,
     Forbidden,
@@ -92,6 +92,8 @@ class _Making:
         self.begin_by = begin_by
         self.contact_id = claim.contact_id if claim.home_lookup_id is not None else None
         self.transaction_id = claim.steps.get(TRANSACTION)
+        if claim.steps.get(CONTACT) != self.contact_id:
+            self.transaction_id = None  # it is somebody else's by now, and no link of it is out
         self.was_there = self.transaction_id is not None
         """An earlier attempt has noted the transaction, and may have put it into the batch."""
         self.calls = 0.0
@@ -398,6 +400,7 @@ class TransactionMaker:
             attempt=claim.attempt,
             name=TRANSACTION,
             value=making.transaction_id or "",
+            contact=making.contact_id or "",
         )
         try:
             is_noted = await self._note_step(step)

@@ -105,6 +105,9 @@ HOLD_SECONDS: Final = 8
 """How long a row that is handed to a job is not handed to another: the job claims it much sooner.
 Should the job die before, the row comes back within the 30 s that a takeover may take."""
 
+CONTACT: Final = "contact"
+"""Among the steps of a link: whom they were made for, `CID_…`."""
+
 _STATES: Final = {state.value: state for state in LinkState}
 _LANES: Final = {lane.value: lane for lane in Lane}
 _ROUTES: Final = {route.value: route for route in Route}
@@ -156,6 +159,8 @@ class Settlement(Struct, frozen=True, kw_only=True):
     calls: float = 0
     looked: bool = False
     """A look for the outcome of an earlier call found nothing."""
+    outcome_unknown: bool = False
+    """A call went out that may have been accepted: looks are counted from it on."""
     leaves: bool = False
     """Nothing was made at the link's place: it is free for others, and the link for another."""
     pause: float = 0
@@ -170,6 +175,8 @@ class Step(Struct, frozen=True, kw_only=True):
     name: str
     value: str
     """The platform's id of it."""
+    contact: str
+    """The `CID_…` of whom it was made for: what was made for another before is given up."""
 
 
 class Telling(Struct, frozen=True, kw_only=True):
@@ -764,7 +771,9 @@ def _reason(row: Row) -> Reason | None:
         return None
     detail = row["rule_detail"] or EXPLANATIONS.get(f"{state}/{rule}")
     if row["steps"] and state in {LinkState.SUPPRESSED, LinkState.FAILED}:
-        left = ", ".join(f"{name} {value}" for name, value in row["steps"].items())
+        left = ", ".join(
+            f"{name} {value}" for name, value in row["steps"].items() if name != CONTACT
+        )
         detail = f"{detail or rule} Left at the platform, unfinished: {left}."
     return Reason(rule, row["rule_until"], detail)
 

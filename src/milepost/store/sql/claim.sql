@@ -36,6 +36,8 @@ WITH candidate AS MATERIALIZED (
         seen.revoked_at,
         coalesce(seen.lost + (seen.state = 'claimed')::integer, 0) AS lost,
         coalesce(seen.state IN ('claimed', 'unknown'), false) AS in_doubt,
+        seen.looks AS held_looks,
+        seen.first_look_at AS held_first_look_at,
         coalesce(
             seen.looks >= 3
                 AND seen.first_look_at <= e.at - make_interval(secs => milepost_look_seconds()),
@@ -363,7 +365,7 @@ written AS (
         id, event_id, milestone, survey_id, ref, registrant_id, occurred_at, data, fingerprint,
         state, rule, rule_until, route, lane, published, token, short_url, attempt, lease_until,
         waiting_until, due_at, lost, slot_id, distribution_id, contact_key, lookup_id, url, reuses,
-        expires_at, created_at, issued_at, data_due_at, asked_by)
+        expires_at, created_at, issued_at, data_due_at, asked_by, looks, first_look_at)
     SELECT
         d.link_id, d.event_id, d.milestone,
         CASE d.verdict WHEN 'issued/once' THEN d.earlier_survey_id
@@ -403,7 +405,10 @@ written AS (
         d.at,
         CASE d.verdict WHEN 'issued' THEN d.at END,
         CASE WHEN d.verdict = 'issued' AND d.route = 'list' THEN d.at END,
-        d.asked_by
+        d.asked_by,
+        -- Looks are good for one claim: what it makes on their strength, the next has to look for.
+        CASE WHEN d.state = 'claimed' AND d.looked_enough THEN 0 ELSE coalesce(d.held_looks, 0) END,
+        CASE WHEN d.state <> 'claimed' OR NOT d.looked_enough THEN d.held_first_look_at END
     FROM decided AS d
     ORDER BY d.event_id
     ON CONFLICT (event_id) DO UPDATE SET
@@ -431,7 +436,9 @@ written AS (
         reuses = excluded.reuses,
         expires_at = excluded.expires_at,
         issued_at = excluded.issued_at,
-        data_due_at = excluded.data_due_at
+        data_due_at = excluded.data_due_at,
+        looks = excluded.looks,
+        first_look_at = excluded.first_look_at
     WHERE l.fingerprint = excluded.fingerprint
         AND l.state IN ('claimed', 'waiting', 'unknown')
         AND coalesce(l.lease_until <= milepost_now(), true)

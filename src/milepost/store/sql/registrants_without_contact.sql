@@ -1,6 +1,7 @@
 -- Claim registrants that have no contact in the home list. Rows that others hold are passed over,
 -- so this never waits and needs no order. A claim is in doubt from the moment it is made: who dies
--- amid the call cannot say so any more.
+-- amid the call cannot say so any more. Empty looks are good for one claim: what it adds on their
+-- strength, the next has to look for.
 --
 -- %(limit)s
 -- %(after)s    only registrants with a greater id
@@ -11,7 +12,9 @@
 UPDATE registrants AS r SET
     contact_attempt = r.contact_attempt + 1,
     contact_in_doubt = true,
-    contact_lease_until = milepost_now() + make_interval(secs => %(lease)s)
+    contact_lease_until = milepost_now() + make_interval(secs => %(lease)s),
+    contact_looks = CASE WHEN free.looked_enough THEN 0 ELSE r.contact_looks END,
+    contact_first_look_at = CASE WHEN NOT free.looked_enough THEN r.contact_first_look_at END
 FROM (
     SELECT
         id,

@@ -3,7 +3,7 @@
 -- waiting is handed over with a short URL, where its milestone's lanes name `deferred`.
 --
 -- %(settlements)s  JSON array of {id, attempt, state, rule, detail, route, lane, lookup_id, url,
---                  expires_at, calls, looked, leaves, pause, token}
+--                  expires_at, calls, looked, outcome_unknown, leaves, pause, token}
 -- %(short)s        what a token is put behind to make a short URL
 --
 -- Each row is found and locked by a subquery with a LIMIT, as in claim.sql: by an index, always. What
@@ -20,7 +20,7 @@ WITH settlement AS MATERIALIZED (
         FROM jsonb_to_recordset(%(settlements)s::jsonb) AS s (
             id uuid, attempt integer, state text, rule text, detail text, route text, lane text,
             lookup_id text, url text, expires_at timestamptz, calls double precision, looked boolean,
-            leaves boolean, pause double precision, token text)
+            outcome_unknown boolean, leaves boolean, pause double precision, token text)
         ORDER BY s.id  -- in one order, or two batches would wait for each other in a circle
     ) AS s
     CROSS JOIN LATERAL (
@@ -49,9 +49,12 @@ UPDATE links AS l SET
     due_at = CASE WHEN s.state IN ('waiting', 'unknown')
         THEN milepost_now() + make_interval(secs => s.pause) END,
     lost = 0,
-    -- Looks in a row: a call that went out since then is to be looked for anew.
-    looks = CASE WHEN s.looked THEN l.looks + 1 ELSE 0 END,
-    first_look_at = CASE WHEN s.looked THEN coalesce(l.first_look_at, milepost_now()) END,
+    -- Empty looks since a call went out whose outcome is unknown; one that could not be made tells
+    -- nothing, and takes nothing away.
+    looks = CASE WHEN s.looked THEN l.looks + 1
+        WHEN s.state = 'unknown' AND NOT s.outcome_unknown THEN l.looks ELSE 0 END,
+    first_look_at = CASE WHEN s.looked THEN coalesce(l.first_look_at, milepost_now())
+        WHEN s.state = 'unknown' AND NOT s.outcome_unknown THEN l.first_look_at END,
     slot_id = CASE WHEN NOT s.leaves THEN l.slot_id END,
     distribution_id = CASE WHEN NOT s.leaves THEN l.distribution_id END,
     contact_key = CASE WHEN NOT s.leaves THEN l.contact_key END,
