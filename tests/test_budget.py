@@ -336,9 +336,11 @@ async def test_who_shares_a_call_waits_no_longer_than_alone(
     async with Budget(ledger, rate_per_minute=LIMIT, limits={}) as budget:
         first = asyncio.create_task(budget.admit(LISTS, DIRECT, 10, within=60))
         await asyncio.wait_for(asked.wait(), 5)
-        async with asyncio.timeout(5):
-            assert isinstance(await budget.admit(LISTS, DIRECT, 10, within=0.05), Denied)
-        answer.set()
+        try:
+            async with asyncio.timeout(5):
+                assert isinstance(await budget.admit(LISTS, DIRECT, 10, within=0.05), Denied)
+        finally:
+            answer.set()
         assert isinstance(await first, Permit)
         assert isinstance(await budget.admit(LISTS, DIRECT, 10), Permit)
 

@@ -120,6 +120,24 @@ async def test_looks_for_one_step_are_none_for_the_next(
     assert [{"looks": 0, "first_look_at": None}] == sql("SELECT looks, first_look_at FROM links")
 
 
+async def test_steps_are_one_contacts(store: Store, register: Register, sql: Sql) -> None:
+    """What was made for another contact is given up with the first step for this one."""
+    await register()
+    asked = await store.links.claim(event())
+    assert asked.claim is not None
+    for name, contact in (("transaction", "CID_1"), ("batch", "CID_1"), ("transaction", "CID_2")):
+        step = Step(
+            id=asked.link.id,
+            attempt=asked.claim.attempt,
+            name=name,
+            value=f"{name} of {contact}",
+            contact=contact,
+        )
+        assert await store.links.note(step)
+    steps = {"contact": "CID_2", "transaction": "transaction of CID_2"}
+    assert [{"steps": steps}] == sql("SELECT steps FROM links")
+
+
 async def test_earlier_lookup_ids_prove_nothing(store: Store, register: Register, sql: Sql) -> None:
     """A claim in doubt knows the lookup ids that its registrant had in the list before."""
     await register(slots=1)
