@@ -8,7 +8,7 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Final, NamedTuple, get_args
@@ -18,7 +18,7 @@ import psycopg
 import pytest
 import uvloop
 from msgspec import Struct
-from tests.battery.load import LONG, Answer, Installation, Replica, events, pour, ref_of
+from tests.battery.load import LONG, Answer, Event, Installation, Replica, events, pour, ref_of
 from tests.battery.verdicts import Journal, Row, Watch, ledger, verify
 
 from milepost.failpoints import Failpoint
@@ -75,6 +75,34 @@ async def revive(replica: Replica, crashes: int, database_url: str) -> list[Cras
         if left:
             await asyncio.to_thread(replica.start)
     return seen
+
+
+def assert_crashes_lose_nothing(
+    on: Installation,
+    doomed: Replica,
+    sent: Sequence[Event],
+    *,
+    per_minute: int,
+    watch: Watch,
+    within: float,
+    crashes: int = 10,
+) -> None:
+    """Send events to a replica that dies again and again; all of them become links in the end."""
+
+    async def scenario() -> list[Answer]:
+        """The crashes, and what the callers saw."""
+        dying = asyncio.create_task(revive(doomed, crashes, on.database_url))
+        answers = await asyncio.to_thread(on.pour, sent, per_minute=per_minute, insist=True)
+        await dying
+        return answers
+
+    answers = uvloop.run(scenario())
+    began = time.monotonic()
+    watch.settled(within=within)
+    log.info("settled after %.0f s", time.monotonic() - began)
+    assert any(row.attempt > 1 for row in ledger(on.database_url))
+    verdict = verify(on, answers, watch=watch, deadline=None)
+    assert {"issued": len(sent)} == verdict.states
 
 
 def takeovers(crashes: Iterable[Crash], rows: Iterable[Row]) -> list[float]:

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import logging
-import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final
 
 import pytest
-import uvloop
-from tests.battery.load import LONG, Answer, Installation, Replica, events
-from tests.battery.test_crashes import UNLIMITED, revive
-from tests.battery.verdicts import Watch, ledger, verify
+from tests.battery.load import LONG, Installation, Replica, events
+from tests.battery.test_crashes import UNLIMITED, assert_crashes_lose_nothing
+from tests.battery.verdicts import Watch, ledger
 
 from milepost.model import Route
-
-log = logging.getLogger(__name__)
-
-CRASHES: Final = 10
 
 RESOLVED_SECONDS: Final = 150.0
 """From a crash until all is settled: the lease, and where a transaction may have been lost three
@@ -74,22 +66,10 @@ def test_a_crash_between_two_steps_makes_nothing_twice(
     doomed = arm(on, failpoint, "--no-worker")
     sent = events(count, people=count, deadline_ms=5_000)
 
-    async def scenario() -> list[Answer]:
-        """The crashes, and what the callers saw."""
-        dying = asyncio.create_task(revive(doomed, CRASHES, on.database_url))
-        answers = await asyncio.to_thread(on.pour, sent, per_minute=1_200, insist=True)
-        await dying
-        return answers
-
-    answers = uvloop.run(scenario())
-    began = time.monotonic()
-    watch.settled(within=RESOLVED_SECONDS)
-    log.info("settled after %.0f s", time.monotonic() - began)
-    rows = ledger(on.database_url)
-    assert any(row.attempt > 1 for row in rows)
-    verdict = verify(on, answers, watch=watch, deadline=None)
-    assert {"issued": count} == verdict.states
+    assert_crashes_lose_nothing(
+        on, doomed, sent, per_minute=1_200, watch=watch, within=RESOLVED_SECONDS
+    )
     made = Counter(link for link, _ in distributions(on))
-    assert {str(row.id): 1 for row in rows} == made
+    assert {str(row.id): 1 for row in ledger(on.database_url)} == made
     batches = [batch for _, batch in distributions(on)]
     assert len(batches) == len(set(batches))

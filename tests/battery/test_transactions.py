@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import time
 from collections.abc import Callable
 from typing import Final
 
 import pytest
-import uvloop
-from tests.battery.load import LONG, Answer, Installation, Replica, events
-from tests.battery.test_crashes import UNLIMITED, revive
+from tests.battery.load import LONG, Installation, Replica, events
+from tests.battery.test_crashes import UNLIMITED, assert_crashes_lose_nothing
 from tests.battery.test_peak import BRAND, THROTTLED, limited
-from tests.battery.verdicts import Watch, ledger, verify
+from tests.battery.verdicts import Watch, verify
 
 from milepost.failpoints import Failpoint, StepPoint
 
@@ -24,8 +21,6 @@ PEAK: Final = 30_000
 
 MOST_CALLS: Final = 0.10
 """For each link, of whatever kind."""
-
-CRASHES: Final = 10
 
 RESOLVED_SECONDS: Final = 150.0
 """From a crash until all is settled: the lease, and where a creation may have been lost three looks
@@ -72,18 +67,6 @@ def test_a_crash_between_two_calls_leaves_nothing_behind(
     doomed = arm(on, f"{failpoint}=kill@60", "--no-worker")
     sent = events(count, people=count, deadline_ms=5_000)
 
-    async def scenario() -> list[Answer]:
-        """The crashes, and what the callers saw."""
-        dying = asyncio.create_task(revive(doomed, CRASHES, on.database_url))
-        answers = await asyncio.to_thread(on.pour, sent, per_minute=4_000, insist=True)
-        await dying
-        return answers
-
-    answers = uvloop.run(scenario())
-    began = time.monotonic()
-    watch.settled(within=RESOLVED_SECONDS)
-    log.info("settled after %.0f s", time.monotonic() - began)
-    rows = ledger(on.database_url)
-    assert any(row.attempt > 1 for row in rows)
-    verdict = verify(on, answers, watch=watch, deadline=None)
-    assert {"issued": count} == verdict.states
+    assert_crashes_lose_nothing(
+        on, doomed, sent, per_minute=4_000, watch=watch, within=RESOLVED_SECONDS
+    )
