@@ -274,6 +274,29 @@ async def test_a_lost_addition_is_looked_for_in_the_batch(
     assert ((12, 12) if moment == "before" else (0, 0)) == (len(entered), len(set(entered)))
 
 
+async def test_what_is_lost_in_a_batch_too_large_to_read_is_added_again(
+    *,
+    client: httpx.AsyncClient,
+    at_home: Landed,
+    milepost: Milepost,
+    platform: Any,
+    elapse: Elapse,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """After three tries over a minute; it is in the batch once."""
+    await at_home(lanes=["deferred"])
+    await platform.fault("reset", call_class=ADD, moment="after")
+    await ask(client, "e1")
+    assert 1 == (await milepost.drain.run_once()).unknown
+    monkeypatch.setattr("milepost.routes.transaction.READING_SECONDS", -60.0)
+    for _ in range(3):
+        await elapse(31)
+        assert 1 == (await milepost.sweep.run_once()).unknown
+    await elapse(31)
+    assert 1 == (await milepost.sweep.run_once()).issued
+    assert 1 == Counter(await platform.writes())[BOTH[0]]
+
+
 async def test_a_transaction_that_is_not_written_down_goes_no_further_and_is_found(
     *,
     client: httpx.AsyncClient,

@@ -444,7 +444,8 @@ class TransactionMaker:
                     if not missing:
                         break
         except TimeoutError:
-            raise StillUnknown("reading the batch takes too long", looked=False) from None
+            # It would each time; what is in it already may be added again (inferred).
+            raise StillUnknown("reading the batch takes too long", looked=True) from None
         except Refused as error:
             if isinstance(error, Throttled | Unauthorized | Forbidden | NotFound):
                 raise
