@@ -143,7 +143,8 @@ class Canary:
             And as `Job`.
         """
         counts = Counts(**{name: run.counts.get(name, 0) for name in Counts.__struct_fields__})
-        counts.busy = 0
+        if run.position is None:
+            counts.busy = 0
         account = await self._store.capabilities.all()
         # Of the others the platform lists each link itself: nothing is built that could be wrong.
         milestones = [
