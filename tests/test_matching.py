@@ -46,6 +46,10 @@ LINK = LinkRecord(
     clicked_at=None,
     revoked_at=None,
     data_due_at=None,
+    delivered_at=None,
+    opened_at=None,
+    started_at=None,
+    response_id=None,
     other_url=None,
 )
 

@@ -438,11 +438,19 @@ class LinkRecord(Link, frozen=True, kw_only=True):
     waiting_until: datetime | None
     issued_at: datetime | None
     finished_at: datetime | None
+    """When its response was completed, as the platform has it."""
     clicked_at: datetime | None
     """When the short URL was first opened by a person."""
     revoked_at: datetime | None
     data_due_at: datetime | None
     """When the platform is to be told the data of a link that went out before it knew of them."""
+    delivered_at: datetime | None
+    """When the app says that its customer was shown the link."""
+    opened_at: datetime | None
+    started_at: datetime | None
+    """When its survey was opened and started, as the platform has it."""
+    response_id: str | None
+    """The response to it, `R_…`."""
     other_url: str | None
     """The personal URL behind a published short one; for admins."""
 

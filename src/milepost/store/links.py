@@ -120,7 +120,7 @@ _MEMBERS: Final = (
 """The columns of a link, and those that its record has besides."""
 _MORE: Final = (
     *("occurred_at", "attempt", "lease_until", "waiting_until", "issued_at", "finished_at"),
-    *("clicked_at", "data_due_at"),
+    *("clicked_at", "data_due_at", "delivered_at", "opened_at", "started_at", "response_id"),
 )
 
 _CLAIM_LOCK: Final = statement("claim_lock")
@@ -731,6 +731,10 @@ def _record(row: Row) -> LinkRecord:
         clicked_at=row["clicked_at"],
         revoked_at=row["revoked_at"],
         data_due_at=row["data_due_at"],
+        delivered_at=row["delivered_at"],
+        opened_at=row["opened_at"],
+        started_at=row["started_at"],
+        response_id=row["response_id"],
         other_url=(row["url"] or row["reused_url"]) if short else None,
     )
 

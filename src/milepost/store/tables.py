@@ -252,6 +252,10 @@ links = Table(
     Column("revoked_at", Moment),
     Column("data_due_at", Moment),
     Column("steps", JSONB(none_as_null=True)),
+    Column("delivered_at", Moment),
+    Column("opened_at", Moment),
+    Column("started_at", Moment),
+    Column("response_id", Text),
     UniqueConstraint("event_id", name="links_event_id"),
     Index(
         "links_one_url",
