@@ -312,8 +312,8 @@ def test_a_run_that_is_interrupted_is_left(database_url: str) -> None:
         with psycopg.connect(database_url) as database:
             database.execute(
                 "INSERT INTO milestones SELECT 'landed', %s, 'n', 'list', 'event', '{deferred}',"
-                " 'every_event', NULL, 100, 200, 200, 'deferred', 60, 14, '[]', NULL, NULL, 'reject',"
-                " false, 1500, 'active', now(), now()",
+                " 'every_event', NULL, 100, 200, 200, 'deferred', 60, 14, '[]', NULL, NULL,"
+                " 'reject', false, 1500, 'active', now(), now()",
                 [on["survey_id"]],
             )
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
