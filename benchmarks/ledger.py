@@ -1,8 +1,9 @@
 """The time of a claim in a ledger of millions, against one in a ledger of thousands.
 
 Both are filled alike, ten links for each registrant: most of them finished or expired, some alive,
-some waiting, some suppressed. Claims are the store's own, one at a time and a hundred together;
-the places that they took are given back after each round.
+some waiting, some suppressed; what has expired stands on distributions that have expired as well.
+Claims are the store's own, one at a time and a hundred together; the places that they took are
+given back after each round.
 """
 
 from __future__ import annotations
@@ -41,11 +42,15 @@ SELECT {milestone}, {survey}, n, 'list ' || n, 'CG_' || lpad(n::text, 15, '0'), 
 FROM generate_series(1, {slots}) AS n;
 INSERT INTO distributions (slot_id, generation, description, distribution_id, template, state,
     expires_at, takes_until, calibrated_at, created_at)
-SELECT id, 1, 'distribution', 'EMD_' || lpad(id::text, 15, '0'), {template}, 'ready',
-    milepost_now() + interval '60 days', milepost_now() + interval '46 days', milepost_now(),
-    milepost_now()
-FROM slots
+SELECT id, generation, 'distribution', 'EMD_' || lpad((100 * generation + id)::text, 15, '0'),
+    {template}, CASE generation WHEN 1 THEN 'retired' ELSE 'ready' END,
+    ends_at, ends_at - interval '14 days', milepost_now(), milepost_now()
+FROM slots, generate_series(1, 2) AS generation,
+    LATERAL (
+        SELECT milepost_now() + make_interval(days => 60 * generation - 80) AS ends_at) AS ending
+ORDER BY generation, id
 """)
+"""Each slot has had a distribution that has expired; on its successor stands what is alive."""
 
 LINKS = sql.SQL("""
 INSERT INTO links (id, event_id, milestone, survey_id, ref, registrant_id, data, fingerprint,
@@ -84,17 +89,17 @@ CROSS JOIN LATERAL (
         nth < 7 AS is_issued,
         nth = 7 AND n % 5 = 0 AS is_waiting,
         nth = 6 OR nth = 7 AND n % 5 = 0 AS is_short,
-        milepost_now() - make_interval(days => 200 - 20 * nth) AS born_at
+        milepost_now() - make_interval(days => greatest(150 - 20 * nth, 2)) AS born_at
     FROM (SELECT (n / {people})::integer AS nth) AS numbered
 ) AS kind
 JOIN registrants AS r ON r.id = n % {people} + 1
 LEFT JOIN (
-    SELECT s.id, s.number - 1 AS nth, d.id AS distribution_id
+    SELECT s.id, s.number - 1 AS nth, d.id AS distribution_id, d.state = 'ready' AS is_ready
     FROM slots AS s JOIN distributions AS d ON d.slot_id = s.id
-) AS slot ON slot.nth = kind.nth
+) AS slot ON slot.nth = kind.nth AND slot.is_ready = (born_at > milepost_now() - interval '60 days')
 """)
-"""For each registrant seven issued links, the older ones expired, a third of them finished, the
-last one behind a short URL; for one in five a link that waits; the others suppressed."""
+"""For each registrant seven issued links, five of them expired, a third of them finished, the last
+one behind a short URL; for one in five a link that waits; the others suppressed."""
 
 
 async def measure(database_url: str, size: Size) -> list[Figure]:

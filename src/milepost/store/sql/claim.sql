@@ -93,19 +93,26 @@ WITH candidate AS MATERIALIZED (
     ) AS r ON r.removed_at IS NULL OR seen.state IN ('claimed', 'unknown')
 ),
 
--- The places that take links, read once for the whole batch.
-open_place AS MATERIALIZED (
+-- The distributions with links that may be alive, and of these the places that take links: read once
+-- for the whole batch.
+standing AS MATERIALIZED (
     SELECT
         s.milestone, s.survey_id, s.route, s.number, s.id AS slot_id, s.rests_until,
-        d.id AS distribution_id, d.generation, d.template, d.expires_at
+        d.id AS distribution_id, d.generation, d.template, d.expires_at, d.takes_until, d.state
     FROM (SELECT DISTINCT c.milestone FROM candidate AS c) AS c
     CROSS JOIN LATERAL (
         SELECT s.* FROM slots AS s WHERE s.milestone = c.milestone OFFSET 0) AS s
     CROSS JOIN LATERAL (
         SELECT d.* FROM distributions AS d WHERE d.slot_id = s.id OFFSET 0) AS d
-    WHERE coalesce(s.rests_until <= (SELECT milepost_now()), true)
-        AND d.state = 'ready'
-        AND d.takes_until > (SELECT milepost_now())
+    WHERE d.expires_at > (SELECT milepost_now())
+),
+
+open_place AS MATERIALIZED (
+    SELECT p.*
+    FROM standing AS p
+    WHERE coalesce(p.rests_until <= (SELECT milepost_now()), true)
+        AND p.state = 'ready'
+        AND p.takes_until > (SELECT milepost_now())
 ),
 
 judged AS (
@@ -166,7 +173,8 @@ judged AS (
     ) AS quiet ON true
 
     -- Where the registrant, or their contact, has links. To the platform a place is a contact's: a
-    -- contact key that passes to another registrant takes the links made under it along.
+    -- contact key that passes to another registrant takes the links made under it along. What stands
+    -- on a distribution that has expired is not looked at: there will be ever more of it.
     LEFT JOIN LATERAL (
         SELECT
             array_agg(l.slot_id) FILTER (
@@ -181,12 +189,28 @@ judged AS (
                 l.data_due_at
             FROM links AS l
             WHERE l.registrant_id = c.registrant_id AND l.slot_id IS NOT NULL
+                AND l.distribution_id >= (SELECT min(p.distribution_id) FROM standing AS p)
             UNION ALL
             SELECT
                 l.id, l.slot_id, l.distribution_id, l.state, l.finished_at, l.expires_at,
                 l.data_due_at
             FROM links AS l
-            WHERE l.contact_key = c.contact_key) AS l
+            WHERE l.registrant_id = c.registrant_id AND l.slot_id IS NOT NULL
+                AND l.distribution_id IS NULL
+            UNION ALL
+            SELECT
+                l.id, l.slot_id, l.distribution_id, l.state, l.finished_at, l.expires_at,
+                l.data_due_at
+            FROM links AS l
+            WHERE l.contact_key = c.contact_key
+                AND l.distribution_id >= (SELECT min(p.distribution_id) FROM standing AS p)
+            UNION ALL
+            SELECT
+                l.id, l.slot_id, l.distribution_id, l.state, l.finished_at, l.expires_at,
+                l.data_due_at
+            FROM links AS l
+            WHERE l.contact_key = c.contact_key
+                AND l.distribution_id IS NULL) AS l
         WHERE l.id IS DISTINCT FROM c.seen_id
     ) AS taken ON NOT c.in_doubt AND c.route = 'list'
 
