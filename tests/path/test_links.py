@@ -82,7 +82,8 @@ async def test_the_answer_has_the_keys_of_the_contract(
     record = read.json()
     assert first == {name: record.pop(name) for name in KEYS}
     moments = ["occurred_at", "attempt", "lease_until", "waiting_until", "issued_at", "finished_at"]
-    moments += ["clicked_at", "revoked_at", "data_due_at", "other_url"]
+    moments += ["clicked_at", "revoked_at", "data_due_at", "delivered_at", "opened_at"]
+    moments += ["started_at", "response_id", "other_url"]
     assert moments == list(record)
     assert (1, None) == (record["attempt"], record["lease_until"])
     assert first["data_at"] == record["issued_at"]
