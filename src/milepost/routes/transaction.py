@@ -249,20 +249,19 @@ class TransactionMaker:
         account, deployment = await self._capabilities(), await self._deployment()
         self._learn_size(account)
         lacking = [making for making in group if making.transaction_id is None]
-        if (home := deployment.home_list_id) is None:
+        home = deployment.home_list_id or ""
+        if not home:
             # It was lost, and job `sync` makes another one.
             detail = "there is no home list at present"
             _fail(lacking, Unready("home-list-missing", detail, pause=MENDING_PAUSE))
-            refused = list[_Making]()
-        else:
-            merging = merges(deployment, account)
-            refused = await self._have_transactions(lacking, home, merging=merging)
+        merging = merges(deployment, account)
+        refused = await self._have_transactions(_open(lacking), home, merging=merging)
         batches: defaultdict[str, list[_Making]] = defaultdict(list)
         for making in _open(group):
             batches[_batch(making)].append(making)
         await asyncio.gather(
             *(self._enter_all(*each) for each in batches.items()),
-            self._each_alone(refused, lambda making: self._miss(making, home or "")),
+            self._each_alone(refused, lambda making: self._miss(making, home)),
         )
 
     async def _have_transactions(
