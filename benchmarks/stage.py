@@ -116,6 +116,23 @@ class Stage(Struct, frozen=True, kw_only=True):
         """Let the simulator count from here on."""
         self._control("DELETE", "stats")
 
+    def last_write(self) -> int:
+        """The number of the last write that the simulator has accepted."""
+        return int(self._control("GET", "journal?limit=0")["last"])
+
+    def writes(self, after: int, upto: int) -> Iterator[dict[str, Any]]:
+        """The writes that the simulator has accepted, as its journal has them, between two numbers.
+
+        Raises:
+            RuntimeError: it does not remember all of them.
+        """
+        while after < upto:
+            found = self._control("GET", f"journal?after={after}")["entries"]
+            if not found or found[0]["seq"] != after + 1:
+                raise RuntimeError(f"the simulator has forgotten its write {after + 1}")
+            yield from (entry for entry in found if entry["seq"] <= upto)
+            after = found[-1]["seq"]
+
     def _control(self, method: str, what: str, given: object = None) -> dict[str, Any]:
         parts = urlsplit(self.platform)
         request = Request(  # noqa: S310  (our own address)

@@ -53,6 +53,12 @@ def maker(milepost: Milepost) -> TransactionMaker:
 
 
 @pytest.fixture
+def much_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What comes while calls are out waits for their end, however long they take."""
+    monkeypatch.setattr("milepost.routes.transaction.COMPANY_SECONDS", 60.0)
+
+
+@pytest.fixture
 async def at_home(milepost: Milepost, landed: Landed) -> Callable[..., Awaitable[None]]:
     """Register milestone `landed` on this route; everybody, and these, are in the home list."""
 
@@ -138,11 +144,16 @@ async def test_each_response_has_the_data_of_its_own_event(
 
 
 async def test_events_that_come_together_share_their_calls_and_no_refusal(
-    client: httpx.AsyncClient, at_home: Landed, milepost: Milepost, platform: Any
+    *,
+    client: httpx.AsyncClient,
+    at_home: Landed,
+    milepost: Milepost,
+    platform: Any,
+    execute: Execute,
 ) -> None:
     """What comes while calls are out goes together, and each link bears its part of all calls.
 
-    Somebody deleted a contact at the platform: that link fails, alone.
+    Somebody deleted a contact at the platform: that one is looked for and made anew, alone.
     """
     await at_home(*PEOPLE)
     gone = await milepost.store.registrants.get("p3")
@@ -151,15 +162,56 @@ async def test_events_that_come_together_share_their_calls_and_no_refusal(
     await milepost.upstream.delete_contact(directory, gone.contact_id or "")
     await platform.switch(latency_ms=30)
     before = await platform.calls()
+    await platform.forget()
     first = asyncio.create_task(ask(client))
     links = dict(zip(PEOPLE, await ask_all(client, *PEOPLE), strict=True))
     links["ann"] = await first
     calls = await platform.calls() - before
-    assert calls <= 6
+    assert calls <= 6 + len(["look", "add", *BOTH])
     assert calls == pytest.approx(sum(link["upstream_calls"] for link in links.values()))
-    assert ("failed", "upstream-refused") == rule(links.pop("p3"))
-    assert {"issued": 12} == Counter(link["state"] for link in links.values())
-    assert 12 == len({link["url"] for link in links.values()})
+    assert 1 == Counter(await platform.writes())["list_contact.add"]
+    assert {"issued": 13} == Counter(link["state"] for link in links.values())
+    assert 13 == len({link["url"] for link in links.values()})
+    assert {1} == set((await created(platform)).values())
+    assert [("p3", 2)] == await execute("SELECT ref, attempt FROM links WHERE attempt > 1")
+
+
+async def test_a_transaction_that_is_refused_costs_nobody_their_contact(
+    client: httpx.AsyncClient, at_home: Landed, milepost: Milepost, platform: Any
+) -> None:
+    """The contact is where it was known to be: it is the event that has failed, and that alone."""
+    await at_home()
+    before = await milepost.store.registrants.get("ann")
+    await platform.fault("status", call_class=CREATE, status=400)
+    assert ("failed", "upstream-refused") == rule(await ask(client))
+    assert before == await milepost.store.registrants.get("ann")
+    assert "issued" == (await ask(client, "e2"))["state"]
+    assert BOTH == await platform.writes()
+
+
+async def test_a_refusal_of_whatever_is_asked_for_is_found_out_with_few_calls(
+    *,
+    client: httpx.AsyncClient,
+    at_home: Landed,
+    milepost: Milepost,
+    platform: Any,
+    elapse: Elapse,
+) -> None:
+    """Those whom it was not tried with wait until the platform thinks better of it."""
+    await at_home(*PEOPLE, lanes=["deferred"])
+    await ask_all(client, *PEOPLE)
+    await platform.fault("status", call_class=CREATE, status=400, times=100)
+    before = await platform.calls()
+    counts = await milepost.drain.run_once()
+    alone = counts.failed
+    reads = alone  # of their contacts
+    assert await platform.calls() - before - reads <= 12
+    assert (True, 12 - alone) == (alone <= 4, counts.waiting)
+    found = (await client.get("/v1/links", params={"state": "waiting"})).json()["links"]
+    assert {("waiting", "upstream-refused")} == {rule(link) for link in found}
+    await platform.web.delete("/control/faults")
+    await elapse(10)
+    assert 12 - alone == (await milepost.drain.run_once()).issued
 
 
 async def test_how_many_go_together_is_found_out(
@@ -240,6 +292,68 @@ async def test_a_lost_creation_is_asked_for(
         link = await ask(client, event)
         assert ("issued", True) == (link["state"], await opens(platform, link))
     assert {1} == set((await created(platform)).values())
+
+
+@pytest.mark.parametrize("lost", [CREATE, ADD])
+async def test_what_was_lost_is_asked_for_also_of_who_was_forgotten_since(
+    *,
+    client: httpx.AsyncClient,
+    at_home: Landed,
+    milepost: Milepost,
+    platform: Any,
+    elapse: Elapse,
+    execute: Execute,
+    lost: str,
+) -> None:
+    """They are put into the home list again, and are the same contact: it has the transaction."""
+    await at_home()
+    await platform.fault("reset", call_class=lost, moment="after")
+    assert "unknown" == (await ask_once(client, milepost))["state"]
+    ((place,),) = await execute("SELECT home_lookup_id FROM registrants WHERE ref = 'ann'")
+    await milepost.store.contacts.miss("ann", place)
+    await elapse(2)
+    link = await ask(client)
+    assert "issued" == link["state"]
+    assert dict.fromkeys(("list_contact.add", *BOTH), 1) == Counter(await platform.writes())
+    assert await opens(platform, link)
+
+
+@pytest.mark.usefixtures("much_patience")
+async def test_nobody_waits_for_who_must_be_asked_about(
+    *,
+    client: httpx.AsyncClient,
+    at_home: Landed,
+    milepost: Milepost,
+    platform: Any,
+    elapse: Elapse,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The platform does not answer the look that a job makes; events and clicks go on meanwhile.
+
+    Also the click on the link of somebody who has to be put into the home list first.
+    """
+    monkeypatch.setattr("milepost.issuing.BEGIN_SECONDS", 3.0)
+    await at_home(lanes=["direct", "deferred"])
+    await milepost.store.registrants.put({"dan": RegistrantDetails(email="dan@example.com")})
+    await platform.fault("reset", call_class="list_contacts", moment="before")
+    outside = await ask_once(client, milepost, "outside", registrant="dan")
+    await platform.fault("reset", call_class=CREATE, moment="after")
+    doubtful = await ask_once(client, milepost, "doubtful")
+    assert [("waiting", "contact-missing"), ("unknown", "outcome-unknown")] == [
+        rule(outside),
+        rule(doubtful),
+    ]
+    await elapse(2)
+    look = "GET /directories/{POOL}/contacts/{CID}/transactions"
+    await platform.fault("timeout", endpoint=look, times=9)
+    sweep = asyncio.create_task(milepost.sweep.run_once())
+    while not (await platform.web.get("/control/faults")).json()[0]["struck"]:
+        """The look is not out yet."""
+    ready = await ask(client, "ready", registrant="ben", deadline_ms=2_000)
+    assert ("issued", "direct") == (ready["state"], ready["lane"])
+    opened = await milepost.issuing.click(outside["url"].rpartition("/")[2], wait=2)
+    assert "_CTR_" in (opened.url or "")
+    assert 1 == (await sweep).unknown
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])

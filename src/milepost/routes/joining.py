@@ -181,6 +181,26 @@ class Joining:
         """The platform does not know a registrant's place in the home list any more."""
         await self._contacts.miss(ref, lookup_id)
 
+    async def miss_if_gone(self, ref: str, list_id: str, contact_id: str, lookup_id: str) -> bool:
+        """See whether a call was refused because a registrant's place in the home list is gone.
+
+        Args:
+            ref: of the registrant.
+            list_id: the home list.
+            contact_id: theirs, as far as it is known.
+            lookup_id: its place in that list.
+
+        Returns:
+            True when it is gone; they are put into the list anew then, by whoever needs it next.
+
+        Raises:
+            CallFailed: it cannot be asked now.
+        """
+        if await membership(self._upstream, self._directory_id, list_id, contact_id):
+            return False  # they are there: it is the event that is refused
+        await self.miss(ref, lookup_id)
+        return True
+
     async def _joined(self, ref: str, list_id: str, *, merges: bool) -> tuple[str, str]:
         begin_by = asyncio.get_running_loop().time() + BEGIN_SECONDS
         claimed = await self._contacts.claim_one(ref, lease=LEASE_SECONDS)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Protocol
+from typing import Final, Protocol
 
 from msgspec import Struct
 
 from milepost.errors import MilepostError
 from milepost.model import Claim, LateData, RegistrantDetails
-from milepost.upstream import ContactFields
+from milepost.policy import pause_after
+from milepost.upstream import ContactFields, Forbidden, Throttled, Unauthorized
+
+BY_THEMSELVES: Final = (Throttled, Unauthorized, Forbidden)
+"""Refusals of any call at present, whatever it asks for."""
 
 
 class Made(Struct, frozen=True, kw_only=True):
@@ -86,6 +90,11 @@ def contact_fields(
         language=details.language,
         private_embedded_data=private,
     )
+
+
+def pause_of(claim: Claim) -> float:
+    """How long a link waits for what is not there: a quarter of its age, in seconds."""
+    return pause_after((claim.claimed_at - claim.link.created_at).total_seconds())
 
 
 class Maker(Protocol):

@@ -37,9 +37,9 @@ from typing import Final
 from milepost import failpoints, payload
 from milepost.model import Capabilities, Claim, Deployment, Fact
 from milepost.personal_link import parse
-from milepost.policy import pause_after
-from milepost.routes.joining import MENDING_PAUSE, Joining, membership, merges
+from milepost.routes.joining import MENDING_PAUSE, Joining, merges
 from milepost.routes.making import (
+    BY_THEMSELVES,
     Made,
     NothingThere,
     StillUnknown,
@@ -47,17 +47,15 @@ from milepost.routes.making import (
     Unready,
     Untrusted,
     contact_fields,
+    pause_of,
 )
 from milepost.store.links import CONTACT, Step
 from milepost.upstream import (
     Distribution,
-    Forbidden,
     ListedLink,
     NotFound,
     Refused,
-    Throttled,
     TransactionFields,
-    Unauthorized,
     UnknownOutcome,
     Upstream,
 )
@@ -65,10 +63,6 @@ from milepost.upstream.errors import Facts
 
 CALL_CLASSES: Final = ("transactions", "links", "transaction_batches", "distributions")
 """Of its calls, in both forms; most of their published limits are the same (second-hand)."""
-
-
-BY_THEMSELVES: Final = (Throttled, Unauthorized, Forbidden)
-"""Refusals of any call at present, whatever it asks for."""
 
 LISTING_SECONDS: Final = 10.0
 """How long a list of links is read, from the last moment at which a call could begin: it has one
@@ -147,9 +141,7 @@ class _Way:
 
     def unready(self, rule: str, detail: str) -> Unready:
         """That something is not there yet: looked for again after a quarter of the link's age."""
-        age = self._claim.claimed_at - self._claim.link.created_at
-        pause = pause_after(age.total_seconds())
-        return Unready(rule, detail, pause=pause, is_resolved=not self._in_doubt)
+        return Unready(rule, detail, pause=pause_of(self._claim), is_resolved=not self._in_doubt)
 
     async def link(self) -> Made:
         """All steps that are still to be made, and the link at their end."""
@@ -204,15 +196,15 @@ class _Way:
         try:
             return await self._step("transaction", make, find)
         except Refused as error:
-            if isinstance(error, BY_THEMSELVES):
+            joining, ref = self._maker.joining, self._claim.ref
+            if isinstance(error, BY_THEMSELVES) or not await joining.miss_if_gone(
+                ref, home, contact_id, lookup_id
+            ):
                 raise
-            if await membership(self._upstream, self._maker.directory_id, home, contact_id):
-                raise  # they are there: it is this event that is refused
-            raise await self._missed(lookup_id, error) from error
+            raise self._missed(error) from error
 
-    async def _missed(self, lookup_id: str, error: Refused) -> Unready:
+    def _missed(self, error: Refused) -> Unready:
         """What was known of the registrant from long before is not so any more: look for them."""
-        await self._maker.joining.miss(self._claim.ref, lookup_id)
         return self.unready("contact-missing", f"the contact has to be looked for: {error}")
 
     async def _make_transaction(self, home: str, contact_id: str) -> str:
@@ -288,7 +280,8 @@ class _Way:
             try:
                 await self._step("data", make, _nothing_tells)
             except NotFound as error:
-                raise await self._missed(lookup_id, error) from error
+                await self._maker.joining.miss(claim.ref, lookup_id)
+                raise self._missed(error) from error
 
     async def _own_distribution(self, home: str, lookup_id: str) -> str:
         async def find() -> str | None:

@@ -10,12 +10,18 @@ claim goes at once and alone; what comes while calls are out goes together when 
 refused as a whole is made again in halves; later ones are as large as was taken then, and grow
 again with each full one.
 
+A claim that is **ready** (not in doubt, its registrant in the home list) needs these two calls
+alone, and shares them with all others that are, whatever for: they are made for the most urgent. Of
+the rest, which take calls of their own before, those go together that are for the same purpose: so
+nobody who is ready waits for them, and no click for what a job takes up.
+
 The claims of a group go through these steps together, each as far as it gets::
 
     join      who is not in the home list is put into it, by a call of their own
     look      in doubt and without a transaction: the contact's transactions are asked for ours
     create    one call; the answer says of each item whether it is made
     note      the id of each is written down, before anything else is done with it
+    miss      whose transaction is refused: is their contact gone, they are put in again next time
     read      in doubt with one: the batch is read, once for all of them
     enter     one call for each batch; then there are links
 
@@ -29,26 +35,29 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Final, TypeVar
-
-from msgspec import Struct
+from typing import Any, Final, TypeGuard, TypeVar
 
 from milepost import failpoints, payload
 from milepost.errors import DatabaseError, MilepostError
 from milepost.model import Capabilities, Claim, Deployment, Fact, Purpose
 from milepost.personal_link import MalformedId, NotAPersonalLink, Template
 from milepost.routes.joining import MENDING_PAUSE, Joining, merges
-from milepost.routes.making import Made, NothingThere, StillUnknown, TooLate, Unready
+from milepost.routes.making import (
+    BY_THEMSELVES,
+    Made,
+    NothingThere,
+    StillUnknown,
+    TooLate,
+    Unready,
+    pause_of,
+)
 from milepost.store.grouping import GroupCommit
 from milepost.store.links import CONTACT, Step
 from milepost.upstream import (
     CallFailed,
-    Forbidden,
     NotFound,
     Refused,
-    Throttled,
     TransactionFields,
-    Unauthorized,
     UnknownOutcome,
     Upstream,
     count,
@@ -68,11 +77,15 @@ published for."""
 
 GROUPS_AT_ONCE: Final = 32
 """Groups that may be under way at the same time: more than the calls of the class `transactions`
-that 500 a minute allow, should each take its longest of 10 s."""
+that 500 a minute allow, should each take its longest of 10 s. Those who are not ready have as many
+for each purpose."""
 
-JOINS_AT_ONCE: Final = 8
-LOOKS_AT_ONCE: Final = 8
-"""Calls of a single link that one group has out."""
+ALONE_AT_ONCE: Final = 8
+"""Links for whose own calls one group has room at the same time."""
+
+GENERAL: Final = 2
+"""So many items that are refused alone as all together were, before any is taken, tell that it is
+not the items: the others of a hundred would take 190 calls more."""
 
 READING_SECONDS: Final = 10.0
 """How long a batch is read, from the last moment at which an add could begin: as long as that might
@@ -90,12 +103,13 @@ class _Making:
     def __init__(self, claim: Claim, begin_by: float) -> None:
         self.claim = claim
         self.begin_by = begin_by
-        self.contact_id = claim.contact_id if claim.home_lookup_id is not None else None
+        self.home_lookup_id = claim.home_lookup_id
+        self.contact_id = claim.contact_id if self.home_lookup_id is not None else None
+        self.has_joined = False
+        """Its registrant was put into the home list on the way."""
         self.transaction_id = claim.steps.get(TRANSACTION)
         if claim.steps.get(CONTACT) != self.contact_id:
             self.transaction_id = None  # it is somebody else's by now, and no link of it is out
-        self.was_there = self.transaction_id is not None
-        """An earlier attempt has noted the transaction, and may have put it into the batch."""
         self.calls = 0.0
         self.url: str | None = None
         self.error: Exception | None = None
@@ -106,20 +120,46 @@ class _Making:
         return str(self.claim.link.id)
 
     @property
+    def is_ready(self) -> bool:
+        """Whether it takes no calls but those that all share."""
+        return self.contact_id is not None and not self.claim.in_doubt
+
+    @property
+    def was_there(self) -> bool:
+        """Whether an earlier attempt has noted the transaction: it may be in the batch."""
+        noted = self.claim.steps.get(TRANSACTION)
+        return noted is not None and noted == self.transaction_id
+
+    @property
     def is_open(self) -> bool:
         """Whether there is something to do for it."""
         return self.error is None and self.url is None
 
 
-class _Taken(Struct, frozen=True):
-    """What the platform took of several items."""
+class _Halving:
+    """What was learnt of a call while it was made for ever fewer."""
 
-    most: int
-    """How many were in the largest call that it took."""
-    in_halves: bool = False
-    """It refused the first call as a whole."""
-    met_culprit: bool = False
-    """One was refused alone: it was the item then, and not how many they were."""
+    def __init__(self) -> None:
+        self.whole: Refused | None = None
+        """The refusal of the first call, for all of them."""
+        self.most = 0
+        """How many were in the largest call that was taken."""
+        self.culprits = 0
+        """Items that were refused alone: it was the item then, and not how many they were."""
+        self._alike = 0
+
+    def refuse(self, error: Refused, items: int) -> None:
+        """A call for so many was refused."""
+        self.whole = self.whole or error
+        if items == 1:
+            self.culprits += 1
+            is_alike = error.http_status == self.whole.http_status
+            self._alike += is_alike and error.error_code == self.whole.error_code
+
+    @property
+    def is_general(self) -> bool:
+        """Whether it is neither the items nor how many they are."""
+        return not self.most and self._alike >= GENERAL
 
 
 class TransactionMaker:
@@ -139,6 +179,7 @@ class TransactionMaker:
 
     call_class = "transactions"
     calls = 2
+    carries = USUAL_MOST
 
     def __init__(
         self,
@@ -161,26 +202,27 @@ class TransactionMaker:
         self._for_purpose = for_purpose
         self._secrets = secrets
         self._largest = USUAL_MOST
-        self._group: GroupCommit[_Making, _Making] = GroupCommit(
+        self._ready = self._gathering()
+        self._unready = {purpose: self._gathering() for purpose in Purpose}
+
+    def _gathering(self) -> GroupCommit[_Making, _Making]:
+        return GroupCommit(
             self._make_group,
             apart=lambda making: (making.key,),
             same=lambda making: (making.key, making.claim.attempt),
-            most=USUAL_MOST,
+            most=self.carries,
             writers=GROUPS_AT_ONCE,
             beside=lambda _: self.carries,
             patience=COMPANY_SECONDS,
         )
 
-    @property
-    def carries(self) -> int:
-        """How many links one call makes at present."""
-        return self._group.most
-
     async def make(self, claim: Claim, *, begin_by: float) -> Made:
         """Make the claim's transaction and put it into the batch, with others. See `Maker`."""
         if claim.place is None or claim.place.batch_id is None:
             raise TypeError("a claim of route transaction without a batch")
-        making, _ = await self._group.submit(_Making(claim, begin_by))
+        making = _Making(claim, begin_by)
+        gathering = self._ready if making.is_ready else self._unready[claim.purpose]
+        making, _ = await gathering.submit(making)
         count(making.calls)
         if making.error is not None:
             raise making.error
@@ -206,47 +248,49 @@ class TransactionMaker:
     async def _take_through(self, group: Sequence[_Making]) -> None:
         account, deployment = await self._capabilities(), await self._deployment()
         self._learn_size(account)
-        await self._have_transactions(group, account, deployment)
-        batches: defaultdict[str, list[_Making]] = defaultdict(list)
-        for making in _open(group):
-            batches[_batch(making)].append(making)
-        await asyncio.gather(*(self._enter_all(*each) for each in batches.items()))
-
-    async def _have_transactions(
-        self, group: Sequence[_Making], account: Capabilities, deployment: Deployment
-    ) -> None:
-        """Bring those who have none as far as a transaction that is written down."""
         lacking = [making for making in group if making.transaction_id is None]
-        list_id = deployment.home_list_id
-        if list_id is None:
+        home = deployment.home_list_id or ""
+        if not home:
             # It was lost, and job `sync` makes another one.
             detail = "there is no home list at present"
             _fail(lacking, Unready("home-list-missing", detail, pause=MENDING_PAUSE))
-            return
         merging = merges(deployment, account)
-        # In doubt, but not in the home list before: it is joining that is in doubt, at the most.
-        looking = [
-            making for making in lacking if making.claim.in_doubt and making.contact_id is not None
-        ]
-        joining = [making for making in lacking if making.contact_id is None]
-        await _some_at_once(
-            LOOKS_AT_ONCE, [self._separately(making, self._look(making)) for making in looking]
+        refused = await self._have_transactions(_open(lacking), home, merging=merging)
+        batches: defaultdict[str, list[_Making]] = defaultdict(list)
+        for making in _open(group):
+            batches[_batch(making)].append(making)
+        await asyncio.gather(
+            *(self._enter_all(*each) for each in batches.items()),
+            self._each_alone(refused, lambda making: self._miss(making, home)),
         )
-        await _some_at_once(
-            JOINS_AT_ONCE,
-            [
-                self._separately(making, self._join(making, list_id, merging=merging))
-                for making in joining
-            ],
+
+    async def _have_transactions(
+        self, lacking: Sequence[_Making], home: str, *, merging: bool
+    ) -> list[_Making]:
+        """Bring these as far as a transaction that is written down; returns who was refused one."""
+        unready = [making for making in lacking if not making.is_ready]
+        await self._each_alone(
+            unready, lambda making: self._make_ready(making, home, merging=merging)
         )
         wanted = [making for making in _open(lacking) if making.transaction_id is None]
-        await self._in_calls(wanted, lambda some: self._create(some, list_id))
+        await self._in_calls(wanted, lambda some: self._create(some, home))
+        return [making for making in wanted if _is_refusal(making.error)]
 
-    async def _separately(self, making: _Making, work: Coroutine[Any, Any, None]) -> None:
-        """Do what concerns one alone; its calls and its error are its own."""
-        error = await self._shared([making], work)
-        if isinstance(error, Exception):
-            making.error = error
+    async def _each_alone(
+        self,
+        makings: Sequence[_Making],
+        work: Callable[[_Making], Coroutine[Any, Any, None]],
+    ) -> None:
+        """Do for each what concerns it alone: its calls and its error are its own."""
+        places = asyncio.Semaphore(ALONE_AT_ONCE)
+
+        async def alone(making: _Making) -> None:
+            async with places:
+                error = await self._shared([making], work(making))
+            if isinstance(error, Exception):
+                making.error = error
+
+        await asyncio.gather(*(alone(making) for making in makings))
 
     async def _shared(
         self, makings: Sequence[_Making], call: Coroutine[Any, Any, T]
@@ -270,7 +314,8 @@ class TransactionMaker:
         if tried is not None:
             largest = max(tried.figure or 1, 1) if tried.holds else 1
         if largest != self._largest:
-            self._largest = self._group.most = largest
+            self._largest = largest
+            self._resize(largest)
 
     async def _in_calls(
         self,
@@ -281,51 +326,64 @@ class TransactionMaker:
         left = makings
         while left:
             some, left = left[: self.carries], left[self.carries :]
-            taken = await self._by_halves(some, call)
-            if taken.in_halves and taken.most and not taken.met_culprit:
-                self._resize(min(self.carries, taken.most))
+            halving = _Halving()
+            await self._by_halves(some, call, halving)
+            if halving.whole is not None and halving.most and not halving.culprits:
+                self._resize(min(self.carries, halving.most))
 
     async def _by_halves(
         self,
         makings: Sequence[_Making],
         call: Callable[[Sequence[_Making]], Coroutine[Any, Any, None]],
-    ) -> _Taken:
+        halving: _Halving,
+    ) -> None:
         """Make a call for these, or for each half of them, where it is refused as a whole."""
         wanted = self._addable(makings)
+        if halving.is_general:
+            for making in wanted:
+                detail = f"the call is refused whatever is in it: {halving.whole}"
+                making.error = Unready("upstream-refused", detail, pause=pause_of(making.claim))
+            return
         if not wanted:
-            return _Taken(0)
+            return
         error = await self._shared(wanted, call(wanted))
         if not isinstance(error, Exception):
-            return _Taken(len(wanted))
-        is_refused = _is_refused_as_a_whole(error)
-        if len(wanted) == 1 or not is_refused:
-            if len(wanted) > 1 and _is_too_large(error):
-                self._resize(min(self.carries, len(wanted) // 2))
-            _fail(wanted, error)
-            return _Taken(0, met_culprit=is_refused)
-        half = len(wanted) // 2
-        one = await self._by_halves(wanted[:half], call)
-        other = await self._by_halves(wanted[half:], call)
-        return _Taken(
-            max(one.most, other.most),
-            in_halves=True,
-            met_culprit=one.met_culprit or other.met_culprit,
-        )
+            halving.most = max(halving.most, len(wanted))
+            return
+        if _is_refusal(error):
+            halving.refuse(error, len(wanted))
+            if len(wanted) > 1:
+                half = len(wanted) // 2
+                await self._by_halves(wanted[:half], call, halving)
+                await self._by_halves(wanted[half:], call, halving)
+                return
+        elif len(wanted) > 1 and _is_too_large(error):
+            self._resize(min(self.carries, len(wanted) // 2))
+        _fail(wanted, error)
 
     def _resize(self, most: int) -> None:
-        self._group.most = max(1, min(most, self._largest))
+        self.carries = max(1, min(most, self._largest))
+        for gathering in (self._ready, *self._unready.values()):
+            gathering.most = self.carries
 
-    # --- join -----------------------------------------------------------------------------------
+    # --- join, look and create ------------------------------------------------------------------
 
-    async def _join(self, making: _Making, list_id: str, *, merging: bool) -> None:
+    async def _make_ready(self, making: _Making, home: str, *, merging: bool) -> None:
+        if making.contact_id is None:
+            await self._join(making, home, merging=merging)
+        if making.claim.in_doubt:
+            await self._look(making)
+
+    async def _join(self, making: _Making, home: str, *, merging: bool) -> None:
         """Put the registrant into the home list, once for all of their links."""
         claim = making.claim
         if not claim.may_add:
             raise NothingThere("the registrant's contact has changed, and no earlier call made it")
         _see_time(making)
-        making.contact_id, _ = await self._joining.member(claim.ref, list_id, merges=merging)
-
-    # --- look and create ------------------------------------------------------------------------
+        making.contact_id, making.home_lookup_id = await self._joining.member(
+            claim.ref, home, merges=merging
+        )
+        making.has_joined = True
 
     async def _look(self, making: _Making) -> None:
         """Find what an earlier call may have made: a transaction that names the link."""
@@ -337,12 +395,13 @@ class TransactionMaker:
             detail = "looking for an earlier call takes too long"
             raise StillUnknown(detail, looked=False) from None
         except Refused as error:
-            if isinstance(error, Throttled | Unauthorized | Forbidden):
-                raise  # these say by themselves what to do
+            if isinstance(error, BY_THEMSELVES):
+                raise
             raise StillUnknown(f"a look was refused: {error}", looked=False) from error
         if making.transaction_id is not None:
             await self._note(making)
-        elif not claim.looked_enough:
+        elif not (claim.looked_enough or making.has_joined):
+            # Of who has joined it was that which was in doubt, or they were forgotten since.
             raise StillUnknown("the transaction of an earlier call is not found yet", looked=True)
 
     async def _find(self, claim: Claim, contact_id: str) -> str | None:
@@ -359,9 +418,9 @@ class TransactionMaker:
             return None  # with the contact its transactions are gone
         return None
 
-    async def _create(self, makings: Sequence[_Making], list_id: str) -> None:
+    async def _create(self, makings: Sequence[_Making], home: str) -> None:
         """Make their transactions, and write down of each what it is."""
-        fields = {making.key: self._fields(making, list_id) for making in makings}
+        fields = {making.key: self._fields(making, home) for making in makings}
         try:
             answer = await self._upstream.create_transactions(self._directory_id, fields)
         except NotFound as error:
@@ -381,12 +440,12 @@ class TransactionMaker:
                 making.transaction_id = answer.created[making.key]
         await asyncio.gather(*(self._note(making) for making in _open(makings)))
 
-    def _fields(self, making: _Making, list_id: str) -> TransactionFields:
+    def _fields(self, making: _Making, home: str) -> TransactionFields:
         claim = making.claim
         reference = payload.seal(claim.link.id, self._secrets[0])
         return TransactionFields(
             contact_id=making.contact_id or "",
-            list_id=list_id,
+            list_id=home,
             at=claim.at,
             data=payload.embedded(claim.data, claim.details.attributes, claim.fields, reference),
         )
@@ -410,6 +469,17 @@ class TransactionMaker:
         if not is_noted:
             making.error = TooLate("the claim was taken over")
         failpoints.reach("noted", claim.link.event_id)
+
+    async def _miss(self, making: _Making, home: str) -> None:
+        """See whether whose transaction is refused is still in the home list."""
+        contact_id, lookup_id = making.contact_id or "", making.home_lookup_id or ""
+        if await self._joining.miss_if_gone(making.claim.ref, home, contact_id, lookup_id):
+            raise Unready(
+                "contact-missing",
+                f"the contact has to be looked for: {making.error}",
+                pause=pause_of(making.claim),
+                is_resolved=True,
+            )
 
     # --- the batch ------------------------------------------------------------------------------
 
@@ -447,7 +517,7 @@ class TransactionMaker:
             # It would each time; what is in it already may be added again (inferred).
             raise StillUnknown("reading the batch takes too long", looked=True) from None
         except Refused as error:
-            if isinstance(error, Throttled | Unauthorized | Forbidden | NotFound):
+            if isinstance(error, (*BY_THEMSELVES, NotFound)):
                 raise
             raise StillUnknown(f"reading the batch was refused: {error}", looked=False) from error
         return missing
@@ -504,23 +574,11 @@ def _batch(making: _Making) -> str:
     return (place.batch_id if place else None) or ""
 
 
-def _is_refused_as_a_whole(error: Exception) -> bool:
-    """Whether fewer items, or all but one of them, might be taken."""
-    says_itself = Throttled | Unauthorized | Forbidden | NotFound
-    return isinstance(error, Refused) and not isinstance(error, says_itself)
+def _is_refusal(error: Exception | None) -> TypeGuard[Refused]:
+    """Whether it is for what is asked: fewer items, or all but one of them, might be taken."""
+    return isinstance(error, Refused) and not isinstance(error, (*BY_THEMSELVES, NotFound))
 
 
 def _is_too_large(error: Exception) -> bool:
     """Whether somebody on the way refused the call for its size; what it did may be unknown."""
     return isinstance(error, CallFailed) and error.http_status == 413  # noqa: PLR2004  (the status)
-
-
-async def _some_at_once(most: int, works: Sequence[Coroutine[Any, Any, None]]) -> None:
-    """Do several things, not more than so many of them at the same time."""
-    places = asyncio.Semaphore(most)
-
-    async def within(work: Coroutine[Any, Any, None]) -> None:
-        async with places:
-            await work
-
-    await asyncio.gather(*(within(work) for work in works))
