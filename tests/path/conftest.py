@@ -21,6 +21,7 @@ from milepost.settings import Settings, load
 from milepost.simulator import Config, Ready, running
 
 SECRET = "a secret of at least sixteen bytes"
+EVENTS_KEY = "a shared key of at least sixteen bytes"
 FIELDS = ({"name": "flight", "type": "integer"}, {"name": "gate"})
 
 
@@ -60,12 +61,20 @@ class Platform:
         stats = (await self.web.get("/control/stats")).json()
         return int((stats["brand"] or {"calls": 0})["calls"])
 
-    async def answer(self, link: str) -> str:
-        """Open a link in a browser and send the survey off; returns the id of the response."""
+    async def open(self, link: str) -> str:
+        """Open a link in a browser; returns the session that is started by that."""
         page = await self.web.get(link)
         session = re.search(r'name="session" value="(FS_\w{15})"', page.text)
         assert session is not None, page.text
-        sent = await self.web.post(link, data={"session": session[1], "QID1": "5"})
+        return session[1]
+
+    async def answer(self, link: str, session: str | None = None) -> str:
+        """Send the survey of a link off; returns the id of the response.
+
+        Without a session that was started before the link is opened first.
+        """
+        session = session or await self.open(link)
+        sent = await self.web.post(link, data={"session": session, "QID1": "5"})
         assert 'data-state="thanks"' in sent.text
         return str((await self.entries())[-1]["ids"]["response"])
 
@@ -132,6 +141,7 @@ async def client(milepost: Milepost, keys: dict[Scope, str]) -> AsyncIterator[ht
         milepost.budget,
         milepost.scheduler,
         milepost.matching,
+        events_key=EVENTS_KEY,
     )
     transport = httpx.ASGITransport(application)
     async with httpx.AsyncClient(

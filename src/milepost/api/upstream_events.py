@@ -28,6 +28,12 @@ MAX_CALL_BYTES: Final = 16 * 1024
 FORM: Final = "application/x-www-form-urlencoded"
 
 
+_PROBLEMS: Final = documented(404, 408, 413)
+del _PROBLEMS[401]
+_PROBLEMS[403].description = "The HMAC is missing or wrong."
+_PROBLEMS[404].description = "No event calls are taken here: MILEPOST_EVENTS_KEY is not set."
+
+
 class Noted(Struct, frozen=True):
     """The call was taken."""
 
@@ -70,7 +76,7 @@ def router(store: Store, key: str | None) -> Router:
         request_max_body_size=MAX_CALL_BYTES,
         operation_class=_CallOperation,
         security=[],
-        responses=documented(404, 408, 413),
+        responses=_PROBLEMS,
     )
     async def take(request: StrictRequest) -> Noted:
         """Take the platform's word that there is a response.
