@@ -140,3 +140,131 @@ async def test_an_event_call_finishes_its_link(
     assert (0, 0) == (counts["read"], counts["drift"])
     assert (True, True, True, response_id) == await moments(client, link)
     assert [] == await drift(client)
+
+
+async def test_a_response_that_no_link_issued_is_flagged(
+    client: httpx.AsyncClient, landed: Landed, milepost: Milepost, platform: Any, travel: Travel
+) -> None:
+    """Forged, pasted from somebody else's link, or without a reference when history had its hour.
+
+    What the platform says came by a link counts for that link, whatever its reference says.
+    """
+    await landed(fields=[])
+    survey = platform.ready.survey_id
+    plain = {"survey_id": survey, "route": "anonymous"}
+    (await client.put("/v1/milestones/plain", json=plain)).raise_for_status()
+    await milepost.replenish.run_once()
+    nobody = await ask(client, "nobody", "cleo", "plain")
+    mine, theirs = await ask(client, "mine"), await ask(client, "theirs", "ben")
+    bare = nobody["url"].partition("?")[0]
+    (reference,) = nobody["url"].partition(f"{REFERENCE_FIELD}=")[2:]
+    good = await platform.answer(nobody["url"])
+    forged = await platform.answer(f"{bare}?{REFERENCE_FIELD}={reference[:-1]}x")
+    without = await platform.answer(bare)
+    pasted = await platform.answer(f"{mine['url']}&{REFERENCE_FIELD}={reference}")
+    for response_id in (good, forged, without):
+        await client.post("/v1/upstream/events", content=called(response_id, survey))
+    await reconcile(milepost)
+    foreign = sorted([("foreign-response", forged), ("other-milestone", pasted)])
+    assert foreign == await drift(client)
+    assert (True, True, True, good) == await moments(client, nobody)
+    assert (True, True, True, pasted) == await moments(client, mine)
+    assert (False, False, False, None) == await moments(client, theirs)
+
+    await travel(hours=2)
+    await reconcile(milepost)
+    await reconcile(milepost)
+    foreign = sorted([*foreign, ("foreign-response", without)])
+    assert foreign == await drift(client)
+    assert [("other-milestone", pasted)] == await drift(client, kind="other-milestone")
+    assert [("other-milestone", pasted)] == await drift(client, milestone="landed")
+
+
+async def test_a_second_response_to_a_link_is_flagged(
+    client: httpx.AsyncClient, landed: Landed, milepost: Milepost, platform: Any
+) -> None:
+    """A plain link that was shared keeps its first response, in whatever order they are told."""
+    await landed(route="anonymous")
+    shared, alone = await ask(client), await ask(client, "e2", "ben")
+    answers = [await platform.answer(shared["url"]) for _ in range(3)]
+    once = await platform.answer(alone["url"])
+    for response_id in (answers[1], answers[0], once):
+        body = called(response_id, platform.ready.survey_id)
+        (await client.post("/v1/upstream/events", content=body)).raise_for_status()
+    await milepost.responses.run_once()
+    first = (await moments(client, shared))[3]
+    assert first in answers[:2]
+    await client.post("/v1/upstream/events", content=called(answers[2], platform.ready.survey_id))
+    await milepost.responses.run_once()
+    seconds = sorted(("second-response", each) for each in answers if each != first)
+    assert seconds == await drift(client)
+    assert (True, True, True, once) == await moments(client, alone)
+
+
+async def test_a_survey_that_was_started_before_its_data_is_flagged(
+    client: httpx.AsyncClient, landed: Landed, milepost: Milepost, platform: Any
+) -> None:
+    """It counts for its link; one that was started after the platform had them is no drift."""
+    await landed(membership="ahead", late_data=True, fields=[])
+    await milepost.run("sync", asked_by="a test")
+    early, right = await ask(client), await ask(client, "e2", "ben")
+    assert ("ready", "ready") == (early["lane"], right["lane"])
+    session = await platform.open(early["url"])
+    await milepost.drain.tell()
+    response_id = await platform.answer(early["url"], session)
+    in_time = await platform.answer(right["url"])
+    await reconcile(milepost)
+    assert [("early-response", response_id)] == await drift(client)
+    assert (True, True, True, response_id) == await moments(client, early)
+    assert (True, True, True, in_time) == await moments(client, right)
+
+
+@pytest.mark.parametrize("kind", ["list", "transaction"])
+async def test_members_and_links_that_lack_each_other_are_flagged(
+    client: httpx.AsyncClient,
+    landed: Landed,
+    milepost: Milepost,
+    platform: Any,
+    travel: Travel,
+    execute: Execute,
+    kind: str,
+) -> None:
+    """A member that nobody has a link of, and a link whose member is gone; each once.
+
+    Our probe, links of any generation, and members whose call is still out are none.
+    """
+    await landed(**ROUTES[kind], fields=[])
+    await milepost.run("sync", asked_by="a test")
+    links = [await ask(client, ref, ref) for ref in PEOPLE]
+    directory = milepost.deployment.directory_id or ""
+    (list_id, batch_id), *_ = await execute(
+        "SELECT list_id, batch_id FROM slots WHERE milestone = 'landed' ORDER BY number"
+    )
+    # One whose call took effect, and that nobody knows of: in doubt first, and then given up.
+    lost = "UPDATE links SET state = %s, url = NULL, issued_at = NULL, lookup_id = NULL, "
+    doubt = lost + "due_at = now(), steps = %s::jsonb WHERE id = %s"
+    steps = json.dumps({"transaction": parse(links[0]["url"]).lookup_id})
+    await execute(doubt, "unknown", steps, links[0]["id"])
+    counts = await reconcile(milepost, thorough=True)
+    assert 0 == counts["drift"], await drift(client)
+    await execute(lost + "due_at = NULL, rule = 'x' WHERE id = %s", "failed", links[0]["id"])
+    counts = await reconcile(milepost, thorough=True)
+    assert 1 == counts["drift"]
+    assert [("membership-without-link", None)] == await drift(client)
+
+    (contact_id,) = (await execute("SELECT contact_id FROM registrants WHERE ref = 'ben'"))[0]
+    if kind == "list":
+        await milepost.upstream.remove_list_contact(directory, list_id, contact_id)
+    else:
+        member = parse(links[1]["url"]).lookup_id
+        await milepost.upstream.delete_transaction(directory, member)
+    await reconcile(milepost, thorough=True)
+    assert 1 == len(await drift(client))  # lists have been seen to lag for days
+    await travel(days=4)
+    for _ in range(2):
+        await reconcile(milepost, thorough=True)
+    expected = [("link-without-membership", None), ("membership-without-link", None)]
+    assert expected == await drift(client)
+    found = (await client.get("/v1/drift", params={"kind": expected[0][0]})).json()["drift"]
+    assert [links[1]["id"]] == [each["link_id"] for each in found]
+    assert batch_id is None or kind == "transaction"
