@@ -15,11 +15,10 @@ import pytest
 from tests.path.conftest import EVENTS_KEY
 
 from milepost.app import Milepost
-from milepost.model import DriftKind, Fact, LinkState, RegistrantDetails
+from milepost.model import Fact
 from milepost.payload import REFERENCE_FIELD
 from milepost.personal_link import parse
 from milepost.simulator import Config
-from milepost.store.links import Settlement
 
 Landed = Callable[..., Awaitable[None]]
 Travel = Callable[..., Awaitable[None]]
@@ -108,7 +107,7 @@ async def test_links_become_what_their_history_tells(
 
 @pytest.mark.parametrize("tells", [True, False], ids=["with history", "by reference alone"])
 @pytest.mark.parametrize("kind", ROUTES)
-async def test_an_event_call_finishes_its_link(
+async def test_an_event_call_finishes_its_link(  # noqa: PLR0917  (fixtures)
     client: httpx.AsyncClient,
     landed: Landed,
     milepost: Milepost,
@@ -220,11 +219,10 @@ async def test_a_survey_that_was_started_before_its_data_is_flagged(
 
 
 @pytest.mark.parametrize("kind", ["list", "transaction"])
-async def test_members_and_links_that_lack_each_other_are_flagged(
+async def test_members_and_links_that_lack_each_other_are_flagged(  # noqa: PLR0917  (fixtures)
     client: httpx.AsyncClient,
     landed: Landed,
     milepost: Milepost,
-    platform: Any,
     travel: Travel,
     execute: Execute,
     kind: str,

@@ -43,7 +43,8 @@ from milepost.upstream import (
 )
 
 THOROUGH: Final = "thorough"
-"""The option of a run that reads every history, moved or not."""
+"""The option of a run that reads every history, moved or not: what is added to a list, or taken
+away, moves no count."""
 
 AT_ONCE: Final = 50
 """Distributions that are looked up together."""
