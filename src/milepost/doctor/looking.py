@@ -290,7 +290,7 @@ async def _platform(
             findings += _directory(given, ledger, directories)
             for milestone in ledger.milestones if ledger else ():
                 findings.append(await _survey(upstream, milestone))
-            if ledger:
+            if ledger and ledger.milestones:
                 findings.append(await _events(given, upstream, ledger.milestones))
     except MilepostError as error:
         findings.append(_unusable_platform(given, error))
