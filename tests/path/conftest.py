@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import psycopg
 import pytest
+from litestar import Litestar
 from tests.conftest import set_clock_ahead
 
 from milepost import api, app
@@ -133,9 +134,9 @@ async def keys(milepost: Milepost) -> dict[Scope, str]:
 
 
 @pytest.fixture
-async def client(milepost: Milepost, keys: dict[Scope, str]) -> AsyncIterator[httpx.AsyncClient]:
-    """A caller of the REST API with an admin's key."""
-    application = api.create(
+def application(milepost: Milepost) -> Litestar:
+    """The REST API."""
+    return api.create(
         milepost.store,
         milepost.issuing,
         milepost.budget,
@@ -143,6 +144,11 @@ async def client(milepost: Milepost, keys: dict[Scope, str]) -> AsyncIterator[ht
         milepost.matching,
         events_key=EVENTS_KEY,
     )
+
+
+@pytest.fixture
+async def client(application: Litestar, keys: dict[Scope, str]) -> AsyncIterator[httpx.AsyncClient]:
+    """A caller of the REST API with an admin's key."""
     transport = httpx.ASGITransport(application)
     async with httpx.AsyncClient(
         transport=transport,

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import json
+import socket
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Any
 from urllib.parse import urlencode
+from uuid import UUID
 
 import httpx
 import pytest
+import uvicorn
+from litestar import Litestar
 from tests.path.conftest import EVENTS_KEY
 
 from milepost.app import Milepost
-from milepost.model import Fact
+from milepost.jobs import subscriptions
+from milepost.jobs.run import Progress
+from milepost.model import Fact, RegistrantDetails
 from milepost.payload import REFERENCE_FIELD
 from milepost.personal_link import parse
 from milepost.simulator import Config
@@ -24,12 +31,7 @@ Landed = Callable[..., Awaitable[None]]
 Travel = Callable[..., Awaitable[None]]
 Execute = Callable[..., Awaitable[list[tuple[Any, ...]]]]
 
-ROUTES: dict[str, dict[str, Any]] = {
-    "list": {"route": "list"},
-    "transaction": {"route": "transaction"},
-    "stepwise": {"route": "stepwise"},
-    "anonymous": {"route": "anonymous"},
-}
+ROUTES = ("list", "transaction", "stepwise", "anonymous")
 PEOPLE = ("ann", "ben", "cleo")
 
 
@@ -80,65 +82,151 @@ def called(response_id: str, survey_id: str, key: str = EVENTS_KEY) -> bytes:
     return urlencode({"HMAC": digest, "MSG": message, "Topic": "x"}).encode()
 
 
-@pytest.mark.parametrize("kind", [kind for kind in ROUTES if kind != "anonymous"])
-async def test_links_become_what_their_history_tells(
-    client: httpx.AsyncClient, landed: Landed, milepost: Milepost, platform: Any, kind: str
-) -> None:
-    """Nothing, started, finished, on each route; again nothing changes, and history is not read."""
-    await landed(**ROUTES[kind], fields=[])
+@pytest.fixture
+async def routes(client: httpx.AsyncClient, milepost: Milepost, platform: Any) -> None:
+    """A milestone for each route, named like it."""
+    for route in ROUTES:
+        definition = {"survey_id": platform.ready.survey_id, "route": route}
+        (await client.put(f"/v1/milestones/{route}", json=definition)).raise_for_status()
+    await milepost.replenish.run_once()
     await milepost.run("sync", asked_by="a test")
-    untouched, begun, done = [await ask(client, f"{kind} {ref}", ref) for ref in PEOPLE]
-    await platform.open(begun["url"])
-    response_id = await platform.answer(done["url"])
+
+
+@pytest.mark.usefixtures("routes")
+async def test_links_become_what_their_history_tells(
+    client: httpx.AsyncClient, milepost: Milepost, platform: Any
+) -> None:
+    """Nothing, started, finished, on each route that has a history.
+
+    Looked at again, nothing changes, and no history is read; nor is a link that is finished.
+    """
+    told = [route for route in ROUTES if route != "anonymous"]
+    links = {
+        route: [await ask(client, f"{route} {ref}", ref, route) for ref in PEOPLE] for route in told
+    }
+    answers = {}
+    for route, (_, begun, done) in links.items():
+        await platform.open(begun["url"])
+        answers[route] = await platform.answer(done["url"])
     counts = await reconcile(milepost)
-    assert (2, 2, 1, 1, 0) == tuple(
-        counts[name] for name in ("opened", "started", "finished", "read", "drift")
-    )
-    assert (False, False, False, None) == await moments(client, untouched)
-    assert (True, True, False, None) == await moments(client, begun)
-    assert (True, True, True, response_id) == await moments(client, done)
+    expected = {"opened": 6, "started": 6, "finished": 3, "read": 3, "drift": 0, "failed": 0}
+    assert expected == {name: counts[name] for name in expected}
+    for route, (untouched, begun, done) in links.items():
+        assert (False, False, False, None) == await moments(client, untouched)
+        assert (True, True, False, None) == await moments(client, begun)
+        assert (True, True, True, answers[route]) == await moments(client, done)
     assert [] == await drift(client)
 
     again = await reconcile(milepost)
     assert (0, 0, 0) == tuple(again[name] for name in ("moved", "entries", "finished"))
     thorough = await reconcile(milepost, thorough=True)
-    assert (kind != "stepwise", 0) == (thorough["moved"] > 0, thorough["finished"])
+    assert (True, 0, 0) == (thorough["moved"] > 0, thorough["finished"], thorough["drift"])
+    for (_, begun, _), response_id in [
+        (links[route], await platform.answer(links[route][1]["url"]))
+        for route in ("list", "stepwise")
+    ]:
+        await milepost.store.outcomes.look_again(UUID(begun["id"]), 0)
+        await reconcile(milepost)
+        assert (True, True, True, response_id) == await moments(client, begun)
 
 
-@pytest.mark.parametrize("tells", [True, False], ids=["with history", "by reference alone"])
-@pytest.mark.parametrize("kind", ROUTES)
-async def test_an_event_call_finishes_its_link(  # noqa: PLR0917  (fixtures)
-    client: httpx.AsyncClient,
-    landed: Landed,
-    milepost: Milepost,
-    platform: Any,
-    kind: str,
-    tells: bool,  # noqa: FBT001  (both ways)
+@pytest.mark.usefixtures("routes")
+@pytest.mark.parametrize("tells", [True, False], ids=["history", "reference"])
+async def test_an_event_call_finishes_its_link(
+    client: httpx.AsyncClient, milepost: Milepost, platform: Any, *, tells: bool
 ) -> None:
-    """The response is fetched, and matched by its reference; a replay changes nothing.
+    """The response is fetched, and matched by its reference; on each route, and but once.
 
-    What history tells then confirms it, where it does.
+    History confirms it afterwards, where it tells of links that were built here.
     """
     await milepost.store.capabilities.note(Fact.HISTORY_LINKS, holds=tells, evidence="a test")
     await platform.switch(facts={"history_links": tells})
-    await landed(**ROUTES[kind], fields=[])
-    await milepost.run("sync", asked_by="a test")
-    link = await ask(client)
-    response_id = await platform.answer(link["url"])
-    call = called(response_id, platform.ready.survey_id)
-    for is_new in (True, False):
-        taken = await client.post("/v1/upstream/events", content=call)
-        assert (200, {"noted": is_new}) == (taken.status_code, taken.json())
+    links = [await ask(client, route, milestone=route) for route in ROUTES]
+    answers = [await platform.answer(link["url"]) for link in links]
+    calls = [called(response_id, platform.ready.survey_id) for response_id in answers]
+    for call in calls * 2:
+        (await client.post("/v1/upstream/events", content=call)).raise_for_status()
     counts = await milepost.responses.run_once()
-    assert (1, 1, 0) == (counts.read, counts.finished, counts.drift)
-    assert (True, True, True, response_id) == await moments(client, link)
-    assert {"noted": False} == (await client.post("/v1/upstream/events", content=call)).json()
-    assert 0 == (await milepost.responses.run_once()).read
+    assert (4, 4, 0) == (counts.read, counts.finished, counts.drift)
 
-    counts = await reconcile(milepost)
-    assert (0, 0) == (counts["read"], counts["drift"])
-    assert (True, True, True, response_id) == await moments(client, link)
+    async def finished() -> None:
+        """See that each link is, by its response."""
+        for link, response_id in zip(links, answers, strict=True):
+            assert (True, True, True, response_id) == await moments(client, link)
+
+    await finished()
+    run = await reconcile(milepost)
+    assert (0, 0) == (run["read"], run["drift"])
+    await finished()
     assert [] == await drift(client)
+
+
+async def test_the_platform_calls_and_the_link_is_finished(
+    client: httpx.AsyncClient,
+    application: Litestar,
+    landed: Landed,
+    milepost: Milepost,
+    platform: Any,
+) -> None:
+    """From the subscription on, over a socket; to subscribe again asks for nothing."""
+    await landed(route="anonymous")
+    survey, arrived = platform.ready.survey_id, asyncio.Event()
+
+    async def listen(scope: Any, receive: Any, send: Any) -> None:
+        """Answer the platform, and say so."""
+        await application(scope, receive, send)
+        arrived.set()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = subscriptions.address(f"http://127.0.0.1:{listener.getsockname()[1]}")
+        assert [survey] == await subscriptions.lacking(milepost.upstream, [survey], url)
+        await subscriptions.subscribe(milepost.upstream, survey, url, EVENTS_KEY)
+        assert [] == await subscriptions.lacking(milepost.upstream, [survey], url)
+        server = uvicorn.Server(uvicorn.Config(listen, log_config=None, lifespan="off"))
+        serving = asyncio.create_task(server.serve([listener]))
+        link = await ask(client)
+        response_id = await platform.answer(link["url"])
+        async with asyncio.timeout(20):
+            await arrived.wait()
+        server.should_exit = True
+        await serving
+    assert 1 == (await milepost.responses.run_once()).finished
+    assert (True, True, True, response_id) == await moments(client, link)
+
+
+async def test_a_history_is_gone_on_with_at_the_page_that_was_written_last(
+    client: httpx.AsyncClient, landed: Landed, milepost: Milepost, platform: Any
+) -> None:
+    """Whoever takes the run over reads no page twice, and writes what the others tell."""
+    people = {f"p{n:03}": RegistrantDetails(email=f"p{n}@example.com") for n in range(250)}
+    await milepost.store.registrants.put(people)
+    await landed(route="transaction")
+    await milepost.run("sync", asked_by="a test")
+    events = [{"event_id": ref, "milestone": "landed", "registrant": ref} for ref in people]
+    answer = await client.post("/v1/links/batch", json={"events": events, "deadline_ms": 8_000})
+    links = [each["link"] for each in answer.json()["results"]]
+    await platform.answer(links[0]["url"])
+    await platform.answer(links[-1]["url"])
+
+    async def pages() -> int:
+        """How many pages of histories were asked for."""
+        classes = (await platform.web.get("/control/stats")).json()["classes"]
+        return int(classes.get("history", {"calls": 0})["calls"])
+
+    stopping = asyncio.Event()
+
+    def stop(at: Progress) -> None:
+        """Leave the run when its first page is written."""
+        if at.stage == "distributions":
+            stopping.set()
+
+    left = await milepost.run("reconcile", asked_by="a test", stopping=stopping, progress=stop)
+    assert (None, 100, 1) == (left.ended_at, left.counts["entries"], await pages())
+    assert left.position["cursor"]
+    counts = await reconcile(milepost)
+    assert (3, 2) == (await pages(), counts["finished"] or left.counts["finished"])
+    done = [(await moments(client, link))[2] for link in (links[0], links[1], links[-1])]
+    assert [True, False, True] == done
 
 
 async def test_a_response_that_no_link_issued_is_flagged(
@@ -231,7 +319,7 @@ async def test_members_and_links_that_lack_each_other_are_flagged(  # noqa: PLR0
 
     Our probe, links of any generation, and members whose call is still out are none.
     """
-    await landed(**ROUTES[kind], fields=[])
+    await landed(route=kind, fields=[])
     await milepost.run("sync", asked_by="a test")
     links = [await ask(client, ref, ref) for ref in PEOPLE]
     directory = milepost.deployment.directory_id or ""
