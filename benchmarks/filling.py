@@ -14,8 +14,9 @@ SELECT format('ALTER TABLE %s DROP CONSTRAINT %I', conrelid::regclass, conname),
     format('ALTER TABLE %s ADD CONSTRAINT %I %s', conrelid::regclass, conname,
         pg_get_constraintdef(oid))
 FROM pg_constraint
-WHERE conrelid IN ('links'::regclass, 'registrants'::regclass, 'memberships'::regclass)
-    AND contype IN ('p', 'u', 'f')
+WHERE contype IN ('p', 'u', 'f')
+    AND (conrelid IN ('links'::regclass, 'registrants'::regclass, 'memberships'::regclass)
+        OR confrelid IN ('links'::regclass, 'registrants'::regclass))
 ORDER BY contype = 'f' DESC, contype
 """
 """How each key is taken away and put back; foreign keys are the first to go."""

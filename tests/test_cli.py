@@ -260,7 +260,10 @@ def test_a_file_of_registrants_may_have_a_form_of_its_own(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("clean",), "there is no job 'clean'; there are: replenish, rotate, sync, canary, drain"),
+        (
+            ("clean",),
+            "there is no job 'clean'; there are: replenish, rotate, sync, canary, reconcile",
+        ),
         (("replenish", "--accept-removals"), "--accept-removals is not for replenish"),
     ],
     ids=("job", "option"),

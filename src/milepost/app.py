@@ -31,7 +31,9 @@ from milepost.jobs.flow import Flow
 from milepost.jobs.intake import Import, Intake, stage_files
 from milepost.jobs.late_data import LateDataFlow
 from milepost.jobs.provisioning import Provisioning
+from milepost.jobs.reconcile import Reconcile
 from milepost.jobs.replenish import Replenish
+from milepost.jobs.responses import Responses
 from milepost.jobs.rotate import Rotate
 from milepost.jobs.rows import Form
 from milepost.jobs.run import Job, Progress, Whole
@@ -75,7 +77,8 @@ that are idle are closed. A request on its way over a connection that is closed 
 its caller could not know whether it arrived."""
 
 LOOK_SECONDS = 1.0
-"""Between looks for links that are due; a look that finds none is one cheap statement."""
+"""Between looks for links and for responses that are due; a look that finds none is one cheap
+statement."""
 
 LATE_DATA_LOOK_SECONDS = 0.25
 """Between looks for data that are due: the link is out, and its customer may open it."""
@@ -102,6 +105,7 @@ class Milepost(Struct, frozen=True, kw_only=True):
     sweep: Sweep
     scheduler: Scheduler
     matching: Matching
+    responses: Responses
     worker: Worker
 
     async def run(
@@ -277,11 +281,14 @@ async def opened(settings: Settings, database_url: str) -> AsyncIterator[Milepos
         rotate = Rotate(store, provisioning, deployment)
         intake = None if source is None else Intake(store, source)
         sync = Sync(store, upstream, settings.directory_id, intake)
+        matching = Matching(store, upstream, settings.secrets)
+        responses = Responses(store, upstream, matching)
         jobs: dict[str, Job] = {
             "replenish": Whole(lambda stopping, told: replenish.run_once(stopping, progress=told)),
             "rotate": Whole(lambda stopping, told: rotate.run_once(stopping, progress=told)),
             "canary": Canary(store, upstream, provisioning),
             "sync": sync,
+            "reconcile": Reconcile(store, upstream, responses),
             "drain": Whole(lambda stopping, _: drain.run_once(stopping)),
             "sweep": Whole(lambda stopping, _: sweep.run_once(stopping)),
             "import": Import(store),
@@ -300,11 +307,13 @@ async def opened(settings: Settings, database_url: str) -> AsyncIterator[Milepos
                 drain=drain,
                 sweep=sweep,
                 scheduler=scheduler,
-                matching=Matching(store, upstream, settings.secrets),
+                matching=matching,
+                responses=responses,
                 worker=Worker(
                     Endless(job="drain", run=drain.make, every=LOOK_SECONDS, note=note),
                     Endless(job="drain", run=drain.tell, every=LATE_DATA_LOOK_SECONDS, note=note),
                     Endless(job="sweep", run=sweep.run_once, every=LOOK_SECONDS, note=note),
+                    Endless(job="reconcile", run=responses.run_once, every=LOOK_SECONDS),
                     Endless(job="scheduler", run=scheduler.tick, every=TICK_SECONDS),
                 ),
             )
@@ -396,6 +405,7 @@ async def serve(
                 milepost.budget,
                 milepost.scheduler,
                 milepost.matching,
+                events_key=settings.events_key,
                 stopping=stopping.is_set,
             ),
             loop="uvloop",

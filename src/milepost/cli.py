@@ -23,7 +23,7 @@ import msgspec
 import uvloop
 
 from milepost import settings
-from milepost.errors import MilepostError, UpstreamError
+from milepost.errors import ConfigurationError, MilepostError, UpstreamError
 from milepost.model import Caution, Key, MilestoneDefinition, Scope
 from milepost.settings import Settings
 
@@ -703,6 +703,7 @@ def _tell_import(counts: dict[str, Any], *, dry_run: bool) -> None:
     help="sync: go on however many contacts are not there any more.",
 )
 @click.option("--dry-run", is_flag=True, help="sync: only say what the source would change.")
+@click.option("--thorough", is_flag=True, help="reconcile: read every history, moved or not.")
 @as_json
 def run(*, job: str, as_json: bool, **accepted: bool) -> None:
     """Run a job now, and wait for its end; `milepost jobs` lists them.
@@ -928,7 +929,7 @@ def tear_down(*, key: str, dry_run: bool, live_links: int, as_json: bool) -> Non
 
 @main.group()
 def events() -> None:
-    """What happened to registrants."""
+    """What happened to registrants; and what the platform tells of their responses."""
 
 
 @events.command("replay")
@@ -975,6 +976,44 @@ def replay_events(*, file: Path, url: str, key: str, per_minute: int | None, as_
             click.echo(f"{name.replace('_', ' '):>15}  {value}")
     if tally.refused:
         raise SystemExit(1)
+
+
+@events.command("subscribe")
+@click.option("--dry-run", is_flag=True, help="Say what would be asked for, and ask for nothing.")
+@as_json
+def subscribe(*, dry_run: bool, as_json: bool) -> None:
+    """Have the platform call when a survey of a milestone is answered.
+
+    Only what no subscription to our address is there for is asked for: run it again for surveys
+    that come in later. It takes a brand administrator's token.
+    """
+    from milepost.jobs import subscriptions
+    from milepost.store import LOCAL_URL
+
+    given = settings.load()
+    if given.events_key is None:
+        raise ConfigurationError(
+            "MILEPOST_EVENTS_KEY is missing; for example: the output of: openssl rand -hex 32"
+        )
+    settings.demand_public_url(given)
+    key, url = given.events_key, subscriptions.address(given.public_url or LOCAL_URL)
+
+    async def work(milepost: Milepost) -> tuple[list[str], list[str]]:
+        surveys = {m.definition.survey_id for m in await milepost.store.milestones.all()}
+        wanted = await subscriptions.lacking(milepost.upstream, surveys, url)
+        if not dry_run:
+            for survey_id in wanted:
+                await subscriptions.subscribe(milepost.upstream, survey_id, url, key)
+        return wanted, sorted(surveys.difference(wanted))
+
+    asked, there = _with_milepost(work)
+    if as_json:
+        _print({"url": url, "dry_run": dry_run, "subscribed": asked, "there": there})
+        return
+    for survey_id in asked:
+        click.echo(f"{survey_id}: {'would be ' if dry_run else ''}subscribed, calls go to {url}")
+    for survey_id in there:
+        click.echo(f"{survey_id}: is subscribed already")
 
 
 # --- looking --------------------------------------------------------------------------------------

@@ -14,6 +14,9 @@
     │   ├── UnknownRegistrant
     │   ├── UnknownLink
     │   ├── UnknownResponse       of a survey, at the platform
+    │   ├── UnknownDrift
+    │   ├── EventsUnwanted        no key is set by which event calls could be told from others
+    │   ├── EventRefused          an event call that nobody has signed who knows the key
     │   ├── UnknownJob
     │   ├── UnknownRun
     │   ├── ImportTooLarge        more than one request may send
@@ -132,6 +135,39 @@ class UnknownResponse(Refusal):
 
     def __init__(self) -> None:
         super().__init__("The platform has no such response of this survey.", field="response_id")
+
+
+class UnknownDrift(Refusal):
+    """No drift has this id."""
+
+    code = "unknown-drift"
+
+    def __init__(self) -> None:
+        super().__init__("There is no drift with this id.", field="id")
+
+
+class EventsUnwanted(Refusal):
+    """No event call is taken: none could be told from one that somebody has made up."""
+
+    code = "events-unwanted"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "No event calls are taken here: MILEPOST_EVENTS_KEY is not set.",
+            fix="Set it in all processes, then run: milepost events subscribe",
+        )
+
+
+class EventRefused(Refusal):
+    """An event call was not signed with the key."""
+
+    code = "event-refused"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The HMAC of the event call is missing or wrong.",
+            fix="The subscription must have the key that MILEPOST_EVENTS_KEY is.",
+        )
 
 
 class UnknownJob(Refusal):

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing, suppress
+from datetime import timedelta
 from enum import StrEnum
 from typing import Final
 
@@ -26,7 +27,7 @@ from msgspec import Struct
 from milepost import payload
 from milepost.budget import for_purpose
 from milepost.errors import UnknownResponse
-from milepost.model import Fact, LinkRecord, LinkState, Purpose, Reason, Route
+from milepost.model import DriftKind, Fact, LinkRecord, LinkState, Purpose, Reason, Route
 from milepost.personal_link import NotAPersonalLink, parse
 from milepost.store import Store
 from milepost.store.links import Named
@@ -120,6 +121,68 @@ def judge(
     if rule := _against(survey_id, response, named, through):
         return Verdict.FOREIGN, rule
     return Verdict.TRUE, _beside(response, named, through)
+
+
+EARLY_SECONDS: Final = 5
+"""A survey that was started so soon after the platform had its data may have been started before:
+it tells whole seconds, and its clock is not ours."""
+
+
+def counts_for(match: Match, came_by: LinkRecord | None) -> LinkRecord | None:
+    """The link that a response counts for; None: none.
+
+    It is the one by which it came, whatever its reference says; where no history tells that, the
+    one that it names. What was revoked here goes on working at the platform: that it was answered
+    is so all the same.
+
+    Args:
+        match: what is held of it.
+        came_by: the link by which it came, where history has told it.
+    """
+    if came_by is not None:
+        return came_by
+    rule = None if match.reason is None else match.reason.rule
+    return match.link if match.verdict is Verdict.TRUE or rule == "revoked" else None
+
+
+def drift_of(
+    match: Match, response: SurveyResponse, came_by: LinkRecord | None, through: Through | None
+) -> DriftKind | None:
+    """As what a response is flagged; None: it is as it should be, or nobody knows yet.
+
+    Args:
+        match: what is held of it.
+        response: as the platform tells it.
+        came_by: the link by which it came, where history has told it and the ledger has it.
+        through: what history has told.
+    """
+    rule = None if match.reason is None else match.reason.rule
+    match match.verdict:
+        case Verdict.TRUE:
+            return None
+        case Verdict.WITHOUT_REFERENCE if came_by is not None:
+            return DriftKind.EARLY_RESPONSE if _is_early(response, came_by) else None
+        case Verdict.WITHOUT_REFERENCE if through is None:
+            return None
+        case Verdict.FOREIGN if rule == "other-survey":
+            return DriftKind.OTHER_MILESTONE
+        case Verdict.FOREIGN if match.link and came_by:
+            is_of_other = match.link.milestone != came_by.milestone
+            return DriftKind.OTHER_MILESTONE if is_of_other else DriftKind.FOREIGN_RESPONSE
+    return DriftKind.FOREIGN_RESPONSE
+
+
+def _is_early(response: SurveyResponse, link: LinkRecord) -> bool:
+    """Whether a response without a reference was started before its link's data were told.
+
+    The reference comes with the data: one that is there was not early. Only the data of a ready
+    link come after it.
+    """
+    begun, told = response.started_at, link.data_at
+    is_unseen = link.reason is not None and link.reason.rule == "data-unseen"
+    if begun is None or is_unseen or link.route is Route.ANONYMOUS or told == link.issued_at:
+        return False
+    return told is None or begun <= told + timedelta(seconds=EARLY_SECONDS)
 
 
 def _beside(response: SurveyResponse, named: Named, through: Through | None) -> str | None:

@@ -455,6 +455,28 @@ class LinkRecord(Link, frozen=True, kw_only=True):
     """The personal URL behind a published short one; for admins."""
 
 
+class DriftKind(StrEnum):
+    """In what the ledger and the platform differ; `policy.DRIFT` says what to do about each."""
+
+    FOREIGN_RESPONSE = "foreign-response"
+    OTHER_MILESTONE = "other-milestone"
+    SECOND_RESPONSE = "second-response"
+    EARLY_RESPONSE = "early-response"
+    MEMBERSHIP_WITHOUT_LINK = "membership-without-link"
+    LINK_WITHOUT_MEMBERSHIP = "link-without-membership"
+
+
+class Outcome(Struct, frozen=True, kw_only=True):
+    """What the platform says became of a link, as far as it says it."""
+
+    link_id: UUID
+    opened_at: datetime | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    response_id: str | None = None
+    """`R_…`."""
+
+
 class Deployment(Struct, frozen=True, kw_only=True):
     """This installation, as the platform sees it: whatever we make there carries its id."""
 

@@ -17,12 +17,14 @@ from datetime import datetime, timedelta
 from typing import Final
 
 import msgspec
+from msgspec import Struct
 
 from milepost.errors import InvalidMilestone
 from milepost.model import (
     Capabilities,
     Caution,
     Demand,
+    DriftKind,
     Fact,
     Lane,
     MilestoneDefinition,
@@ -83,6 +85,51 @@ the rule."""
 
 REVOKED: Final = "The link was revoked: its short URL leads nowhere any more."
 """What is said of a revoked link, in whatever state it was then."""
+
+
+class Advice(Struct, frozen=True, kw_only=True):
+    """What something is, and what to do about it."""
+
+    what: str
+    fix: str
+
+
+DRIFT: Final[Mapping[DriftKind, Advice]] = {
+    DriftKind.FOREIGN_RESPONSE: Advice(
+        what="A response that came by no link of ours, or names another one than it came by.",
+        fix="Leave it out of what you conclude, or delete it at the platform. If there are many "
+        "without a reference, see whether the survey's flow declares milepost_ref, and let the "
+        "survey be answered by invitation only.",
+    ),
+    DriftKind.OTHER_MILESTONE: Advice(
+        what="A response whose reference names a link of another milestone.",
+        fix="Leave it out of what you conclude of either milestone. If there are many, see whether "
+        "a survey was copied together with its links, or an app sends those of the other one.",
+    ),
+    DriftKind.SECOND_RESPONSE: Advice(
+        what="A second response to a link that has one: a plain link was shared, or used twice.",
+        fix="The first one counts. Leave this one out, or delete it at the platform.",
+    ),
+    DriftKind.EARLY_RESPONSE: Advice(
+        what="The survey was started before the platform had the event's data: the response lacks "
+        "them.",
+        fix="Join the data by the link, which this response counts for. If there are many, give "
+        'the milestone membership "event", or look at the backlog of job drain.',
+    ),
+    DriftKind.MEMBERSHIP_WITHOUT_LINK: Advice(
+        what="A member of a slot's list or batch of whom no link is known: a call took effect and "
+        "its link failed, the ledger was restored from before, or somebody else added them.",
+        fix="Do nothing if nobody was sent a URL: an event of theirs, sent again, finds the place. "
+        "If somebody else adds people to our lists, have them stop.",
+    ),
+    DriftKind.LINK_WITHOUT_MEMBERSHIP: Advice(
+        what="A link whose member the platform does not have in the list or batch: it opens no "
+        "survey.",
+        fix="Revoke the link, and send its customer's event again under an event_id of its own. If "
+        "there are many, see who removes contacts at the platform.",
+    ),
+}
+"""What drift of a kind is, and what to do about it."""
 
 
 def contact_key(ref: str, details: RegistrantDetails, criteria: Collection[str]) -> str | None:

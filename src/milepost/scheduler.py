@@ -105,6 +105,12 @@ CADENCES: Final[Mapping[str, Cadence]] = {
         due="30 4 * * *",
         grace=timedelta(hours=3),
     ),
+    "reconcile": Cadence(
+        does="brings in what became of links, and flags in what ledger and platform differ",
+        due="*/15 * * * *",
+        grace=timedelta(hours=2),
+        options=("thorough",),
+    ),
     "drain": Cadence(does="makes the links that wait", due=Always(), grace=timedelta(minutes=1)),
     "sweep": Cadence(
         does="finishes links whose process died or whose call's outcome is unknown",

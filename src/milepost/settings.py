@@ -103,6 +103,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     """In which the times of jobs are meant."""
     schedule: Mapping[str, str]
     """When jobs are due, by name, where that is not the usual time; crontab lines."""
+    events_key: str | None
+    """Signs the platform's calls about completed responses; None: none is taken."""
     registrants_source: str | None
     """Where the nightly job finds the registrants, in the words of `jobs/sources.py`."""
 
@@ -151,6 +153,7 @@ def load(environment: Mapping[str, str] = os.environ, home: Path = HOME) -> Sett
         limits=_limits(environment),
         time_zone=environment.get(f"{PREFIX}TIME_ZONE") or "UTC",
         schedule=_schedule(environment),
+        events_key=_events_key(environment),
         registrants_source=_secret(environment, "REGISTRANTS_SOURCE"),
     )
 
@@ -307,6 +310,13 @@ def _former_secret(environment: Mapping[str, str], present: bytes) -> bytes | No
     if given.encode() == present:
         raise _wrong("SECRET_BEFORE", f"is {PREFIX}SECRET itself", example)
     return given.encode()
+
+
+def _events_key(environment: Mapping[str, str]) -> str | None:
+    given = _secret(environment, "EVENTS_KEY")
+    if given is not None and len(given.encode()) < MIN_SECRET_BYTES:
+        raise _wrong("EVENTS_KEY", f"has fewer than {MIN_SECRET_BYTES} bytes", _SECRET_EXAMPLE)
+    return given
 
 
 def _kept_secret(path: Path) -> bytes:

@@ -24,6 +24,7 @@ PUBLIC = {
     "HEAD /l",
     "GET /l/{token:path}",
     "HEAD /l/{token:path}",
+    "POST /v1/upstream/events",
 }
 OPEN_TO = {
     "POST /v1/links": {Scope.ISSUE},
@@ -43,6 +44,8 @@ OPEN_TO = {
     "GET /v1/jobs/{name:str}": {Scope.READ},
     "POST /v1/jobs/{name:str}/run": set[Scope](),
     "GET /v1/responses/{survey_id:str}/{response_id:str}": {Scope.READ},
+    "GET /v1/drift": {Scope.READ},
+    "POST /v1/drift/{drift_id:int}/settle": set[Scope](),
     "GET /v1/runs/{run_id:int}": {Scope.READ, Scope.SYNC},
     "GET /v1/runs/{run_id:int}/findings": {Scope.SYNC},
     "PUT /v1/registrants/{ref:path}": {Scope.SYNC},
@@ -74,6 +77,7 @@ async def test_every_operation_opens_to_its_scopes_alone(
             .replace("{key:str}", "landed")
             .replace("{name:str}", "sync")
             .replace("{run_id:int}", "1")
+            .replace("{drift_id:int}", "1")
             .replace("{ref:path}", "ann")
             .replace("{path:str}", "nothing")
             .replace("{token:path}", "nothing")

@@ -245,6 +245,9 @@ async def test_a_link_takes_one_call_once_its_pool_is_made(place: Place) -> None
     history = {each.lookup_id: each async for each in upstream.history(distribution)}
     assert history[added.lookup_id].response_id is None
     assert history[added.lookup_id].link == built
+    pages = [each async for each in upstream.history_pages(distribution)]
+    assert [each for page in pages for each in page.elements] == list(history.values())
+    assert pages[-1].cursor is None
 
 
 async def test_a_distribution_for_one_contact_has_their_link_alone(place: Place) -> None:

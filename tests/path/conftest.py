@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import psycopg
 import pytest
+from litestar import Litestar
 from tests.conftest import set_clock_ahead
 
 from milepost import api, app
@@ -21,6 +22,7 @@ from milepost.settings import Settings, load
 from milepost.simulator import Config, Ready, running
 
 SECRET = "a secret of at least sixteen bytes"
+EVENTS_KEY = "a shared key of at least sixteen bytes"
 FIELDS = ({"name": "flight", "type": "integer"}, {"name": "gate"})
 
 
@@ -60,12 +62,20 @@ class Platform:
         stats = (await self.web.get("/control/stats")).json()
         return int((stats["brand"] or {"calls": 0})["calls"])
 
-    async def answer(self, link: str) -> str:
-        """Open a link in a browser and send the survey off; returns the id of the response."""
+    async def open(self, link: str) -> str:
+        """Open a link in a browser; returns the session that is started by that."""
         page = await self.web.get(link)
         session = re.search(r'name="session" value="(FS_\w{15})"', page.text)
         assert session is not None, page.text
-        sent = await self.web.post(link, data={"session": session[1], "QID1": "5"})
+        return session[1]
+
+    async def answer(self, link: str, session: str | None = None) -> str:
+        """Send the survey of a link off; returns the id of the response.
+
+        Without a session that was started before the link is opened first.
+        """
+        session = session or await self.open(link)
+        sent = await self.web.post(link, data={"session": session, "QID1": "5"})
         assert 'data-state="thanks"' in sent.text
         return str((await self.entries())[-1]["ids"]["response"])
 
@@ -124,15 +134,21 @@ async def keys(milepost: Milepost) -> dict[Scope, str]:
 
 
 @pytest.fixture
-async def client(milepost: Milepost, keys: dict[Scope, str]) -> AsyncIterator[httpx.AsyncClient]:
-    """A caller of the REST API with an admin's key."""
-    application = api.create(
+def application(milepost: Milepost) -> Litestar:
+    """The REST API."""
+    return api.create(
         milepost.store,
         milepost.issuing,
         milepost.budget,
         milepost.scheduler,
         milepost.matching,
+        events_key=EVENTS_KEY,
     )
+
+
+@pytest.fixture
+async def client(application: Litestar, keys: dict[Scope, str]) -> AsyncIterator[httpx.AsyncClient]:
+    """A caller of the REST API with an admin's key."""
     transport = httpx.ASGITransport(application)
     async with httpx.AsyncClient(
         transport=transport,

@@ -5,19 +5,21 @@ from __future__ import annotations
 from asyncio import gather
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, Self
 
 import psycopg
 import pytest
 from psycopg import sql
-from tests.store.conftest import Register, Sql, event, issued
+from tests.store.conftest import SURVEY, Register, Sql, event, issued
 
 from milepost.model import Lane, LinkState, Purpose
 from milepost.store import Store
 from milepost.store.budget import BRAND, Ask, Terms, Unspent
 from milepost.store.connections import Row, statement
 from milepost.store.links import Telling
+from milepost.store.outcomes import Entry
+from milepost.store.responses import Judged
 
 Node = dict[str, Any]
 """A node of a plan, as Postgres explains it in JSON."""
@@ -34,10 +36,14 @@ PATH = {
     *("find", "due", "look", "click", "budget_lock", "budget_grant", "budget_give_back"),
     *("late_data_claim", "late_data_settle", "of_reference"),
     *("pool_standing", "pool_demand", "pool_full", "pool_plan", "pool_claim", "pool_age"),
+    *("outcomes", "history_links", "history_strangers", "history_lacking", "reconcile_due"),
+    *("stepwise_due", "of_history", "responses_note", "responses_heard", "responses_take"),
+    *("responses_judge", "responses_second", "responses_explain", "drift_flag", "drift_clear"),
 }
 """The statements of the path, by their files: none may be missing from what is explained.
 
-Those of pools are among them: every few seconds they look at the newest links.
+Those of pools are among them: every few seconds they look at the newest links. So are those by
+which it is known what becomes of links.
 """
 
 PREPARED = """
@@ -53,8 +59,9 @@ SELECT format('ALTER TABLE %s DROP CONSTRAINT %I', conrelid::regclass, conname),
     format('ALTER TABLE %s ADD CONSTRAINT %I %s', conrelid::regclass, conname,
         pg_get_constraintdef(oid))
 FROM pg_constraint
-WHERE conrelid IN ('links'::regclass, 'registrants'::regclass, 'memberships'::regclass)
-    AND contype IN ('p', 'u', 'f')
+WHERE contype IN ('p', 'u', 'f')
+    AND (conrelid IN ('links'::regclass, 'registrants'::regclass, 'memberships'::regclass)
+        OR confrelid IN ('links'::regclass, 'registrants'::regclass))
 ORDER BY contype = 'f' DESC, contype
 """
 """How each key of the big tables is taken away and put back; foreign keys are the first to go."""
@@ -164,7 +171,7 @@ async def _filled(register: Register, database_url: str) -> AsyncIterator[None]:
         connection.execute(JOIN)
     yield
     with psycopg.connect(database_url) as connection:
-        connection.execute("TRUNCATE registrants, links, memberships")
+        connection.execute("TRUNCATE registrants, links, memberships, responses, drift")
 
 
 class Recording(psycopg.AsyncCursor[Any]):
@@ -248,6 +255,42 @@ async def walk_the_path(store: Store) -> None:
         token = f"{7 * REGISTRANTS:022}"
         await links.look(token)
         await links.click(token)
+        await become_something(store, name, many)
+
+
+async def become_something(store: Store, name: str, many: int) -> None:
+    """Use every verb by which it is known what became of links."""
+    look = (await store.outcomes.due(after=0, limit=many))[0]
+    entries = [
+        Entry(lookup_id=f"CGC_{name}{n}", contact_id="CID_1", response_id=f"R_{name}{n}")
+        for n in range(many)
+    ]
+    known = Entry(lookup_id="CGC_17", started_at=datetime.now(UTC), response_id=f"R_{name}")
+    told = await store.outcomes.tell(look, [*entries, known])
+    assert (1, many) == (told.links, told.drift)
+    if many == 1:
+        await store.outcomes.flag_lacking(look, frozenset(f"CGC_{n}" for n in range(LINKS)))
+    await store.outcomes.stepwise_due(many)
+    named = await store.links.of_history(look.distribution_id, "CGC_17")
+    assert named is not None
+    assert await store.responses.note(SURVEY, f"R_{name} told")
+    judged = [
+        Judged(
+            survey_id=unread.survey_id,
+            response_id=unread.response_id,
+            lookup_id=unread.lookup_id,
+            started_at=None,
+            completed_at=unread.now,
+            verdict="without-reference",
+            rule="no-reference",
+            link_id=named.link.id,
+            is_unexplained=True,
+        )
+        for unread in await store.responses.take(many)
+    ]
+    assert many == len(judged)
+    await store.responses.settle(judged)
+    await store.responses.flag_unexplained()
 
 
 @pytest.mark.timeout(300)

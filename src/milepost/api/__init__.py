@@ -14,6 +14,7 @@ from litestar.openapi.spec import Components, SecurityScheme
 from milepost.api import (
     capabilities,
     capacity,
+    drift,
     health,
     jobs,
     links,
@@ -22,6 +23,7 @@ from milepost.api import (
     registrants,
     responses,
     short_links,
+    upstream_events,
 )
 from milepost.api.access import PUBLIC, Doorkeeper, refuse_unguarded
 from milepost.api.requests import StrictRequest
@@ -43,6 +45,7 @@ def create(
     scheduler: Scheduler,
     matching: Matching,
     *,
+    events_key: str | None = None,
     stopping: Callable[[], bool] = lambda: False,
 ) -> Litestar:
     """The REST application, on an open store.
@@ -53,6 +56,7 @@ def create(
         budget: what this process may call.
         scheduler: knows the jobs, and when they are due.
         matching: says whose a response is.
+        events_key: signs the platform's event calls; None: none is taken.
         stopping: whether the process was told to end: it is not ready any more then.
     """
     application = Litestar(
@@ -65,6 +69,8 @@ def create(
             capacity.router(store, budget, issuing.makers),
             jobs.router(store, scheduler),
             responses.router(matching),
+            drift.router(store),
+            upstream_events.router(store, events_key),
             health.router(store, stopping),
         ],
         before_request=Doorkeeper(store.keys),

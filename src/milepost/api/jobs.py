@@ -117,7 +117,8 @@ class RunRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a run is asked for with."""
 
     options: dict[str, bool] = {}
-    """What it may do that a person must want: `accept_removals`, `accept_losses`; or `dry_run`."""
+    """What it may do that a person must want: `accept_removals`, `accept_losses`; `dry_run`; or, of
+    `reconcile`, `thorough`: every history is read."""
 
 
 class Findings(Struct, frozen=True, kw_only=True):

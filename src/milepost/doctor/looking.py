@@ -22,7 +22,7 @@ from msgspec import Struct
 from milepost import app, policy, scheduler, settings
 from milepost.budget import Budget, Standing
 from milepost.errors import ConfigurationError, InvalidMilestone, MilepostError
-from milepost.jobs import intake
+from milepost.jobs import intake, subscriptions
 from milepost.jobs.sources import Source, configured
 from milepost.model import (
     Capabilities,
@@ -38,7 +38,7 @@ from milepost.model import (
 from milepost.payload import REFERENCE_FIELD
 from milepost.personal_link import NotAPersonalLink, parse
 from milepost.settings import Settings
-from milepost.store import Store
+from milepost.store import LOCAL_URL, Store
 from milepost.store.budget import BRAND
 from milepost.store.census import CONNECTIONS_OF_A_PROCESS, People, Pool, Server, Stuck
 from milepost.store.links import Backlog
@@ -290,6 +290,8 @@ async def _platform(
             findings += _directory(given, ledger, directories)
             for milestone in ledger.milestones if ledger else ():
                 findings.append(await _survey(upstream, milestone))
+            if ledger and ledger.milestones:
+                findings.append(await _events(given, upstream, ledger.milestones))
     except MilepostError as error:
         findings.append(_unusable_platform(given, error))
     return findings
@@ -479,6 +481,43 @@ async def _survey(upstream: Upstream, milestone: Milestone) -> Finding:
             fix="Share the survey with that user, or give the milestone another survey_id.",
         )
     return _of_survey(what, milestone, survey)
+
+
+async def _events(given: Settings, upstream: Upstream, milestones: Sequence[Milestone]) -> Finding:
+    """Whether the platform tells of responses, which for plain links nothing else does."""
+    what = "event calls"
+    is_needed = any(m.definition.route is Route.ANONYMOUS for m in milestones)
+    verdict: Literal["ok", "warn"] = "warn" if is_needed else "ok"
+    later = "of plain links nobody hears" if is_needed else "job reconcile tells what became"
+    if given.events_key is None:
+        return Finding(
+            what=what,
+            verdict=verdict,
+            found=f"none are taken, MILEPOST_EVENTS_KEY is missing: {later}",
+            fix="Set it, then run: milepost events subscribe",
+        )
+    if given.public_url is None and not given.simulated:
+        return Finding(
+            what=what, verdict="warn", found="they cannot come without MILEPOST_PUBLIC_URL"
+        )
+    url = subscriptions.address(given.public_url or LOCAL_URL)
+    surveys = {m.definition.survey_id for m in milestones}
+    try:
+        lacking = await subscriptions.lacking(upstream, surveys, url)
+    except Forbidden:
+        return Finding(
+            what=what,
+            verdict="ok",
+            found="they are taken; whether they are subscribed to, this token's user may not see",
+        )
+    if lacking:
+        return Finding(
+            what=what,
+            verdict="warn",
+            found=f"no subscription tells {url} of responses to {', '.join(lacking)}: {later}",
+            fix="Run, with a brand administrator's token: milepost events subscribe",
+        )
+    return Finding(what=what, verdict="ok", found=f"responses are told to {url}")
 
 
 def _of_survey(what: str, milestone: Milestone, survey: SurveyDefinition) -> Finding:

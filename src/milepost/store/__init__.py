@@ -16,12 +16,15 @@ from milepost.store.census import Census
 from milepost.store.connections import Connections
 from milepost.store.contacts import ContactStore
 from milepost.store.deployment import DeploymentStore
+from milepost.store.drift import DriftStore
 from milepost.store.keys import KeyStore
 from milepost.store.links import LinkStore
 from milepost.store.memberships import MembershipStore
 from milepost.store.milestones import MilestoneStore
+from milepost.store.outcomes import OutcomeStore
 from milepost.store.pools import PoolStore
 from milepost.store.registrants import RegistrantStore
+from milepost.store.responses import ResponseStore
 from milepost.store.runs import RunStore
 from milepost.store.sources import SourceStore
 
@@ -48,12 +51,15 @@ class Store:
         self.census = Census(connections)
         self.contacts = ContactStore(connections)
         self.deployment = DeploymentStore(connections)
+        self.drift = DriftStore(connections)
         self.keys = KeyStore(connections)
         self.links = LinkStore(connections, deployment.fingerprint_key, public_url, secret)
         self.memberships = MembershipStore(connections)
         self.milestones = MilestoneStore(connections)
+        self.outcomes = OutcomeStore(connections)
         self.pools = PoolStore(connections)
         self.registrants = RegistrantStore(connections)
+        self.responses = ResponseStore(connections)
         self.runs = RunStore(connections)
         self.sources = SourceStore(connections)
 

@@ -131,6 +131,7 @@ _HAND_OVER: Final = statement("hand_over")
 _FIND: Final = statement("find", record=columns("l", (*_MEMBERS, *_MORE)))
 _FIND_MANY: Final = statement("find_many", members=columns("l", _MEMBERS))
 _OF_REFERENCE: Final = statement("of_reference", record=columns("l", (*_MEMBERS, *_MORE)))
+_OF_HISTORY: Final = statement("of_history", record=columns("l", (*_MEMBERS, *_MORE)))
 _DUE: Final = statement("due")
 _LOOK: Final = statement("look")
 _CLICK: Final = statement("click")
@@ -233,7 +234,7 @@ class Opened(Struct, frozen=True, kw_only=True):
 
 
 class Named(Struct, frozen=True, kw_only=True):
-    """The link that a reference names, with what a response is held against."""
+    """The link that a reference or a history names, with what a response is held against."""
 
     link: LinkRecord
     route: Route | None
@@ -534,10 +535,21 @@ class LinkStore:
             reference: as it came back.
             sealed: what `payload.unseal` found in it.
         """
-        wanted = {"id": sealed, "reference": reference}
+        return await self._named(_OF_REFERENCE, {"id": sealed, "reference": reference})
+
+    async def of_history(self, distribution_id: str, lookup_id: str) -> Named | None:
+        """The link that the platform's history names; None: there is none.
+
+        Args:
+            distribution_id: `EMD_…`.
+            lookup_id: `CGC_…` or `CTR_…`.
+        """
+        wanted = {"distribution": distribution_id, "lookup": lookup_id}
+        return await self._named(_OF_HISTORY, wanted)
+
+    async def _named(self, query: bytes, wanted: Row) -> Named | None:
         async with self._connections.readers() as connection:
-            cursor = await connection.execute(_OF_REFERENCE, wanted, prepare=True)
-            row = await cursor.fetchone()
+            row = await (await connection.execute(query, wanted, prepare=True)).fetchone()
         if row is None:
             return None
         return Named(

@@ -203,6 +203,10 @@ distributions = Table(
     Column("created_at", Moment, nullable=False),
     Column("made_at", Moment),
     Column("list_misses", Integer, nullable=False, server_default=text("0")),
+    Column("opened", Integer),
+    Column("started", Integer),
+    Column("finished", Integer),
+    Column("reconciled_at", Moment),
     UniqueConstraint("slot_id", "generation"),
     Index("distributions_in_the_making", "id", postgresql_where=text("state = 'making'")),
 )
@@ -256,6 +260,7 @@ links = Table(
     Column("opened_at", Moment),
     Column("started_at", Moment),
     Column("response_id", Text),
+    Column("look_due_at", Moment),
     UniqueConstraint("event_id", name="links_event_id"),
     Index(
         "links_one_url",
@@ -299,6 +304,59 @@ links = Table(
         postgresql_where=text("state = 'waiting' AND rule = 'no-slot'"),
     ),
     Index("links_data_due", "data_due_at", postgresql_where=text("data_due_at IS NOT NULL")),
+    Index(
+        "links_of_a_distribution",
+        "distribution_id",
+        "id",
+        postgresql_where=text("url IS NOT NULL"),
+    ),
+    Index(
+        "links_look_due",
+        "look_due_at",
+        postgresql_where=text("route = 'stepwise' AND url IS NOT NULL"),
+    ),
+)
+
+responses = Table(
+    "responses",
+    metadata,
+    Column("survey_id", Word, primary_key=True),
+    Column("response_id", Word, primary_key=True),
+    Column("heard_by", Text, nullable=False),
+    Column("noted_at", Moment, nullable=False),
+    Column("due_at", Moment),
+    Column("tries", Integer, nullable=False, server_default=text("0")),
+    Column("distribution_id", Text),
+    Column("lookup_id", Word),
+    Column("read_at", Moment),
+    Column("started_at", Moment),
+    Column("completed_at", Moment),
+    Column("verdict", Text),
+    Column("rule", Text),
+    Column("link_id", Uuid, ForeignKey("links.id")),
+    Column("is_unexplained", Boolean, nullable=False, server_default=text("false")),
+    Index("responses_due", "due_at", postgresql_where=text("due_at IS NOT NULL")),
+    Index("responses_unexplained", "noted_at", postgresql_where=text("is_unexplained")),
+)
+
+drift = Table(
+    "drift",
+    metadata,
+    _row_id(),
+    Column("kind", Text, nullable=False),
+    Column("subject", Word, nullable=False),
+    Column("milestone", Word, ForeignKey("milestones.key")),
+    Column("link_id", Uuid, ForeignKey("links.id")),
+    Column("survey_id", Text),
+    Column("response_id", Text),
+    Column("distribution_id", Text),
+    Column("lookup_id", Text),
+    Column("rule", Text),
+    Column("first_seen_at", Moment, nullable=False),
+    Column("last_seen_at", Moment, nullable=False),
+    Column("settled_at", Moment),
+    Column("settled_by", Text),
+    UniqueConstraint("kind", "subject", name="drift_once"),
 )
 
 memberships = Table(

@@ -11,6 +11,7 @@ Paths and bodies follow the platform's documentation where nothing else is said.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
 from datetime import datetime
 from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import parse_qs, quote, urlsplit
@@ -559,15 +560,28 @@ class Upstream:
         return self._elements("distribution_links", "links", path, _LINKS)
 
     async def history(self, distribution_id: str) -> AsyncGenerator[HistoryEntry, None]:
-        """Iterate over what became of a distribution's links.
+        """Iterate over what became of a distribution's links, as `history_pages` over the pages."""
+        async with aclosing(self.history_pages(distribution_id)) as pages:
+            async for page in pages:
+                for entry in page.elements:
+                    yield entry
+
+    async def history_pages(
+        self, distribution_id: str, *, cursor: str | None = None
+    ) -> AsyncGenerator[ReadPage[HistoryEntry], None]:
+        """Iterate over the pages of what became of a distribution's links, 100 on each.
 
         A distribution without recipients has been answered with a refusal (observed); here it has
         no history.
+
+        Args:
+            distribution_id: `EMD_…`.
+            cursor: That of an earlier page, as in `list_contact_pages`.
         """
         path = f"{_distribution(distribution_id)}/history"
         try:
-            async for entry in self._elements("history", "history", path, _HISTORY):
-                yield entry
+            async for page in self._pages("history", "history", path, _HISTORY, cursor=cursor):
+                yield page
         except Refused as error:
             if error.error_code != _NO_RECIPIENTS:
                 raise

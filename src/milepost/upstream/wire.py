@@ -79,6 +79,15 @@ def utc_seconds(moment: datetime) -> str:
     return zulu(moment).replace("T", " ").removesuffix("Z")
 
 
+def _moment(text: object) -> datetime | None:
+    """A moment as it may stand in an answer; None: there is none, or its zone is not said."""
+    try:
+        at = datetime.fromisoformat(text) if isinstance(text, str) else None
+    except ValueError:
+        return None
+    return at if at is not None and at.tzinfo else None
+
+
 def plain_code(code: object) -> str | None:
     """Keep a code that looks like one: whatever else stands in its place may be a person's data."""
     return code if isinstance(code, str) and _CODE.fullmatch(code) else None
@@ -550,11 +559,7 @@ class Distribution(Struct, frozen=True, kw_only=True):
     @property
     def expires_at(self) -> datetime | None:
         """When its links expire (documented); None where that is not said, or without a zone."""
-        try:
-            at = datetime.fromisoformat((self._survey_link or _SurveyLink()).expiration_date or "")
-        except ValueError:
-            return None
-        return at if at.tzinfo else None
+        return _moment((self._survey_link or _SurveyLink()).expiration_date)
 
 
 class DistributionStats(Struct, frozen=True):
@@ -614,17 +619,40 @@ class ListedLink(Struct, frozen=True, rename="camel"):
 class HistoryEntry(Struct, frozen=True, rename="camel"):
     """What became of one link.
 
+    Its moments are observed. One that is missing, of another form or without a zone is None, so
+    that it does not take the page along on which it stands.
+
     Attributes:
         lookup_id: Of the contact in the list, `CGC_…`; `CTR_…` for a transaction (inferred).
         response_id: The response to it, once there is one.
         status: Such as `Pending`, `SurveyStarted` and `SurveyFinished`.
         link: The link itself, as the platform would list it. A credential: not for logs.
+        contact_id: Whose link it is; `CID_…` in every entry that was seen.
     """
 
     lookup_id: AnyLookupId | None = field(name="contactLookupId")
     response_id: ResponseId | None = None
     status: Text | None = None
     link: Text | None = field(default=None, name="surveyLink")
+    contact_id: Text | None = None
+    _opened_at: object = field(default=None, name="openedAt")
+    _started_at: object = field(default=None, name="responseStartedAt")
+    _completed_at: object = field(default=None, name="responseCompletedAt")
+
+    @property
+    def opened_at(self) -> datetime | None:
+        """When the link was opened first."""
+        return _moment(self._opened_at)
+
+    @property
+    def started_at(self) -> datetime | None:
+        """When its survey was started."""
+        return _moment(self._started_at)
+
+    @property
+    def completed_at(self) -> datetime | None:
+        """When its response was completed."""
+        return _moment(self._completed_at)
 
 
 class Survey(Struct, frozen=True, rename="camel"):
@@ -729,12 +757,13 @@ class SurveyResponse(Struct, frozen=True):
 
     @property
     def started_at(self) -> datetime | None:
-        """When the survey was started; None where that is not told, or without a zone."""
-        try:
-            at = datetime.fromisoformat(self._text("startDate") or "")
-        except ValueError:
-            return None
-        return at if at.tzinfo else None
+        """When the survey was started, in whole seconds; None where no zone is told, or nothing."""
+        return _moment(self.values.get("startDate"))
+
+    @property
+    def completed_at(self) -> datetime | None:
+        """When it was recorded, or ended; None where that is not told, or without a zone."""
+        return _moment(self.values.get("recordedDate")) or _moment(self.values.get("endDate"))
 
     def _text(self, name: str) -> str | None:
         value = self.values.get(name)

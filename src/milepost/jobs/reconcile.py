@@ -1,0 +1,282 @@
+"""Job `reconcile`: what became of the links, and in what ledger and platform differ.
+
+It goes through three stages:
+
+1. the distributions of pools that may have live links. One call tells what the platform counts;
+   only where that has moved, and once behind its end, its history is read, 100 links to a call;
+2. links of route `stepwise`, each of which has a distribution of its own: those that are not
+   finished, at growing distances;
+3. the responses that were heard of, be it by an event call or by a history, and were not read.
+
+Each page of a history is written before the next one is read, and where it stands is committed with
+it. What the platform counts is written down last, so that a history that was not read to its end is
+read again.
+
+Where history is known not to tell of links that were built here, the first stage is left out: by
+which link a response came is then told by its reference alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import aclosing
+from typing import Any, Final
+
+from msgspec import Struct
+
+from milepost.budget import for_purpose
+from milepost.jobs.responses import Responses
+from milepost.jobs.run import Run
+from milepost.model import Fact, Purpose
+from milepost.store import Store
+from milepost.store.outcomes import Entry, Look, StepwiseLook, Told
+from milepost.store.runs import Finding
+from milepost.upstream import (
+    DistributionStats,
+    Forbidden,
+    HistoryEntry,
+    NotFound,
+    Refused,
+    Throttled,
+    Unauthorized,
+    Upstream,
+)
+
+THOROUGH: Final = "thorough"
+"""The option of a run that reads every history, moved or not: what is added to a list, or taken
+away, moves no count."""
+
+AT_ONCE: Final = 50
+"""Distributions that are looked up together."""
+
+MOST_STEPWISE: Final = 500
+"""Links of route `stepwise` that one run looks at, a call each. The next run goes on."""
+
+MOST_MEMBERS: Final = 100_000
+"""Of a distribution with more it is not seen which links lack their membership: they would have to
+be remembered while its history is read."""
+
+SOONEST_LOOK: Final = 900.0
+LATEST_LOOK: Final = 86_400.0
+"""Seconds between looks at a link's own distribution, a 24th of its age: who answers, mostly does
+so in the first hours."""
+
+_FINISHED: Final = "SurveyFinished"
+
+
+class Counts(Struct, kw_only=True):
+    """What a run did, in all its attempts."""
+
+    moved: int = 0
+    """Distributions whose history was read."""
+    entries: int = 0
+    """Of histories."""
+    opened: int = 0
+    started: int = 0
+    finished: int = 0
+    """Links that became that."""
+    read: int = 0
+    """Responses that were matched."""
+    unread: int = 0
+    """Responses that could not be read; most are tried again."""
+    drift: int = 0
+    """Facts that were not known in which ledger and platform differ."""
+    failed: int = 0
+    """Looks that the platform refused."""
+
+
+class Reconcile:
+    """Brings in what became of links.
+
+    Args:
+        store: the ledger.
+        upstream: counts, histories.
+        responses: reads those that are heard of.
+    """
+
+    def __init__(self, store: Store, upstream: Upstream, responses: Responses) -> None:
+        self._store = store
+        self._upstream = upstream
+        self._responses = responses
+
+    async def run_once(self, run: Run) -> Counts:
+        """Go through all of it, from the run's position on. See `Job`."""
+        counts = Counts(**{name: run.counts.get(name, 0) for name in Counts.__struct_fields__})
+        position: Mapping[str, Any] = run.position or {"stage": "distributions", "after": 0}
+        with for_purpose(Purpose.RECONCILE):
+            if position["stage"] == "distributions":
+                account = await self._store.capabilities.all()
+                if account.holds(Fact.HISTORY_LINKS):
+                    await self._distributions(run, counts, position)
+                position = {"stage": "links"}
+            if position["stage"] == "links" and not run.stopping.is_set():
+                await run.commit(position, stage="links", done=0, counts=counts)
+                await self._stepwise(run, counts)
+        if not run.stopping.is_set():
+            await run.commit({"stage": "responses"}, stage="responses", done=0, counts=counts)
+            told = await self._responses.run_once(run.stopping, progress=run.advance)
+            for name in ("read", "unread", "started", "finished", "drift"):
+                setattr(counts, name, getattr(counts, name) + getattr(told, name))
+        if not run.stopping.is_set():
+            counts.drift += await self._store.responses.flag_unexplained()
+        return counts
+
+    # --- the distributions of pools ------------------------------------------------------------
+
+    async def _distributions(self, run: Run, counts: Counts, position: Mapping[str, Any]) -> None:
+        after, done = int(position["after"]), run.record.done if run.position else 0
+        cursor = position.get("cursor")
+        while looks := await self._store.outcomes.due(after=after, limit=AT_ONCE):
+            for look in looks:
+                if run.stopping.is_set():
+                    return
+                findings = []
+                begun_at = cursor if position.get("in") == look.id else None
+                try:
+                    await self._look(run, look, counts, after=after, done=done, cursor=begun_at)
+                except Refused as error:
+                    findings = [await self._refused(look, error, counts)]
+                after, done = look.id, done + 1
+                if run.stopping.is_set() and not findings:
+                    return
+                await run.commit(
+                    {"stage": "distributions", "after": after},
+                    stage="distributions",
+                    done=done,
+                    counts=counts,
+                    findings=findings,
+                )
+
+    async def _look(
+        self, run: Run, look: Look, counts: Counts, *, after: int, done: int, cursor: str | None
+    ) -> None:
+        """Look at one distribution, and read its history where that may tell something."""
+        counted = (await self._upstream.distribution(look.distribution_id, look.survey_id)).stats
+        has_moved = (look.opened, look.started, look.finished) != _figures(counted)
+        if has_moved or look.is_last or cursor is not None or run.options.get(THOROUGH):
+            counts.moved += cursor is None
+            members: set[str] | None = set() if cursor is None else None
+            links = 0
+            async with aclosing(
+                self._upstream.history_pages(look.distribution_id, cursor=cursor)
+            ) as pages:
+                async for page in pages:
+                    told = await self._store.outcomes.tell(look, _entries(page.elements))
+                    _count(counts, told, len(page.elements))
+                    links += told.links
+                    if members is not None:
+                        members.update(e.lookup_id for e in page.elements if e.lookup_id)
+                        members = members if len(members) <= MOST_MEMBERS else None
+                    if page.cursor is None:
+                        break
+                    await run.commit(
+                        {
+                            "stage": "distributions",
+                            "after": after,
+                            "in": look.id,
+                            "cursor": page.cursor,
+                        },
+                        stage="distributions",
+                        done=done,
+                        counts=counts,
+                    )
+                    if run.stopping.is_set():
+                        return
+            # One that tells of no link at all may be of an account whose history never does.
+            if members is not None and links:
+                counts.drift += await self._store.outcomes.flag_lacking(look, frozenset(members))
+        await self._store.outcomes.looked(
+            look.id, opened=counted.opened, started=counted.started, finished=counted.finished
+        )
+
+    async def _refused(self, look: Look, error: Refused, counts: Counts) -> Finding:
+        """Note that the platform refused a look, and go on with the others.
+
+        Raises:
+            Refused: of the others it would be the same.
+        """
+        if isinstance(error, Throttled | Unauthorized | Forbidden):
+            raise error
+        is_gone = isinstance(error, NotFound) and look.is_over
+        await self._store.outcomes.looked_in_vain(look.id, for_good=is_gone or look.is_last)
+        counts.failed += not is_gone
+        return Finding(
+            reason=f"distribution {look.distribution_id} of milestone {look.milestone}: {error}"
+        )
+
+    # --- links with a distribution of their own -------------------------------------------------
+
+    async def _stepwise(self, run: Run, counts: Counts) -> None:
+        looks = await self._store.outcomes.stepwise_due(MOST_STEPWISE)
+        for done, look in enumerate(looks, 1):
+            if run.stopping.is_set():
+                return
+            findings = []
+            try:
+                is_finished = look.is_finished or await self._look_at_link(look, counts)
+            except Refused as error:
+                if isinstance(error, Throttled | Unauthorized | Forbidden):
+                    raise
+                findings.append(Finding(reason=f"link {look.link_id}: {error}"))
+                counts.failed += 1
+                is_finished = False
+            pause = min(max(look.age / 24, SOONEST_LOOK), LATEST_LOOK)
+            await self._store.outcomes.look_again(
+                look.link_id, None if is_finished or look.is_last else pause
+            )
+            await run.commit(
+                {"stage": "links"},
+                stage="links",
+                done=done,
+                total=len(looks),
+                counts=counts,
+                findings=findings,
+            )
+
+    async def _look_at_link(self, look: StepwiseLook, counts: Counts) -> bool:
+        """Look at the distribution of one link; returns whether the link is finished."""
+        if look.distribution_id is None:
+            return False
+        counted = (await self._upstream.distribution(look.distribution_id, look.survey_id)).stats
+        known = (look.is_opened, look.is_started, look.is_finished)
+        # Whoever has started counts as having opened, also where the platform counts no opening.
+        if look.is_last or any(figure > known[at] for at, figure in enumerate(_figures(counted))):
+            counts.moved += 1
+            async with aclosing(self._upstream.history_pages(look.distribution_id)) as pages:
+                async for page in pages:
+                    told = await self._store.outcomes.tell(look, _entries(page.elements))
+                    _count(counts, told, len(page.elements))
+                    if any(link.is_finished for link in told.changed):
+                        return True
+        return False
+
+
+def _figures(counted: DistributionStats) -> tuple[int, int, int]:
+    return counted.opened, counted.started, counted.finished
+
+
+def _entries(told: list[HistoryEntry]) -> list[Entry]:
+    """What histories tell of members; an entry without a lookup id is nobody's (observed)."""
+    return [
+        Entry(
+            lookup_id=one.lookup_id,
+            contact_id=one.contact_id,
+            opened_at=one.opened_at,
+            started_at=one.started_at,
+            finished_at=one.completed_at,
+            # One that is not completed may still become another.
+            response_id=one.response_id
+            if one.completed_at is not None or one.status == _FINISHED
+            else None,
+        )
+        for one in told
+        if one.lookup_id is not None
+    ]
+
+
+def _count(counts: Counts, told: Told, entries: int) -> None:
+    counts.entries += entries
+    counts.opened += sum(link.is_opened for link in told.changed)
+    counts.started += sum(link.is_started for link in told.changed)
+    counts.finished += sum(link.is_finished for link in told.changed)
+    counts.drift += told.drift
