@@ -66,7 +66,7 @@ class Taken(Struct, frozen=True, kw_only=True):
     id: UUID
     type: MessageType
     link_id: UUID | None
-    data: msgspec.Raw | None
+    data: dict[str, Any] | None
     created_at: datetime
     attempt: int
     tries: int
@@ -112,14 +112,7 @@ class MessageStore:
         """Take what is due, as far as lines are free."""
         async with self._connections.path() as connection:
             cursor = await connection.execute(_TAKE, {"lease": LEASE_SECONDS}, prepare=True)
-            rows = await cursor.fetchall()
-        return [
-            msgspec.convert(
-                {**row, "data": None if row["data"] is None else msgspec.Raw(row["data"].encode())},
-                Taken,
-            )
-            for row in rows
-        ]
+            return [msgspec.convert(row, Taken) for row in await cursor.fetchall()]
 
     async def settle(self, delivery: Delivery) -> bool:
         """Write down what came of an attempt; False where the message is somebody else's by now."""

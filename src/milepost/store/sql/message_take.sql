@@ -58,7 +58,7 @@ taken AS (
 )
 
 SELECT
-    t.id, t.type, t.link_id, t.data::text AS data, t.created_at, t.attempt, t.tries, t.line, e.url,
+    t.id, t.type, t.link_id, t.data, t.created_at, t.attempt, t.tries, t.line, e.url,
     array_remove(
         ARRAY[
             e.secret,
