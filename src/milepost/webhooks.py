@@ -281,7 +281,7 @@ class Webhooks:
         except (httpcore.NetworkError, httpcore.TimeoutException, OSError) as failed:
             error = _in_words(failed)
         except (httpcore.ProtocolError, httpcore.UnsupportedProtocol, UnicodeError, ValueError):
-            error = "its answer is not HTTP"
+            error = "no answer in HTTP"
         return Answer(
             seconds=round(time.monotonic() - begun, 3),
             code=code,

@@ -1,7 +1,7 @@
 """Delivers messages, as the worker of a process does, in a process of its own that may be killed.
 
-``python -m tests.battery.delivering DATABASE_URL SECONDS`` runs job `deliver` until it is killed. An
-attempt may take so many seconds, a lease is three times as long, and the pauses between attempts
+``python -m tests.battery.delivering DATABASE_URL SECONDS`` runs job `deliver` until it is killed.
+An attempt may take so many seconds, a lease is three times as long, and the pauses between attempts
 are a hundredth of a second each, so that what takes hours passes in a minute.
 """
 

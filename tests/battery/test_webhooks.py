@@ -76,7 +76,7 @@ class Bench:
 
     def start(self) -> subprocess.Popen[bytes]:
         """Start a sender."""
-        return subprocess.Popen(
+        return subprocess.Popen(  # noqa: S603 - ourselves
             [sys.executable, "-m", "tests.battery.delivering", self.database_url, "1"],
             cwd=HERE.parent.parent,
             start_new_session=True,
@@ -90,7 +90,7 @@ class Bench:
 
 @contextmanager
 def bench(database_url: str, folder: Path, paths: list[str], *, senders: int) -> Iterator[Bench]:
-    """A receiver of these paths with 30 % errors and 10 % timeouts, a dead endpoint, and senders."""
+    """A receiver with 30 % errors and 10 % timeouts, a dead endpoint, and senders."""
 
     async def register(port: int, dead_port: int) -> tuple[dict[str, str], str]:
         async with await Store.open(database_url) as store:
@@ -108,7 +108,7 @@ def bench(database_url: str, folder: Path, paths: list[str], *, senders: int) ->
             port = free.getsockname()[1]
         secrets, dead = uvloop.run(register(port, silence.getsockname()[1]))
         record = folder / "record"
-        receiver = subprocess.Popen(
+        receiver = subprocess.Popen(  # noqa: S603 - the node of Playwright
             [NODE, HERE / "receiver.js", record, json.dumps(secrets), "0.3", "0.1", str(port)],
             env=os.environ | {"NODE_PATH": str(HERE / "javascript")},
             stdout=subprocess.PIPE,

@@ -27,13 +27,20 @@ from uuid import UUID
 import msgspec
 from msgspec import Struct
 from sqlalchemy import Text, case, cast, delete, func, insert, literal, or_, select, update
-from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from milepost.errors import InvalidEndpoint, UnknownEndpoint, UnknownMessage
 from milepost.model import Endpoint, Message, MessageType
 from milepost.store import tables
-from milepost.store.connections import Connections, begun_again, plain, statement, storable
+from milepost.store.connections import (
+    Connections,
+    Row,
+    begun_again,
+    plain,
+    statement,
+    storable,
+)
 from milepost.store.grouping import GroupCommit
 
 LEASE_SECONDS: Final = 30
@@ -280,22 +287,8 @@ class MessageStore:
     ) -> list[Message]:
         """Messages of an endpoint with their attempts, the newest first; those before `before`."""
         messages, attempts = tables.messages, tables.attempts
-        made = (
-            select(
-                func.coalesce(
-                    func.json_agg(
-                        postgresql.aggregate_order_by(
-                            func.to_json(attempts.table_valued()), attempts.c.number
-                        )
-                    ),
-                    cast("[]", postgresql.JSON),
-                )
-            )
-            .where(attempts.c.message_id == messages.c.id)
-            .scalar_subquery()
-        )
         query = (
-            select(messages, made.label("attempts"))
+            select(messages)
             .where(messages.c.endpoint_id == endpoint_id)
             .order_by(messages.c.id.desc())
             .limit(limit)
@@ -305,8 +298,19 @@ class MessageStore:
         if before is not None:
             query = query.where(messages.c.id < before)
         async with self._connections.transaction() as connection:
-            rows = (await connection.execute(query)).mappings()
-            return [msgspec.convert(plain(row), Message, strict=False) for row in rows]
+            rows = (await connection.execute(query)).mappings().all()
+            made = await connection.execute(
+                select(attempts)
+                .where(attempts.c.message_id.in_([row["id"] for row in rows]))
+                .order_by(attempts.c.message_id, attempts.c.number)
+            )
+        of_message: dict[UUID, list[Row]] = {row["id"]: [] for row in rows}
+        for attempt in made.mappings():
+            of_message[attempt["message_id"]].append(plain(attempt))
+        return [
+            msgspec.convert(plain(row) | {"attempts": of_message[row["id"]]}, Message)
+            for row in rows
+        ]
 
     async def replay(
         self, endpoint_id: UUID, *, message: UUID | None = None, since: datetime | None = None
@@ -369,7 +373,7 @@ async def tell(connection: AsyncConnection, kind: MessageType, data: Mapping[str
         func.cardinality(endpoints.c.types) == 0, literal(kind.value) == func.any(endpoints.c.types)
     )
     columns = ("endpoint_id", "type", "data", "due_at", "created_at")
-    said = cast(msgspec.json.encode(data).decode(), Text).cast(postgresql.JSONB)
+    said = cast(msgspec.json.encode(data).decode(), Text).cast(JSONB)
     told = select(endpoints.c.id, literal(kind.value), said, now, now)
     await connection.execute(
         insert(messages).from_select(columns, told.where(endpoints.c.state == "active", wants))

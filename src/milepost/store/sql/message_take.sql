@@ -16,7 +16,8 @@ WITH free AS MATERIALIZED (
     FOR NO KEY UPDATE OF n SKIP LOCKED
 ),
 
--- What this statement has locked itself it does not skip: hence the second line looks past one.
+-- What this statement has locked itself it does not skip: hence the second line looks past one. All
+-- are found before the first is written (`ARRAY` below), since what it has written itself it skips.
 found AS MATERIALIZED (
     SELECT f.endpoint_id, f.number, m.id
     FROM (
@@ -50,19 +51,19 @@ taken AS (
     UPDATE messages AS m SET
         attempt = m.attempt + 1,
         due_at = milepost_now() + make_interval(secs => %(lease)s)
-    FROM found AS f
-    WHERE m.id = f.id
+    WHERE m.id = ANY (ARRAY(SELECT f.id FROM found AS f))
     RETURNING
         m.id, m.endpoint_id, m.type, m.link_id, m.data, m.created_at, m.attempt,
-        m.attempt - m.attempts_before AS tries, f.number AS line
+        m.attempt - m.attempts_before AS tries
 )
 
 SELECT
-    t.id, t.type, t.link_id, t.data, t.created_at, t.attempt, t.tries, t.line, e.url,
+    t.id, t.type, t.link_id, t.data, t.created_at, t.attempt, t.tries, f.number AS line, e.url,
     array_remove(
         ARRAY[
             e.secret,
             CASE WHEN e.secret_before_until > milepost_now() THEN e.secret_before END],
         NULL) AS secrets
 FROM taken AS t
+JOIN found AS f ON f.id = t.id
 JOIN endpoints AS e ON e.id = t.endpoint_id
