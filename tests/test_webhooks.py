@@ -61,6 +61,7 @@ def resolving() -> Callable[[str, int], Awaitable[Sequence[str]]]:
     answers = {name: itertools.cycle(found) for name, found in NAMES.items()}
 
     async def resolve(host: str, port: int) -> Sequence[str]:
+        """Answer."""
         if host in answers:
             return next(answers[host])
         found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -78,6 +79,7 @@ async def receiving(
     coming = itertools.chain(answers, itertools.repeat(answers[-1]))
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Keep what is sent, and answer it."""
         head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")[1:-2]
         headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in head)}
         seen.append((headers, await reader.readexactly(int(headers["content-length"]))))
@@ -103,6 +105,7 @@ def connects(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     asked: list[str] = []
 
     async def connect(_: object, host: str, *__: object, **___: object) -> Any:
+        """Connect to nobody."""
         asked.append(host)
         raise httpcore.ConnectError
 
@@ -173,6 +176,7 @@ async def test_the_connection_goes_to_the_address_that_was_judged(connects: list
     questions = []
 
     async def resolve(host: str, _: int) -> Sequence[str]:
+        """Know three addresses."""
         questions.append(host)
         return [PUBLIC, "2606:4700::1111", "1.1.1.1"]
 
@@ -187,10 +191,12 @@ async def test_tls_asks_for_the_hosts_name() -> None:
     hello = asyncio.Queue[bytes]()
 
     async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Hear the first words."""
         hello.put_nowait(await reader.read(4_096))
         writer.close()
 
     async def resolve(*_: object) -> Sequence[str]:
+        """Know one address."""
         return ["127.0.0.1"]
 
     server = await asyncio.start_server(listen, "127.0.0.1", 0)
@@ -224,6 +230,7 @@ async def test_what_is_no_endpoint_is_refused(url: str) -> None:
     """With the field, and what to do."""
 
     async def resolve(*_: object) -> Sequence[str]:
+        """Know one address."""
         return [PUBLIC]
 
     async with Webhooks(resolve=resolve) as webhooks:
@@ -289,6 +296,7 @@ async def test_little_is_read_of_an_answer(webhooks: Webhooks) -> None:
     sent = 0
 
     async def pour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer without an end."""
         nonlocal sent
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
@@ -312,6 +320,7 @@ async def test_an_attempt_has_one_deadline() -> None:
     """Also where a letter comes now and then."""
 
     async def trickle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer letter by letter."""
         await reader.readuntil(b"\r\n\r\n")
         while not reader.at_eof():
             writer.write(b"H")

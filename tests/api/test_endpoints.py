@@ -22,6 +22,7 @@ async def hook() -> AsyncIterator[tuple[str, list[tuple[dict[str, str], bytes]]]
     seen: list[tuple[dict[str, str], bytes]] = []
 
     async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Take a message."""
         head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")[1:-2]
         headers = dict(line.split(": ", 1) for line in head)
         seen.append((headers, await reader.readexactly(int(headers["Content-Length"]))))

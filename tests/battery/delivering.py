@@ -26,7 +26,7 @@ SCHEDULE = (timedelta(seconds=0.01),) * 60
 
 async def deliver(database_url: str, seconds: float) -> None:
     """Run the job."""
-    messages.LEASE_SECONDS = round(3 * seconds)  # type: ignore[misc]
+    messages.LEASE_SECONDS = 3 * seconds  # type: ignore[misc]
     async with (
         await Store.open(database_url) as store,
         Webhooks([ip_network("127.0.0.0/8")], seconds=seconds) as webhooks,

@@ -34,8 +34,7 @@ from milepost.store import Store
 
 HERE = Path(__file__).parent
 NODE = Path(playwright.__file__).parent / "driver" / "node"
-ATTEMPT_SECONDS = 1.0
-"""For an attempt; 10 s in earnest. Whatever depends on it is shorter by as much."""
+SENDERS = 2
 
 LEFT = "SELECT count(*) FROM messages WHERE state <> 'delivered' AND endpoint_id <> %s"
 TELL = """
@@ -46,6 +45,20 @@ FROM endpoints AS e, generate_series(%s::integer, %s::integer) AS n WHERE e.desc
 """
 
 
+@dataclass(frozen=True)
+class Figures:
+    """How large a scenario is."""
+
+    endpoints: int
+    messages: int
+    """To each of them."""
+    kills: int
+    seconds: str
+    """For an attempt; 10 s in earnest. Whatever depends on it is shorter by as much."""
+    quiet: float = 0
+    """Seconds beforehand in which the sound endpoint is told alone."""
+
+
 @dataclass
 class Bench:
     """A receiver, a dead endpoint, and the processes that send."""
@@ -53,6 +66,7 @@ class Bench:
     database_url: str
     record: Path
     dead: str
+    seconds: str
     senders: list[subprocess.Popen[bytes]]
 
     def tell(self, first: int, last: int, *endpoints: str) -> None:
@@ -77,7 +91,7 @@ class Bench:
     def start(self) -> subprocess.Popen[bytes]:
         """Start a sender."""
         return subprocess.Popen(  # noqa: S603 - ourselves
-            [sys.executable, "-m", "tests.battery.delivering", self.database_url, "1"],
+            [*(sys.executable, "-m", "tests.battery.delivering"), self.database_url, self.seconds],
             cwd=HERE.parent.parent,
             start_new_session=True,
         )
@@ -89,10 +103,11 @@ class Bench:
 
 
 @contextmanager
-def bench(database_url: str, folder: Path, paths: list[str], *, senders: int) -> Iterator[Bench]:
+def bench(database_url: str, folder: Path, paths: list[str], seconds: str) -> Iterator[Bench]:
     """A receiver with 30 % errors and 10 % timeouts, a dead endpoint, and senders."""
 
     async def register(port: int, dead_port: int) -> tuple[dict[str, str], str]:
+        """Make the endpoints."""
         async with await Store.open(database_url) as store:
             made = {}
             for path in paths:
@@ -114,10 +129,10 @@ def bench(database_url: str, folder: Path, paths: list[str], *, senders: int) ->
             stdout=subprocess.PIPE,
         )
         assert receiver.stdout is not None
-        made = Bench(database_url, record, dead, [])
+        made = Bench(database_url, record, dead, seconds, [])
         try:
             assert receiver.stdout.readline()
-            made.senders += [made.start() for _ in range(senders)]
+            made.senders += [made.start() for _ in range(SENDERS)]
             yield made
         finally:
             for process in (*made.senders, receiver):
@@ -152,38 +167,31 @@ def trickling(on: Bench, first: int) -> Iterator[None]:
 
 
 @pytest.mark.parametrize(
-    ("endpoints", "messages", "kills", "quiet_seconds"),
+    "figures",
     [
-        pytest.param(2, 20, 1, 0.0, id="short"),
-        pytest.param(10, 1_000, 20, 20.0, id="long", marks=LONG),
+        pytest.param(Figures(2, 12, 1, "0.5"), id="short"),
+        pytest.param(Figures(10, 1_000, 20, "1", quiet=20.0), id="long", marks=LONG),
     ],
 )
-def test_every_message_arrives(  # noqa: PLR0917 - figures of a scenario
-    database_url: str,
-    tmp_path: Path,
-    endpoints: int,
-    messages: int,
-    kills: int,
-    quiet_seconds: float,
-) -> None:
+def test_every_message_arrives(database_url: str, tmp_path: Path, figures: Figures) -> None:
     """At least once and verified, with 30 % errors, 10 % timeouts, a dead endpoint and kills.
 
     A sound endpoint does not notice: what it is told arrives as soon as without all of that.
     """
-    paths = [f"/{number}" for number in range(endpoints)]
-    with bench(database_url, tmp_path, [*paths, "/well"], senders=2) as on:
-        if quiet_seconds:
+    paths = [f"/{number}" for number in range(figures.endpoints)]
+    with bench(database_url, tmp_path, [*paths, "/well"], figures.seconds) as on:
+        if figures.quiet:
             with trickling(on, 1_000_000):
-                time.sleep(quiet_seconds)
-        quiet = len(on.entries()) if quiet_seconds else 0
-        on.tell(1, messages, *paths, "dead")
+                time.sleep(figures.quiet)
+        quiet = len(on.entries()) if figures.quiet else 0
+        on.tell(1, figures.messages, *paths, "dead")
         begun, give_up = time.monotonic(), time.monotonic() + 600
         killed = 0
         with trickling(on, 1):
-            while on.left() > 5 or killed < kills:
+            while on.left() > 5 or killed < figures.kills:
                 assert time.monotonic() < give_up, on.left()
-                if killed < kills:
-                    time.sleep(random.uniform(0.2, 4) if quiet_seconds else 1.0)  # noqa: S311 - as above
+                if killed < figures.kills:
+                    time.sleep(random.uniform(0.2, 4 if figures.quiet else 1))  # noqa: S311 - as above
                     on.kill_one()
                     killed += 1
                 else:
@@ -194,14 +202,14 @@ def test_every_message_arrives(  # noqa: PLR0917 - figures of a scenario
         seconds = time.monotonic() - begun
         entries = on.entries()
     assert [] == [entry for entry in entries if entry["verdict"] == "forged"]
-    wanted = set(range(1, messages + 1))
+    wanted = set(range(1, figures.messages + 1))
     for path in paths:
         taken = {e["data"]["n"] for e in entries if (e["path"], e["verdict"]) == (path, "taken")}
         assert (path, set()) == (path, wanted - taken)
     well = [entry for entry in entries if entry["path"] == "/well"]
     told = {entry["data"]["n"] for entry in well if entry["data"]["n"] < 1_000_000}
     assert set(range(1, max(told) + 1)) == told
-    if quiet_seconds:
+    if figures.quiet:
         before = p95([entry for entry in entries[:quiet] if entry["path"] == "/well"])
         beside = p95([entry for entry in entries[quiet:] if entry["path"] == "/well"])
         sys.stdout.write(
