@@ -6,12 +6,14 @@ import asyncio
 from typing import Any
 from uuid import UUID
 
+import psycopg
 import pytest
 from tests.store.conftest import Register, Sql, event, issued, later, setback
 
 from milepost.errors import InvalidEndpoint, UnknownEndpoint
 from milepost.model import LinkState, MessageType
 from milepost.store import Store
+from milepost.store.connections import statement
 from milepost.store.messages import LEASE_SECONDS, MOST_ENDPOINTS, Delivery, Taken
 
 TELL = """
@@ -51,6 +53,18 @@ def store_url(store: Store) -> str:
     """The database of a store."""
     url: str = store.connections._path.conninfo  # noqa: SLF001 - another process's connections
     return url
+
+
+async def test_a_line_that_somebody_takes_is_left_to_them(store: Store, database_url: str) -> None:
+    """Nobody waits for it, nor takes it as well: what is not committed yet is another one's."""
+    ours = await endpoint(store)
+    await tell(store, ours, 5)
+    async with await psycopg.AsyncConnection.connect(database_url) as other:
+        taken = await other.execute(statement("message_take"), {"lease": LEASE_SECONDS})
+        assert 2 == taken.rowcount
+        assert [] == await store.messages.take()
+        await other.commit()
+    assert [] == await store.messages.take()
 
 
 async def test_what_its_taker_leaves_is_taken_again(store: Store, database_url: str) -> None:
