@@ -151,6 +151,25 @@ async def test_the_short_link_is_told_and_not_the_one_behind_it(
     assert (link["url"], None, "issued") == (told["url"], told["other_url"], told["state"])
 
 
+async def test_what_becomes_of_a_survey_is_told_once(
+    client: httpx.AsyncClient, landed: Landed, milepost: Milepost, platform: Any, receiver: Receiver
+) -> None:
+    """That it was started and finished, with the response, however often the platform says so."""
+    await landed()
+    link = (await ask(client)).json()
+    response_id = await platform.answer(link["url"])
+    for _ in range(2):
+        run = await milepost.run("reconcile", asked_by="a test")
+        assert "done" == run.state
+        await milepost.deliver.run_once()
+    told = {message["type"]: message["data"] for message in receiver.messages}
+    assert ["link.issued", "survey.finished", "survey.started"] == sorted(told)
+    assert 3 == len(receiver.messages)
+    finished = told["survey.finished"]
+    assert (link["id"], response_id) == (finished["id"], finished["response_id"])
+    assert finished["started_at"] <= finished["finished_at"]
+
+
 async def test_a_message_is_tried_by_its_schedule(
     client: httpx.AsyncClient,
     landed: Landed,
