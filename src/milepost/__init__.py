@@ -14,6 +14,7 @@ The map, from the top; imports run downwards only. The path of an event is `api/
 - `jobs/`: periodic work, one file for each job, each with `run_once()`
 - `issuing`: the path: event → claim → call → link → settle
 - `matching`: whether a response is of the link that it names
+- `webhooks`: sign and deliver one message
 - `routes/`: what the routes do differently
 - `budget`: how many calls may go to the platform now, and for whom
 - `store/`: Postgres: one verb is one transaction; `store/links.py` holds the ledger's essay

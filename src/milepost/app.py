@@ -25,6 +25,7 @@ from milepost.embedded import EmbeddedPostgres
 from milepost.errors import ConfigurationError, DatabaseError, UnknownJob
 from milepost.issuing import Issuing
 from milepost.jobs.canary import Canary
+from milepost.jobs.deliver import Deliver
 from milepost.jobs.directory import bind
 from milepost.jobs.drain import Drain
 from milepost.jobs.flow import Flow
@@ -54,6 +55,7 @@ from milepost.settings import Settings
 from milepost.store import LOCAL_URL, Store, migrate
 from milepost.store.runs import RunRecord
 from milepost.upstream import ClientCredentials, Credentials, Token, Upstream
+from milepost.webhooks import Webhooks
 from milepost.worker import Endless, Worker, told_to_stop
 
 KEEP_ALIVE_SECONDS = 65
@@ -83,6 +85,9 @@ statement."""
 LATE_DATA_LOOK_SECONDS = 0.25
 """Between looks for data that are due: the link is out, and its customer may open it."""
 
+TIDY_SECONDS = 600.0
+"""Between looks for messages that are to be forgotten."""
+
 HEAD_SECONDS = 10
 """How long a caller may take to send the head of a request: who connects and says nothing, or a
 letter now and then, holds a connection for no longer."""
@@ -106,6 +111,8 @@ class Milepost(Struct, frozen=True, kw_only=True):
     scheduler: Scheduler
     matching: Matching
     responses: Responses
+    webhooks: Webhooks
+    deliver: Deliver
     worker: Worker
 
     async def run(
@@ -234,6 +241,7 @@ async def opened(settings: Settings, database_url: str) -> AsyncIterator[Milepos
             store.budget, rate_per_minute=settings.rate_per_minute, limits=settings.limits
         ) as budget,
         Upstream(settings.upstream_url, credentials(settings), gate=budget) as upstream,
+        Webhooks(settings.webhooks_allow) as webhooks,
     ):
         deployment = await store.deployment.load()
         if deployment.directory_id is None:
@@ -283,6 +291,7 @@ async def opened(settings: Settings, database_url: str) -> AsyncIterator[Milepos
         sync = Sync(store, upstream, settings.directory_id, intake)
         matching = Matching(store, upstream, settings.secrets)
         responses = Responses(store, upstream, matching)
+        deliver = Deliver(store, webhooks)
         jobs: dict[str, Job] = {
             "replenish": Whole(lambda stopping, told: replenish.run_once(stopping, progress=told)),
             "rotate": Whole(lambda stopping, told: rotate.run_once(stopping, progress=told)),
@@ -291,6 +300,7 @@ async def opened(settings: Settings, database_url: str) -> AsyncIterator[Milepos
             "reconcile": Reconcile(store, upstream, responses),
             "drain": Whole(lambda stopping, _: drain.run_once(stopping)),
             "sweep": Whole(lambda stopping, _: sweep.run_once(stopping)),
+            "deliver": Whole(lambda stopping, _: deliver.run_once(stopping)),
             "import": Import(store),
         }
         scheduler = Scheduler(store.runs, jobs, when)
@@ -309,11 +319,15 @@ async def opened(settings: Settings, database_url: str) -> AsyncIterator[Milepos
                 scheduler=scheduler,
                 matching=matching,
                 responses=responses,
+                webhooks=webhooks,
+                deliver=deliver,
                 worker=Worker(
                     Endless(job="drain", run=drain.make, every=LOOK_SECONDS, note=note),
                     Endless(job="drain", run=drain.tell, every=LATE_DATA_LOOK_SECONDS, note=note),
                     Endless(job="sweep", run=sweep.run_once, every=LOOK_SECONDS, note=note),
                     Endless(job="reconcile", run=responses.run_once, every=LOOK_SECONDS),
+                    Endless(job="deliver", run=deliver.run_once, every=LOOK_SECONDS, note=note),
+                    Endless(job="deliver", run=deliver.tidy, every=TIDY_SECONDS),
                     Endless(job="scheduler", run=scheduler.tick, every=TICK_SECONDS),
                 ),
             )
@@ -406,6 +420,7 @@ async def serve(
                 milepost.scheduler,
                 milepost.matching,
                 events_key=settings.events_key,
+                webhooks=milepost.webhooks,
                 stopping=stopping.is_set,
             ),
             loop="uvloop",

@@ -19,6 +19,9 @@
     │   ├── EventRefused          an event call that nobody has signed who knows the key
     │   ├── UnknownJob
     │   ├── UnknownRun
+    │   ├── UnknownEndpoint
+    │   ├── UnknownMessage
+    │   ├── InvalidEndpoint       an endpoint that messages cannot go to; names the `field`
     │   ├── ImportTooLarge        more than one request may send
     │   ├── TooManyImports        others are to be taken in first
     │   ├── MilestonePaused       by a person; seen events are answered as ever
@@ -188,6 +191,30 @@ class UnknownRun(Refusal):
 
     def __init__(self) -> None:
         super().__init__("There is no run with this id.", field="id")
+
+
+class UnknownEndpoint(Refusal):
+    """No endpoint has this id."""
+
+    code = "unknown-endpoint"
+
+    def __init__(self) -> None:
+        super().__init__("There is no endpoint with this id.", field="id")
+
+
+class UnknownMessage(Refusal):
+    """The endpoint has no message with this id, or it was so long ago that it is forgotten."""
+
+    code = "unknown-message"
+
+    def __init__(self) -> None:
+        super().__init__("The endpoint has no message with this id.", field="message")
+
+
+class InvalidEndpoint(Refusal):
+    """Messages cannot go to this endpoint."""
+
+    code = "invalid-endpoint"
 
 
 class ImportTooLarge(Refusal):

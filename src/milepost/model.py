@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import msgspec
@@ -475,6 +475,81 @@ class Outcome(Struct, frozen=True, kw_only=True):
     finished_at: datetime | None = None
     response_id: str | None = None
     """`R_…`."""
+
+
+# --- webhooks -----------------------------------------------------------------------------------
+
+
+class MessageType(StrEnum):
+    """What a message tells."""
+
+    LINK_ISSUED = "link.issued"
+    """A link has its personal URL."""
+    LINK_FAILED = "link.failed"
+    """There will be none for a link, although its caller was not told so by the answer."""
+    SURVEY_STARTED = "survey.started"
+    SURVEY_FINISHED = "survey.finished"
+    POOL_LOW = "pool.low"
+    """A milestone's pool will soon give no more links, and nothing has been made in time."""
+    MILESTONE_STOPPED = "milestone.stopped"
+    """A milestone gives no personal links any more: the platform's have changed."""
+    JOB_FAILED = "job.failed"
+    """A run of a job has ended without its work: a person must mend or decide something."""
+
+
+class Endpoint(Struct, frozen=True, kw_only=True):
+    """Where messages go."""
+
+    id: UUID
+    url: str
+    types: tuple[MessageType, ...]
+    """Of which types it wants messages; empty: of all."""
+    description: str
+    state: Literal["active", "disabled"]
+    """What is disabled is sent nothing, and no further messages are written for it."""
+    disabled_because: str | None
+    secret_before_until: datetime | None
+    """Until then the secret before the present one signs as well."""
+    created_at: datetime
+    delivered_at: datetime | None
+    """When it took a message last."""
+    failed_at: datetime | None
+    """When it did not take one last."""
+
+
+class Attempt(Struct, frozen=True, kw_only=True):
+    """One try to deliver a message."""
+
+    number: int
+    """From 1 on. One that is missing was made by a process that died of something."""
+    at: datetime
+    seconds: float
+    code: int | None
+    """The status of the answer; None: there was none."""
+    error: str | None
+    """Why there was none."""
+    said: str | None
+    """How the answer's body begins."""
+
+
+class Message(Struct, frozen=True, kw_only=True):
+    """What an endpoint was sent, or is to be."""
+
+    id: UUID
+    type: MessageType
+    state: Literal["waiting", "delivered", "parked"]
+    """`parked`: all attempts were in vain; it can be replayed."""
+    link_id: UUID | None
+    """The link that it tells of, as it is when it is sent."""
+    data: dict[str, Any] | None
+    """What it tells where it is of no link."""
+    created_at: datetime
+    due_at: datetime | None
+    """When the next attempt is due."""
+    attempts: tuple[Attempt, ...]
+
+
+# --- the installation ---------------------------------------------------------------------------
 
 
 class Deployment(Struct, frozen=True, kw_only=True):

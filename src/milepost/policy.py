@@ -646,3 +646,48 @@ def headroom_days(pool: PoolStanding, people: Sequence[Demand]) -> float | None:
     if pool.route is Route.LIST:
         left += [(pool.most - one.held) * RECENT_DAYS / one.recent for one in people if one.recent]
     return max(0.0, round(min(left), 2))
+
+
+def is_low(pool: PoolStanding, headroom: float | None) -> bool:
+    """Whether a pool will soon give no more links although it is tended.
+
+    A successor is begun by half of the remaining time at the latest: where more than that has
+    passed, making it goes wrong, or people take places faster than the pool can grow.
+
+    Args:
+        pool: how it stands.
+        headroom: as `headroom_days`.
+    """
+    if headroom is None or not any(slot.was_ready for slot in pool.slots):
+        return False
+    lead = rotation_lead(pool.link_days, pool.min_link_days, listed_late=False)
+    return headroom < lead / 2 / timedelta(days=1)
+
+
+# --- webhooks -------------------------------------------------------------------------------------
+
+ATTEMPTS_AFTER: Final = tuple(
+    timedelta(seconds=seconds) for seconds in (5, 300, 1_800, 7_200, 18_000, 36_000, 36_000)
+)
+"""After an attempt to deliver a message that failed the next one follows so much later: a hiccup is
+over in 5 s, a deployment in minutes, and who is away for a night gets it within a day. Then it is
+parked."""
+
+MOST_JITTER: Final = 0.1
+"""By which share of the pause an attempt may be later, so that what failed together does not come
+back together."""
+
+
+def next_attempt(
+    tries: int, chance: float, schedule: Sequence[timedelta] = ATTEMPTS_AFTER
+) -> timedelta | None:
+    """How long after a failed attempt the next one is due; None: there is none any more.
+
+    Args:
+        tries: attempts so far, from 1 on.
+        chance: in [0, 1), by the dice of the caller.
+        schedule: the pauses.
+    """
+    if tries > len(schedule):
+        return None
+    return schedule[tries - 1] * (1 + MOST_JITTER * chance)

@@ -117,6 +117,11 @@ CADENCES: Final[Mapping[str, Cadence]] = {
         due=Always(),
         grace=timedelta(minutes=1),
     ),
+    "deliver": Cadence(
+        does="sends the messages that are due to their endpoints",
+        due=Always(),
+        grace=timedelta(minutes=1),
+    ),
     "import": Cadence(
         does="takes in registrants that somebody has sent",
         due=None,

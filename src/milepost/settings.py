@@ -5,6 +5,7 @@ A missing or wrong one is named, with an example, and the program does not start
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 import secrets
@@ -107,6 +108,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     """Signs the platform's calls about completed responses; None: none is taken."""
     registrants_source: str | None
     """Where the nightly job finds the registrants, in the words of `jobs/sources.py`."""
+    webhooks_allow: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]
+    """Networks that endpoints may be in although they are not public."""
 
     @property
     def secrets(self) -> tuple[bytes, ...]:
@@ -155,6 +158,7 @@ def load(environment: Mapping[str, str] = os.environ, home: Path = HOME) -> Sett
         schedule=_schedule(environment),
         events_key=_events_key(environment),
         registrants_source=_secret(environment, "REGISTRANTS_SOURCE"),
+        webhooks_allow=_webhooks_allow(environment),
     )
 
 
@@ -286,6 +290,19 @@ def _schedule(environment: Mapping[str, str]) -> Mapping[str, str]:
     except msgspec.DecodeError:
         raise _wrong(
             "SCHEDULE", "is not a JSON object of crontab lines", '{"sync": "30 2 * * *"}'
+        ) from None
+
+
+def _webhooks_allow(
+    environment: Mapping[str, str],
+) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+    given = environment.get(f"{PREFIX}WEBHOOKS_ALLOW", "")
+    try:
+        networks = filter(None, map(str.strip, given.split(",")))
+        return tuple(ipaddress.ip_network(network) for network in networks)
+    except ValueError:
+        raise _wrong(
+            "WEBHOOKS_ALLOW", "is not a list of networks", "10.20.0.0/16,127.0.0.1/32"
         ) from None
 
 

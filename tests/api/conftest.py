@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from ipaddress import ip_network
 
 import httpx
 import pytest
@@ -19,6 +20,7 @@ from milepost.routes import Joining, MailingListMaker, Maker, StepwiseMaker
 from milepost.scheduler import CADENCES, Scheduler, timetable
 from milepost.store import Store
 from milepost.upstream import Upstream
+from milepost.webhooks import Webhooks
 
 DIRECTORY = "POOL_000000000000001"
 SURVEY = "SV_000000000000001"
@@ -100,12 +102,13 @@ def scheduler(store: Store) -> Scheduler:
 
 
 @pytest.fixture
-def application(
+async def application(
     store: Store, issuing: Issuing, budget: Budget, scheduler: Scheduler, upstream: Upstream
-) -> Litestar:
-    """The application."""
+) -> AsyncIterator[Litestar]:
+    """The application, whose test messages go to this machine as well."""
     matching = Matching(store, upstream, [SECRET])
-    return api.create(store, issuing, budget, scheduler, matching)
+    async with Webhooks([ip_network("127.0.0.0/8")]) as webhooks:
+        yield api.create(store, issuing, budget, scheduler, matching, webhooks=webhooks)
 
 
 @pytest.fixture

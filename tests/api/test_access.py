@@ -53,6 +53,15 @@ OPEN_TO = {
     "POST /v1/registrants/import": {Scope.SYNC},
     "PUT /v1/registrants/import": {Scope.SYNC},
     "GET /v1/registrants/import": {Scope.SYNC, Scope.READ},
+    "POST /v1/endpoints": set[Scope](),
+    "GET /v1/endpoints": {Scope.READ},
+    "GET /v1/endpoints/{endpoint_id:uuid}": {Scope.READ},
+    "DELETE /v1/endpoints/{endpoint_id:uuid}": set[Scope](),
+    "POST /v1/endpoints/{endpoint_id:uuid}/secret": set[Scope](),
+    "POST /v1/endpoints/{endpoint_id:uuid}/resume": set[Scope](),
+    "POST /v1/endpoints/{endpoint_id:uuid}/test": set[Scope](),
+    "GET /v1/endpoints/{endpoint_id:uuid}/messages": set[Scope](),
+    "POST /v1/endpoints/{endpoint_id:uuid}/replay": set[Scope](),
 }
 """The scopes besides `admin` that open each operation."""
 
@@ -74,6 +83,7 @@ async def test_every_operation_opens_to_its_scopes_alone(
     for method, path in operations(application):
         place = (
             path.replace("{link_id:uuid}", "00000000-0000-0000-0000-000000000000")
+            .replace("{endpoint_id:uuid}", "00000000-0000-0000-0000-000000000000")
             .replace("{key:str}", "landed")
             .replace("{name:str}", "sync")
             .replace("{run_id:int}", "1")

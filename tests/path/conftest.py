@@ -110,6 +110,7 @@ def settings(database_url: str, simulator: Ready, tmp_path: Path) -> Settings:
             "MILEPOST_SECRET": SECRET,
             "MILEPOST_RATE_PER_MINUTE": "1000000",
             "MILEPOST_LIMITS": "none",
+            "MILEPOST_WEBHOOKS_ALLOW": "127.0.0.1",
         },
         tmp_path,
     )
@@ -143,6 +144,7 @@ def application(milepost: Milepost) -> Litestar:
         milepost.scheduler,
         milepost.matching,
         events_key=EVENTS_KEY,
+        webhooks=milepost.webhooks,
     )
 
 
@@ -219,6 +221,8 @@ def elapse(
             ("deployment", "home_lease_until"),
             ("call_classes", "closed_until"),
             ("call_classes", "cut_at"),
+            ("messages", "due_at"),
+            ("endpoint_lines", "lease_until"),
         ):
             await execute(
                 f"UPDATE {table} SET {column} = {column} - make_interval(secs => %s)", seconds

@@ -40,6 +40,7 @@ async def customer(milepost: Milepost) -> AsyncIterator[httpx.AsyncClient]:
         milepost.budget,
         milepost.scheduler,
         milepost.matching,
+        webhooks=milepost.webhooks,
     )
     transport = httpx.ASGITransport(application)
     async with httpx.AsyncClient(

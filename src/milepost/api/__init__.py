@@ -15,6 +15,7 @@ from milepost.api import (
     capabilities,
     capacity,
     drift,
+    endpoints,
     health,
     jobs,
     links,
@@ -34,6 +35,7 @@ from milepost.issuing import Issuing
 from milepost.matching import Matching
 from milepost.scheduler import Scheduler
 from milepost.store import Store
+from milepost.webhooks import Webhooks
 
 __all__ = ["create"]
 
@@ -46,6 +48,7 @@ def create(
     matching: Matching,
     *,
     events_key: str | None = None,
+    webhooks: Webhooks,
     stopping: Callable[[], bool] = lambda: False,
 ) -> Litestar:
     """The REST application, on an open store.
@@ -57,6 +60,7 @@ def create(
         scheduler: knows the jobs, and when they are due.
         matching: says whose a response is.
         events_key: signs the platform's event calls; None: none is taken.
+        webhooks: sends test messages.
         stopping: whether the process was told to end: it is not ready any more then.
     """
     application = Litestar(
@@ -71,6 +75,7 @@ def create(
             responses.router(matching),
             drift.router(store),
             upstream_events.router(store, events_key),
+            endpoints.router(store, webhooks),
             health.router(store, stopping),
         ],
         before_request=Doorkeeper(store.keys),

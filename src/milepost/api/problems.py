@@ -20,13 +20,16 @@ from milepost.errors import (
     EventsUnwanted,
     ImportTooLarge,
     InvalidData,
+    InvalidEndpoint,
     InvalidMilestone,
     MilestonePaused,
     Refusal,
     TooManyImports,
     UnknownDrift,
+    UnknownEndpoint,
     UnknownJob,
     UnknownLink,
+    UnknownMessage,
     UnknownMilestone,
     UnknownRegistrant,
     UnknownResponse,
@@ -53,9 +56,12 @@ _STATUS: Final[dict[type[Refusal], HTTPStatus]] = {
     EventRefused: HTTPStatus.FORBIDDEN,
     UnknownJob: HTTPStatus.NOT_FOUND,
     UnknownRun: HTTPStatus.NOT_FOUND,
+    UnknownEndpoint: HTTPStatus.NOT_FOUND,
+    UnknownMessage: HTTPStatus.NOT_FOUND,
     UnknownRegistrant: HTTPStatus.UNPROCESSABLE_ENTITY,
     InvalidData: HTTPStatus.UNPROCESSABLE_ENTITY,
     InvalidMilestone: HTTPStatus.UNPROCESSABLE_ENTITY,
+    InvalidEndpoint: HTTPStatus.UNPROCESSABLE_ENTITY,
     ImportTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     TooManyImports: HTTPStatus.TOO_MANY_REQUESTS,
 }
@@ -82,7 +88,7 @@ _DESCRIBED: Final[dict[int, str]] = {
 }
 """What an operation's documentation says of a status; 429 is ours alone."""
 
-_PARAMETERS: Final = {"link_state": "state", "form": "format"}
+_PARAMETERS: Final = {"link_state": "state", "message_state": "state", "form": "format"}
 """Where a handler's parameter cannot have the name that callers use: `state` is Litestar's, and
 `format` Python's."""
 

@@ -4,7 +4,7 @@ A pool starts with the milestone's `slots`, and grows up to `max_slots` before p
 places: as far as anybody needs at the pace of the last days, and by one slot while somebody holds a
 link in the highest one, which is that of a person who has one in every slot. It never shrinks. A
 slot on which no distribution takes links (they were stopped, or nothing ran for weeks) gets
-another one.
+another one. A pool that is low all the same is told to the endpoints that want to hear of it.
 
 On an account that has been proved to make no distribution for a probe alone, no list is made, and
 on one that makes none for a batch, no batch.
@@ -62,4 +62,11 @@ class Replenish:
                 milestone.key, self._deployment.id, making=making
             )
         await self._provisioning.make_all(account, counts, stopping, progress)
+        for milestone in await self._store.milestones.all():
+            standing = await self._store.pools.standing(milestone.key)
+            if not standing.is_tended:
+                continue
+            headroom = policy.headroom_days(standing, await self._store.pools.demand(milestone.key))
+            is_low = policy.is_low(standing, headroom)
+            await self._store.pools.note_headroom(milestone.key, headroom, is_low=is_low)
         return counts

@@ -20,6 +20,7 @@ from milepost.store.drift import DriftStore
 from milepost.store.keys import KeyStore
 from milepost.store.links import LinkStore
 from milepost.store.memberships import MembershipStore
+from milepost.store.messages import MessageStore
 from milepost.store.milestones import MilestoneStore
 from milepost.store.outcomes import OutcomeStore
 from milepost.store.pools import PoolStore
@@ -55,6 +56,7 @@ class Store:
         self.keys = KeyStore(connections)
         self.links = LinkStore(connections, deployment.fingerprint_key, public_url, secret)
         self.memberships = MembershipStore(connections)
+        self.messages = MessageStore(connections)
         self.milestones = MilestoneStore(connections)
         self.outcomes = OutcomeStore(connections)
         self.pools = PoolStore(connections)

@@ -130,6 +130,7 @@ _SETTLE: Final = statement("settle", members=columns("l", _MEMBERS))
 _HAND_OVER: Final = statement("hand_over")
 _FIND: Final = statement("find", record=columns("l", (*_MEMBERS, *_MORE)))
 _FIND_MANY: Final = statement("find_many", members=columns("l", _MEMBERS))
+_RECORDS: Final = statement("find_many", members=columns("l", (*_MEMBERS, *_MORE)))
 _OF_REFERENCE: Final = statement("of_reference", record=columns("l", (*_MEMBERS, *_MORE)))
 _OF_HISTORY: Final = statement("of_history", record=columns("l", (*_MEMBERS, *_MORE)))
 _DUE: Final = statement("due")
@@ -527,6 +528,12 @@ class LinkStore:
             cursor = await connection.execute(_FIND, wanted, prepare=True)
             row = await cursor.fetchone()
         return _record(row) if row else None
+
+    async def records(self, ids: Sequence[UUID]) -> dict[UUID, LinkRecord]:
+        """The links with these ids, as far as there are such."""
+        async with self._connections.path() as connection:
+            cursor = await connection.execute(_RECORDS, {"ids": list(ids)}, prepare=True)
+            return {row["id"]: _record(row) for row in await cursor.fetchall()}
 
     async def of_reference(self, reference: str, sealed: UUID) -> Named | None:
         """The link that a reference names; None: there is none.

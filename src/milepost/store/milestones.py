@@ -23,9 +23,10 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from milepost.errors import UnknownMilestone
-from milepost.model import Cooldown, Milestone, MilestoneDefinition, Stop
+from milepost.model import Cooldown, MessageType, Milestone, MilestoneDefinition, Stop
 from milepost.store import tables
 from milepost.store.connections import Connections
+from milepost.store.messages import tell
 
 _STOP: Final = (
     "stopped_at",
@@ -135,10 +136,16 @@ class MilestoneStore:
             found: the one that the platform gives in its place.
         """
         milestones = tables.milestones
+        is_of_survey = and_(milestones.c.key == key, milestones.c.survey_id == survey_id)
         async with self._connections.transaction() as connection:
-            await connection.execute(
+            was_going = await connection.scalar(
+                select(milestones.c.stopped_at.is_(None))
+                .where(is_of_survey)
+                .with_for_update(key_share=True)
+            )
+            stopped_at = await connection.scalar(
                 update(milestones)
-                .where(milestones.c.key == key, milestones.c.survey_id == survey_id)
+                .where(is_of_survey)
                 .values(
                     stopped_at=func.coalesce(milestones.c.stopped_at, func.milepost_now()),
                     stop_seen_at=func.milepost_now(),
@@ -146,7 +153,11 @@ class MilestoneStore:
                     stopped_expected=expected,
                     stopped_found=found,
                 )
+                .returning(milestones.c.stopped_at)
             )
+            if was_going:
+                told = {"milestone": key, "survey_id": survey_id, "because": because}
+                await tell(connection, MessageType.MILESTONE_STOPPED, told | {"at": stopped_at})
 
     async def trust(
         self, key: str, at: datetime, *, survey_id: str, given_until: datetime | None = None

@@ -27,9 +27,10 @@ from sqlalchemy import ColumnElement, and_, case, delete, func, or_, select, upd
 
 from milepost import policy
 from milepost.errors import MilepostError, UnknownMilestone
-from milepost.model import Demand, PoolStanding, Route, SlotStanding
+from milepost.model import Demand, MessageType, PoolStanding, Route, SlotStanding
 from milepost.store import tables
 from milepost.store.connections import Connections, Row, plain, statement
+from milepost.store.messages import tell
 
 LEASE_SECONDS: Final = 120
 """How long a distribution is one worker's to make: its five calls and their looks, each of 10 s."""
@@ -257,6 +258,24 @@ class PoolStore:
         async with self._connections.path() as connection:
             row = await (await connection.execute(_FULL, given)).fetchone()
         return bool(row and row["is_full"])
+
+    async def note_headroom(self, milestone: str, headroom: float | None, *, is_low: bool) -> None:
+        """Remember whether a milestone's pool is low, and tell it when it has come to be so.
+
+        Args:
+            milestone: its key.
+            headroom: as `policy.headroom_days`.
+            is_low: as `policy.is_low`.
+        """
+        milestones, now = tables.milestones, func.milepost_now()
+        changed = update(milestones).where(
+            milestones.c.key == milestone, milestones.c.pool_low_at.is_(None) == is_low
+        )
+        async with self._connections.transaction() as connection:
+            noted = await connection.execute(changed.values(pool_low_at=now if is_low else None))
+            if is_low and noted.rowcount:
+                told = {"milestone": milestone, "headroom_days": headroom}
+                await tell(connection, MessageType.POOL_LOW, told)
 
     async def age(self) -> Mapping[str, int]:
         """Move distributions on as time goes by; returns how many came into which state."""

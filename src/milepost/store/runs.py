@@ -38,8 +38,10 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from milepost.errors import MilepostError
+from milepost.model import MessageType
 from milepost.store import tables
 from milepost.store.connections import Connections, begun_again, columns, plain, statement
+from milepost.store.messages import tell
 
 LEASE_SECONDS: Final = 20
 """How long a run is its worker's without a word. It is renewed every few seconds, so that only who
@@ -366,6 +368,9 @@ class RunStore:
                 position=None,
                 ended_at=now,
             )
+            if state != "done":
+                told = {"job": run.job, "run_id": run.id, "state": state, "error": error}
+                await tell(connection, MessageType.JOB_FAILED, told)
 
     async def forget_some(self, job: str) -> bool:
         """Forget runs of a job that ended more than `KEPT_DAYS` ago, and what they list.

@@ -113,6 +113,7 @@ milestones = Table(
     Column("trusted_at", Moment),
     Column("resumed_at", Moment),
     Column("stop_seen_at", Moment),
+    Column("pool_low_at", Moment),
 )
 
 registrants = Table(
@@ -512,4 +513,60 @@ watermarks = Table(
     Column("source", Word, primary_key=True),
     Column("kind", Text, nullable=False),
     Column("value", Text, nullable=False),
+)
+
+endpoints = Table(
+    "endpoints",
+    metadata,
+    Column("id", Uuid, primary_key=True, server_default=text("milepost_uuid7()")),
+    Column("url", Text, nullable=False),
+    Column("types", ARRAY(Text), nullable=False),
+    Column("description", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("disabled_because", Said),
+    Column("secret", Text, nullable=False),
+    Column("secret_before", Text),
+    Column("secret_before_until", Moment),
+    Column("created_at", Moment, nullable=False),
+)
+
+endpoint_lines = Table(
+    "endpoint_lines",
+    metadata,
+    Column("endpoint_id", Uuid, ForeignKey("endpoints.id", ondelete="CASCADE"), primary_key=True),
+    Column("number", SmallInteger, primary_key=True, autoincrement=False),
+    Column("message_id", Uuid),
+    Column("lease_until", Moment),
+    Column("delivered_at", Moment),
+    Column("failed_at", Moment),
+)
+
+messages = Table(
+    "messages",
+    metadata,
+    Column("id", Uuid, primary_key=True, server_default=text("milepost_uuid7()")),
+    Column("endpoint_id", Uuid, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("link_id", Uuid),
+    Column("data", JSONB(none_as_null=True)),
+    Column("state", Text, nullable=False, server_default=text("'waiting'")),
+    Column("attempt", Integer, nullable=False, server_default=text("0")),
+    Column("attempts_before", Integer, nullable=False, server_default=text("0")),
+    Column("due_at", Moment),
+    Column("created_at", Moment, nullable=False),
+    Index("messages_due_at", "endpoint_id", "due_at", postgresql_where=text("state = 'waiting'")),
+    Index("messages_of_endpoint", "endpoint_id", "id"),
+    Index("messages_parked", "endpoint_id", "id", postgresql_where=text("state = 'parked'")),
+)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("message_id", Uuid, ForeignKey("messages.id", ondelete="CASCADE"), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("at", Moment, nullable=False),
+    Column("seconds", Double, nullable=False),
+    Column("code", Integer),
+    Column("error", Said),
+    Column("said", Said),
 )

@@ -472,6 +472,23 @@ written AS (
     RETURNING l.*
 ),
 
+-- Who wants to hear of links that this has issued, or of which there will be none although a caller
+-- waits for it.
+told AS (
+    INSERT INTO messages (endpoint_id, type, link_id, due_at, created_at)
+    SELECT e.id, w.type, w.id, w.at, w.at
+    FROM (
+        SELECT
+            w.id,
+            CASE WHEN w.state = 'issued' THEN 'link.issued' ELSE 'link.failed' END AS type,
+            (SELECT milepost_now()) AS at
+        FROM written AS w
+        WHERE w.state IN ('issued', 'failed')
+            OR (w.state = 'suppressed' AND w.id NOT IN (SELECT c.link_id FROM candidate AS c))
+    ) AS w
+    JOIN endpoints AS e ON e.state = 'active' AND (e.types = '{}' OR w.type = ANY (e.types))
+),
+
 -- Every event's row as it is now, if there is one that can be seen.
 outcome AS (
     SELECT w.event_id AS asked, 'decide' AS course, true AS is_written, w.*

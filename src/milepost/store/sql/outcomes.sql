@@ -8,7 +8,8 @@
 --
 -- Returns one row for each link that has changed, and none for the others: the link as it is now, and
 -- which of its moments are of this statement (is_opened, is_started, is_finished). What is to follow
--- exactly once from a link's moment is to be written by this statement, from these rows.
+-- exactly once from a link's moment is to be written by this statement, from these rows: messages to
+-- the endpoints that want to hear of it.
 --
 -- Each row is found and locked by a subquery with a LIMIT, in one order, as in settle.sql.
 WITH told AS MATERIALIZED (
@@ -40,14 +41,34 @@ WITH told AS MATERIALIZED (
         OR (l.started_at IS NULL AND o.started_at IS NOT NULL)
         OR (l.finished_at IS NULL AND o.finished_at IS NOT NULL)
         OR (l.response_id IS NULL AND o.response_id IS NOT NULL)
+),
+
+changed AS (
+    UPDATE links AS l SET
+        opened_at = coalesce(l.opened_at, t.opened_at),
+        started_at = coalesce(l.started_at, t.started_at),
+        finished_at = coalesce(l.finished_at, t.finished_at),
+        response_id = coalesce(l.response_id, t.response_id)
+    FROM told AS t
+    WHERE l.id = t.link_id
+    RETURNING
+        l.id AS link_id, l.event_id, l.milestone, l.survey_id, l.ref, l.opened_at, l.started_at,
+        l.finished_at, l.response_id, t.is_opened, t.is_started, t.is_finished
+),
+
+message AS (
+    INSERT INTO messages (endpoint_id, type, link_id, due_at, created_at)
+    SELECT e.id, c.type, c.link_id, c.at, c.at
+    FROM (
+        SELECT c.link_id, 'survey.started' AS type, (SELECT milepost_now()) AS at
+        FROM changed AS c
+        WHERE c.is_started
+        UNION ALL
+        SELECT c.link_id, 'survey.finished', (SELECT milepost_now())
+        FROM changed AS c
+        WHERE c.is_finished
+    ) AS c
+    JOIN endpoints AS e ON e.state = 'active' AND (e.types = '{}' OR c.type = ANY (e.types))
 )
-UPDATE links AS l SET
-    opened_at = coalesce(l.opened_at, t.opened_at),
-    started_at = coalesce(l.started_at, t.started_at),
-    finished_at = coalesce(l.finished_at, t.finished_at),
-    response_id = coalesce(l.response_id, t.response_id)
-FROM told AS t
-WHERE l.id = t.link_id
-RETURNING
-    l.id AS link_id, l.event_id, l.milestone, l.survey_id, l.ref, l.opened_at, l.started_at,
-    l.finished_at, l.response_id, t.is_opened, t.is_started, t.is_finished
+
+SELECT * FROM changed

@@ -1,6 +1,7 @@
 -- Settle a batch of claims, each only while it is still its taker's: a claim that somebody else
 -- took over has another attempt number, and a late writer changes nothing. A link that goes on
--- waiting is handed over with a short URL, where its milestone's lanes name `deferred`.
+-- waiting is handed over with a short URL, where its milestone's lanes name `deferred`. Endpoints that
+-- want to hear of it get a message, in the same transaction.
 --
 -- %(settlements)s  JSON array of {id, attempt, state, rule, detail, route, lane, lookup_id, url,
 --                  expires_at, calls, looked, outcome_unknown, leaves, pause, token}
@@ -31,39 +32,55 @@ WITH settlement AS MATERIALIZED (
         FOR NO KEY UPDATE
     ) AS l
     WHERE l.attempt = s.attempt AND l.state = 'claimed'
+),
+
+settled AS (
+    UPDATE links AS l SET
+        state = s.state,
+        rule = s.rule,
+        rule_until = NULL,
+        rule_detail = s.detail,
+        route = CASE WHEN s.url IS NOT NULL OR s.is_deferred THEN s.route ELSE l.route END,
+        lane = CASE WHEN s.url IS NOT NULL THEN coalesce(l.lane, s.lane)
+            WHEN s.is_deferred THEN 'deferred' ELSE l.lane END,
+        published = CASE WHEN s.url IS NOT NULL THEN coalesce(l.published, 'personal')
+            WHEN s.is_deferred THEN coalesce(l.published, 'short') ELSE l.published END,
+        token = CASE WHEN s.is_deferred AND l.published IS NULL THEN s.token ELSE l.token END,
+        short_url = CASE WHEN s.is_deferred AND l.published IS NULL THEN %(short)s || s.token
+            ELSE l.short_url END,
+        lease_until = CASE WHEN s.pause > 0 THEN milepost_now() + make_interval(secs => s.pause) END,
+        due_at = CASE WHEN s.state IN ('waiting', 'unknown')
+            THEN milepost_now() + make_interval(secs => s.pause) END,
+        lost = 0,
+        -- Empty looks since a call went out whose outcome is unknown; one that could not be made tells
+        -- nothing, and takes nothing away.
+        looks = CASE WHEN s.looked THEN l.looks + 1
+            WHEN s.state = 'unknown' AND NOT s.outcome_unknown THEN l.looks ELSE 0 END,
+        first_look_at = CASE WHEN s.looked THEN coalesce(l.first_look_at, milepost_now())
+            WHEN s.state = 'unknown' AND NOT s.outcome_unknown THEN l.first_look_at END,
+        slot_id = CASE WHEN NOT s.leaves THEN l.slot_id END,
+        distribution_id = CASE WHEN NOT s.leaves THEN l.distribution_id END,
+        contact_key = CASE WHEN NOT s.leaves THEN l.contact_key END,
+        lookup_id = s.lookup_id,
+        url = s.url,
+        expires_at = s.expires_at,
+        upstream_calls = l.upstream_calls + s.calls,
+        issued_at = CASE WHEN s.url IS NOT NULL THEN milepost_now() END,
+        data_at = CASE WHEN s.url IS NOT NULL THEN milepost_now() END
+    FROM settlement AS s
+    WHERE l.id = s.id
+    RETURNING {members}
+),
+
+told AS (
+    INSERT INTO messages (endpoint_id, type, link_id, due_at, created_at)
+    SELECT e.id, s.type, s.id, s.at, s.at
+    FROM (
+        SELECT s.id, 'link.' || s.state AS type, (SELECT milepost_now()) AS at
+        FROM settled AS s
+        WHERE s.state IN ('issued', 'failed')
+    ) AS s
+    JOIN endpoints AS e ON e.state = 'active' AND (e.types = '{}' OR s.type = ANY (e.types))
 )
-UPDATE links AS l SET
-    state = s.state,
-    rule = s.rule,
-    rule_until = NULL,
-    rule_detail = s.detail,
-    route = CASE WHEN s.url IS NOT NULL OR s.is_deferred THEN s.route ELSE l.route END,
-    lane = CASE WHEN s.url IS NOT NULL THEN coalesce(l.lane, s.lane)
-        WHEN s.is_deferred THEN 'deferred' ELSE l.lane END,
-    published = CASE WHEN s.url IS NOT NULL THEN coalesce(l.published, 'personal')
-        WHEN s.is_deferred THEN coalesce(l.published, 'short') ELSE l.published END,
-    token = CASE WHEN s.is_deferred AND l.published IS NULL THEN s.token ELSE l.token END,
-    short_url = CASE WHEN s.is_deferred AND l.published IS NULL THEN %(short)s || s.token
-        ELSE l.short_url END,
-    lease_until = CASE WHEN s.pause > 0 THEN milepost_now() + make_interval(secs => s.pause) END,
-    due_at = CASE WHEN s.state IN ('waiting', 'unknown')
-        THEN milepost_now() + make_interval(secs => s.pause) END,
-    lost = 0,
-    -- Empty looks since a call went out whose outcome is unknown; one that could not be made tells
-    -- nothing, and takes nothing away.
-    looks = CASE WHEN s.looked THEN l.looks + 1
-        WHEN s.state = 'unknown' AND NOT s.outcome_unknown THEN l.looks ELSE 0 END,
-    first_look_at = CASE WHEN s.looked THEN coalesce(l.first_look_at, milepost_now())
-        WHEN s.state = 'unknown' AND NOT s.outcome_unknown THEN l.first_look_at END,
-    slot_id = CASE WHEN NOT s.leaves THEN l.slot_id END,
-    distribution_id = CASE WHEN NOT s.leaves THEN l.distribution_id END,
-    contact_key = CASE WHEN NOT s.leaves THEN l.contact_key END,
-    lookup_id = s.lookup_id,
-    url = s.url,
-    expires_at = s.expires_at,
-    upstream_calls = l.upstream_calls + s.calls,
-    issued_at = CASE WHEN s.url IS NOT NULL THEN milepost_now() END,
-    data_at = CASE WHEN s.url IS NOT NULL THEN milepost_now() END
-FROM settlement AS s
-WHERE l.id = s.id
-RETURNING {members}, NULL::text AS reused_url
+
+SELECT *, NULL::text AS reused_url FROM settled
