@@ -22,6 +22,7 @@ from milepost.errors import (
     InvalidData,
     InvalidMilestone,
     MilestonePaused,
+    NothingGiven,
     Refusal,
     TooManyImports,
     UnknownDrift,
@@ -29,6 +30,7 @@ from milepost.errors import (
     UnknownLink,
     UnknownMilestone,
     UnknownRegistrant,
+    UnknownReminder,
     UnknownResponse,
     UnknownRun,
     UpstreamError,
@@ -51,6 +53,8 @@ _STATUS: Final[dict[type[Refusal], HTTPStatus]] = {
     UnknownDrift: HTTPStatus.NOT_FOUND,
     EventsUnwanted: HTTPStatus.NOT_FOUND,
     EventRefused: HTTPStatus.FORBIDDEN,
+    UnknownReminder: HTTPStatus.NOT_FOUND,
+    NothingGiven: HTTPStatus.CONFLICT,
     UnknownJob: HTTPStatus.NOT_FOUND,
     UnknownRun: HTTPStatus.NOT_FOUND,
     UnknownRegistrant: HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -82,9 +86,9 @@ _DESCRIBED: Final[dict[int, str]] = {
 }
 """What an operation's documentation says of a status; 429 is ours alone."""
 
-_PARAMETERS: Final = {"link_state": "state", "form": "format"}
+_PARAMETERS: Final = {"link_state": "state", "form": "format", "since": "from", "until": "to"}
 """Where a handler's parameter cannot have the name that callers use: `state` is Litestar's, and
-`format` Python's."""
+the others Python's, or unclear there."""
 
 
 class Problem(Struct, frozen=True, kw_only=True, omit_defaults=True):
