@@ -43,7 +43,7 @@ def router(store: Store) -> Router:
         is not said to be sent by then is handed out again. A key is handed those of links that a
         key of its name asked for, an admin all.
         """
-        now = await store.memberships.now()
+        now = await store.runs.now()
         awake = {
             milestone.key: milestone.definition
             for milestone in await store.milestones.all()
