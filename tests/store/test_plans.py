@@ -6,6 +6,8 @@ from asyncio import gather
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
+from contextlib import AsyncExitStack, suppress
+from datetime import timedelta
 from typing import Any, ClassVar, Self
 
 import psycopg
@@ -13,6 +15,7 @@ import pytest
 from psycopg import sql
 from tests.store.conftest import SURVEY, Register, Sql, event, issued
 
+from milepost.errors import UnknownReminder
 from milepost.model import Lane, LinkState, Purpose
 from milepost.store import Store
 from milepost.store.budget import BRAND, Ask, Terms, Unspent
@@ -34,7 +37,8 @@ BIG = {"links", "registrants", "memberships"}
 PATH = {
     *("claim_lock", "claim", "hand_over", "find_many", "settle", "registrants_contacts"),
     *("find", "due", "look", "click", "budget_lock", "budget_grant", "budget_give_back"),
-    *("late_data_claim", "late_data_settle", "of_reference"),
+    *("late_data_claim", "late_data_settle", "of_reference", "delivered"),
+    *("reminders_gather", "reminders_due", "reminder_sent", "funnel_mark", "funnel_count"),
     *("pool_standing", "pool_demand", "pool_full", "pool_plan", "pool_claim", "pool_age"),
     *("outcomes", "history_links", "history_strangers", "history_lacking", "reconcile_due"),
     *("stepwise_due", "of_history", "responses_note", "responses_heard", "responses_take"),
@@ -44,6 +48,8 @@ PATH = {
 
 Those of pools are among them: every few seconds they look at the newest links. So are those by
 which it is known what becomes of links.
+Those of pools are among them: every few seconds they look at the newest links. So are those that an
+app or a job uses all day.
 """
 
 PREPARED = """
@@ -291,6 +297,13 @@ async def become_something(store: Store, name: str, many: int) -> None:
     assert many == len(judged)
     await store.responses.settle(judged)
     await store.responses.flag_unexplained()
+        await links.deliver(asked[0].link.id)
+        await store.reminders.gather("landed", after_days=3, link_days=60)
+        await store.reminders.due({"landed": 3}, many, asked_by="app")
+        with suppress(UnknownReminder):
+            await store.reminders.sent(asked[0].link.id)
+    await store.funnel.mark()
+    await store.funnel.count_next()
 
 
 @pytest.mark.timeout(300)
