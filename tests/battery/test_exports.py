@@ -32,6 +32,8 @@ BREAKS_AT = 150_000_000
 """Bytes after which the reader goes away, somewhere within a line."""
 GROWTH = 20
 """MiB that a process may grow by while it sends hundreds of megabytes: two pages and their text."""
+STALL_SECONDS = 60
+"""Until some megabytes of buffers are full."""
 SHEET_SECONDS = 1_200
 
 FILL = sql.SQL(
@@ -98,11 +100,20 @@ def fetch(
             if number % 500 == 0:
                 seen.append(resident(on.replicas[0].pid))
             if most is not None and answer.num_bytes_downloaded > most:
-                with psycopg.connect(on.database_url) as database:  # nobody reads just now
-                    time.sleep(1)
-                    assert (0,) == database.execute(IDLE).fetchone()
+                until_idle(on.database_url)  # nobody reads just now
                 break
     return seen
+
+
+def until_idle(database_url: str) -> None:
+    """Wait until what lies between server and reader is full, and see that nothing is held then."""
+    give_up = time.monotonic() + STALL_SECONDS
+    with psycopg.connect(database_url, autocommit=True) as database:
+        idle = 0
+        while idle < 10:
+            assert time.monotonic() < give_up, "the export holds a connection"
+            time.sleep(0.1)
+            idle = idle + 1 if database.execute(IDLE).fetchone() == (0,) else 0
 
 
 def last_line(file: Path) -> str:
