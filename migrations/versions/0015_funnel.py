@@ -7,7 +7,7 @@ from alembic import op
 from milepost.store.migrate import beside_traffic
 
 revision = "0015"
-down_revision = "0013"
+down_revision = "0014"
 branch_labels = None
 depends_on = None
 

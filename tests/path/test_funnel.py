@@ -105,6 +105,35 @@ async def test_what_happens_later_counts_for_the_day_of_the_event(
     assert [1, 0, 0] == [day["clicked"]["links"] for day in days[-3:]]
 
 
+async def test_what_the_platform_tells_counts_as_soon_as_it_was_asked(
+    client: httpx.AsyncClient,
+    landed: Landed,
+    milepost: Milepost,
+    travel: Travel,
+    platform: Any,
+) -> None:
+    """Responses count for the days of their links, and it is told of which links they are known."""
+    await landed(fields=[])
+    answered, _ = [await ask(client, event_id, event_id) for event_id in ("ann", "ben")]
+    await platform.answer(answered["url"])
+    await travel(days=1)
+    assert {"requested": 2, "eligible": 2, "issued": 2} == await counted(client, milepost)
+    before = await milepost.store.runs.now()
+    assert "done" == (await milepost.run("reconcile", asked_by="a test")).state
+    expected = {"requested": 2, "eligible": 2, "issued": 2, "started": 1, "finished": 1}
+    assert expected == await counted(client, milepost)
+    told = await funnel(client)
+    assert [1, 0] == [day["finished"]["links"] for day in told["days"][-2:]]
+    finished = told["total"]["finished"]
+    assert (True, 1.0) == (
+        before <= datetime.fromisoformat(finished["as_of"]),
+        finished["reconciled"],
+    )
+    await ask(client, "cleo", "cleo")
+    await counted(client, milepost)
+    assert 0.6667 == (await funnel(client))["total"]["finished"]["reconciled"]
+
+
 async def test_days_on_which_nobody_counted_are_counted_later(
     client: httpx.AsyncClient, landed: Landed, milepost: Milepost, travel: Travel
 ) -> None:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from asyncio import gather
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack
-from datetime import UTC, datetime, timedelta
 from contextlib import AsyncExitStack, suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, Self
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -47,9 +46,7 @@ PATH = {
 """The statements of the path, by their files: none may be missing from what is explained.
 
 Those of pools are among them: every few seconds they look at the newest links. So are those by
-which it is known what becomes of links.
-Those of pools are among them: every few seconds they look at the newest links. So are those that an
-app or a job uses all day.
+which it is known what becomes of links, and what an app or a job uses all day besides.
 """
 
 PREPARED = """
@@ -262,6 +259,18 @@ async def walk_the_path(store: Store) -> None:
         await links.look(token)
         await links.click(token)
         await become_something(store, name, many)
+        await remind_and_count(store, asked[0].link.id, many)
+
+
+async def remind_and_count(store: Store, link_id: UUID, many: int) -> None:
+    """Use every verb of what is shown, reminded of and counted."""
+    await store.links.deliver(link_id)
+    await store.reminders.gather("landed", after_days=3, link_days=60)
+    await store.reminders.due({"landed": 3}, many, asked_by="app")
+    with suppress(UnknownReminder):
+        await store.reminders.sent(link_id)
+    await store.funnel.mark()
+    await store.funnel.count_next()
 
 
 async def become_something(store: Store, name: str, many: int) -> None:
@@ -297,13 +306,6 @@ async def become_something(store: Store, name: str, many: int) -> None:
     assert many == len(judged)
     await store.responses.settle(judged)
     await store.responses.flag_unexplained()
-        await links.deliver(asked[0].link.id)
-        await store.reminders.gather("landed", after_days=3, link_days=60)
-        await store.reminders.due({"landed": 3}, many, asked_by="app")
-        with suppress(UnknownReminder):
-            await store.reminders.sent(asked[0].link.id)
-    await store.funnel.mark()
-    await store.funnel.count_next()
 
 
 @pytest.mark.timeout(300)

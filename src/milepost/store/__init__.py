@@ -26,8 +26,8 @@ from milepost.store.milestones import MilestoneStore
 from milepost.store.outcomes import OutcomeStore
 from milepost.store.pools import PoolStore
 from milepost.store.registrants import RegistrantStore
-from milepost.store.responses import ResponseStore
 from milepost.store.reminders import ReminderStore
+from milepost.store.responses import ResponseStore
 from milepost.store.runs import RunStore
 from milepost.store.sources import SourceStore
 
@@ -64,8 +64,8 @@ class Store:
         self.outcomes = OutcomeStore(connections)
         self.pools = PoolStore(connections)
         self.registrants = RegistrantStore(connections)
-        self.responses = ResponseStore(connections)
         self.reminders = ReminderStore(connections)
+        self.responses = ResponseStore(connections)
         self.runs = RunStore(connections)
         self.sources = SourceStore(connections)
 

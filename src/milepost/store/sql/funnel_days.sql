@@ -16,9 +16,10 @@ SELECT
     sum(f.clicked)::bigint AS clicked,
     sum(f.started)::bigint AS started,
     sum(f.finished)::bigint AS finished,
-    0::bigint AS looked_at,
-    NULL::timestamptz AS looked_at_until
+    coalesce(sum(f.issued) FILTER (WHERE d.reconciled_at >= f.issued_until), 0)::bigint AS looked_at,
+    min(d.reconciled_at) FILTER (WHERE d.reconciled_at >= f.issued_until) AS looked_at_until
 FROM funnel AS f
+LEFT JOIN distributions AS d ON d.id = f.distribution_id
 WHERE f.milestone = %(milestone)s
     AND f.hour >= %(begin)s
     AND f.hour < %(end)s

@@ -13,7 +13,7 @@
 -- Each row is found and locked by a subquery with a LIMIT, in one order, as in settle.sql.
 WITH told AS MATERIALIZED (
     SELECT
-        o.*,
+        o.*, l.milestone, l.created_at,
         l.opened_at IS NULL AND o.opened_at IS NOT NULL AS is_opened,
         l.started_at IS NULL AND o.started_at IS NOT NULL AS is_started,
         l.finished_at IS NULL AND o.finished_at IS NOT NULL AS is_finished
@@ -30,7 +30,8 @@ WITH told AS MATERIALIZED (
         ORDER BY o.link_id
     ) AS o
     CROSS JOIN LATERAL (
-        SELECT l.opened_at, l.started_at, l.finished_at, l.response_id
+        SELECT
+            l.opened_at, l.started_at, l.finished_at, l.response_id, l.milestone, l.created_at
         FROM links AS l
         WHERE l.id = o.link_id
         LIMIT 1
@@ -40,7 +41,16 @@ WITH told AS MATERIALIZED (
         OR (l.started_at IS NULL AND o.started_at IS NOT NULL)
         OR (l.finished_at IS NULL AND o.finished_at IS NOT NULL)
         OR (l.response_id IS NULL AND o.response_id IS NOT NULL)
+),
+
+-- It changes a count that is done, as in settle.sql.
+changed AS (
+    INSERT INTO funnel_changes (milestone, hour)
+    SELECT DISTINCT t.milestone, date_trunc('hour', t.created_at, 'UTC')
+    FROM told AS t
+    WHERE (t.is_started OR t.is_finished) AND NOT milepost_counted_anyway(t.created_at)
 )
+
 UPDATE links AS l SET
     opened_at = coalesce(l.opened_at, t.opened_at),
     started_at = coalesce(l.started_at, t.started_at),
