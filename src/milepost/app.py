@@ -29,6 +29,7 @@ from milepost.jobs.deliver import Deliver
 from milepost.jobs.directory import bind
 from milepost.jobs.drain import Drain
 from milepost.jobs.flow import Flow
+from milepost.jobs.funnel import Funnel
 from milepost.jobs.intake import Import, Intake, stage_files
 from milepost.jobs.late_data import LateDataFlow
 from milepost.jobs.provisioning import Provisioning
@@ -108,6 +109,7 @@ class Milepost(Struct, frozen=True, kw_only=True):
     replenish: Replenish
     drain: Drain
     sweep: Sweep
+    funnel: Funnel
     scheduler: Scheduler
     matching: Matching
     responses: Responses
@@ -287,6 +289,7 @@ async def opened(settings: Settings, database_url: str) -> AsyncIterator[Milepos
         provisioning = Provisioning(store, upstream, deployment)
         replenish = Replenish(store, provisioning, deployment)
         rotate = Rotate(store, provisioning, deployment)
+        funnel = Funnel(store.funnel)
         intake = None if source is None else Intake(store, source)
         sync = Sync(store, upstream, settings.directory_id, intake)
         matching = Matching(store, upstream, settings.secrets)
@@ -301,6 +304,7 @@ async def opened(settings: Settings, database_url: str) -> AsyncIterator[Milepos
             "drain": Whole(lambda stopping, _: drain.run_once(stopping)),
             "sweep": Whole(lambda stopping, _: sweep.run_once(stopping)),
             "deliver": Whole(lambda stopping, _: deliver.run_once(stopping)),
+            "funnel": Whole(lambda stopping, told: funnel.run_once(stopping, progress=told)),
             "import": Import(store),
         }
         scheduler = Scheduler(store.runs, jobs, when)
@@ -316,6 +320,7 @@ async def opened(settings: Settings, database_url: str) -> AsyncIterator[Milepos
                 replenish=replenish,
                 drain=drain,
                 sweep=sweep,
+                funnel=funnel,
                 scheduler=scheduler,
                 matching=matching,
                 responses=responses,

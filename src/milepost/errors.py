@@ -17,6 +17,8 @@
     │   ├── UnknownDrift
     │   ├── EventsUnwanted        no key is set by which event calls could be told from others
     │   ├── EventRefused          an event call that nobody has signed who knows the key
+    │   ├── UnknownReminder
+    │   ├── NothingGiven          a link of which nobody has a URL
     │   ├── UnknownJob
     │   ├── UnknownRun
     │   ├── UnknownEndpoint
@@ -129,6 +131,32 @@ class UnknownLink(Refusal):
 
     def __init__(self) -> None:
         super().__init__("There is no link with this id.", field="id")
+
+
+class UnknownReminder(Refusal):
+    """No reminder of such a link was handed out."""
+
+    code = "unknown-reminder"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "No reminder of a link with this id was handed out.",
+            fix="Ask for those that are due with GET /v1/reminders/due.",
+            field="link_id",
+        )
+
+
+class NothingGiven(Refusal):
+    """Nobody has a URL of this link, so nobody can have been shown it."""
+
+    code = "nothing-given"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "No URL was given out for this link, so none can have been delivered.",
+            fix="Confirm the delivery of links that have a url.",
+            field="id",
+        )
 
 
 class UnknownResponse(Refusal):

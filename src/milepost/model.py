@@ -32,6 +32,8 @@ ResponseId = Annotated[str, Meta(pattern=rf"^R_[0-9A-Za-z]{{15}}{_END}")]
 FieldName = Annotated[str, Meta(pattern=rf"^[A-Za-z][A-Za-z0-9_.-]{{0,99}}{_END}")]
 Name = Annotated[str, Meta(max_length=200)]
 """Names are cut off by the platform beyond 200 characters (documented)."""
+TimeOfDay = Annotated[str, Meta(pattern=rf"^(?:[01][0-9]|2[0-3]):[0-5][0-9]{_END}")]
+"""What a clock on the wall shows, from 00:00 to 23:59."""
 DeadlineMs = Annotated[int, Meta(ge=1, le=8_000)]
 Days = Annotated[int, Meta(ge=1, le=3_650)]
 
@@ -202,6 +204,23 @@ class Quiet(Struct, frozen=True, forbid_unknown_fields=True):
     days: Days
 
 
+class QuietHours(Struct, frozen=True, forbid_unknown_fields=True, rename={"from_": "from"}):
+    """The hours of the day at which nobody is reminded; they may go over midnight."""
+
+    from_: TimeOfDay
+    to: TimeOfDay
+
+
+class Reminders(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """When registrants are to be reminded of links that they have not answered."""
+
+    after_days: Annotated[int, Meta(ge=1, le=365)]
+    """A link gets its reminder so many days after it was made."""
+    quiet_hours: QuietHours | None = None
+    time_zone: Annotated[str, Meta(max_length=64)] = "UTC"
+    """In which the quiet hours are meant, such as `Europe/Vienna`."""
+
+
 Repeat = Literal["once", "every_event"] | Cooldown
 
 
@@ -229,6 +248,7 @@ class MilestoneDefinition(Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     unknown_registrant: Literal["reject", "defer"] = "reject"
     late_data: bool = False
     deadline_ms: DeadlineMs = 1_500
+    reminders: Reminders | None = None
 
 
 class Stop(Struct, frozen=True, kw_only=True):

@@ -15,6 +15,7 @@ import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final
+from zoneinfo import ZoneInfo
 
 import msgspec
 from msgspec import Struct
@@ -30,6 +31,7 @@ from milepost.model import (
     MilestoneDefinition,
     PoolStanding,
     RegistrantDetails,
+    Reminders,
     Route,
     SlotStanding,
 )
@@ -224,6 +226,44 @@ def check_definition(definition: MilestoneDefinition) -> None:
         )
     if definition.membership == "ahead":
         _check_ahead(definition)
+    if definition.reminders is not None:
+        _check_reminders(definition.reminders, definition.link_days)
+
+
+def _check_reminders(reminders: Reminders, link_days: int) -> None:
+    """See whether a reminder can be sent at all."""
+    if reminders.after_days >= link_days:
+        raise InvalidMilestone(
+            f"No link lives for {reminders.after_days} days in a distribution of {link_days}.",
+            fix="Lower after_days or raise link_days.",
+            field="reminders.after_days",
+        )
+    hours = reminders.quiet_hours
+    if hours is not None and hours.from_ == hours.to:
+        raise InvalidMilestone(
+            "The quiet hours begin when they end.",
+            fix="Let them end at another time, or leave quiet_hours out.",
+            field="reminders.quiet_hours",
+        )
+    try:
+        ZoneInfo(reminders.time_zone)
+    except (ValueError, OSError, LookupError) as error:
+        raise InvalidMilestone(
+            f"There is no time zone {reminders.time_zone!r}.",
+            fix='Name one such as "Europe/Vienna".',
+            field="reminders.time_zone",
+        ) from error
+
+
+def is_quiet(reminders: Reminders, now: datetime) -> bool:
+    """Whether nobody is to be reminded at this moment, by the clock of the milestone's zone."""
+    hours = reminders.quiet_hours
+    if hours is None:
+        return False
+    shown = now.astimezone(ZoneInfo(reminders.time_zone)).strftime("%H:%M")
+    if hours.from_ < hours.to:
+        return hours.from_ <= shown < hours.to
+    return shown >= hours.from_ or shown < hours.to
 
 
 def _check_ahead(definition: MilestoneDefinition) -> None:

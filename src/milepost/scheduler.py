@@ -122,6 +122,11 @@ CADENCES: Final[Mapping[str, Cadence]] = {
         due=Always(),
         grace=timedelta(minutes=1),
     ),
+    "funnel": Cadence(
+        does="counts how far links have come",
+        due=Every(120),
+        grace=timedelta(minutes=15),
+    ),
     "import": Cadence(
         does="takes in registrants that somebody has sent",
         due=None,

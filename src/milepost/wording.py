@@ -10,7 +10,7 @@ import re
 from typing import Final, get_args
 
 from milepost.errors import InvalidRequest
-from milepost.model import EventId, FieldName, FieldType, Key, Lane, Ref, Route, SurveyId
+from milepost.model import EventId, FieldName, FieldType, Key, Lane, Ref, Route, SurveyId, TimeOfDay
 
 _AT: Final = re.compile(r" - at (?:`key` in )?`\$\.?(?P<path>[^`]*)`\Z")
 _NAMED: Final = re.compile(r"field `(?P<name>[^`]*)`")
@@ -44,6 +44,7 @@ _PATTERNS: Final = {
         (Ref, "1 to 200 characters, none of them a control character"),
         (Key, "1 to 60 lower case letters, digits, - and _, not beginning or ending with - or _"),
         (SurveyId, "SV_ and 15 letters or digits"),
+        (TimeOfDay, "a time such as 21:30, from 00:00 to 23:59"),
         (FieldName, "a letter, then up to 99 letters, digits, and . _ -"),
     )
 }

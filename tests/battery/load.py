@@ -118,6 +118,12 @@ class _Process:
         return told.si_status if told else 0
 
     @property
+    def pid(self) -> int:
+        """The process's id."""
+        assert self._running is not None, "it was not started"
+        return self._running.pid
+
+    @property
     def is_running(self) -> bool:
         """Whether it has not ended, by itself or otherwise."""
         return self._running is not None and self._running.poll() is None

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from asyncio import gather
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, Self
+from uuid import UUID
 
 import psycopg
 import pytest
 from psycopg import sql
 from tests.store.conftest import SURVEY, Register, Sql, event, issued
 
+from milepost.errors import UnknownReminder
 from milepost.model import Lane, LinkState, Purpose
 from milepost.store import Store
 from milepost.store.budget import BRAND, Ask, Terms, Unspent
@@ -34,7 +36,8 @@ BIG = {"links", "registrants", "memberships"}
 PATH = {
     *("claim_lock", "claim", "hand_over", "find_many", "settle", "registrants_contacts"),
     *("find", "due", "look", "click", "budget_lock", "budget_grant", "budget_give_back"),
-    *("late_data_claim", "late_data_settle", "of_reference"),
+    *("late_data_claim", "late_data_settle", "of_reference", "delivered"),
+    *("reminders_gather", "reminders_due", "reminder_sent", "funnel_mark", "funnel_count"),
     *("pool_standing", "pool_demand", "pool_full", "pool_plan", "pool_claim", "pool_age"),
     *("outcomes", "history_links", "history_strangers", "history_lacking", "reconcile_due"),
     *("stepwise_due", "of_history", "responses_note", "responses_heard", "responses_take"),
@@ -43,7 +46,7 @@ PATH = {
 """The statements of the path, by their files: none may be missing from what is explained.
 
 Those of pools are among them: every few seconds they look at the newest links. So are those by
-which it is known what becomes of links.
+which it is known what becomes of links, and what an app or a job uses all day besides.
 """
 
 PREPARED = """
@@ -256,6 +259,18 @@ async def walk_the_path(store: Store) -> None:
         await links.look(token)
         await links.click(token)
         await become_something(store, name, many)
+        await remind_and_count(store, asked[0].link.id, many)
+
+
+async def remind_and_count(store: Store, link_id: UUID, many: int) -> None:
+    """Use every verb of what is shown, reminded of and counted."""
+    await store.links.deliver(link_id)
+    await store.reminders.gather("landed", after_days=3, link_days=60)
+    await store.reminders.due({"landed": 3}, many, asked_by="app")
+    with suppress(UnknownReminder):
+        await store.reminders.sent(link_id)
+    await store.funnel.mark()
+    await store.funnel.count_next()
 
 
 async def become_something(store: Store, name: str, many: int) -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from http import HTTPStatus
-from io import StringIO
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -29,21 +27,18 @@ from msgspec import Struct
 from milepost.api.access import caller_of, needs
 from milepost.api.problems import documented
 from milepost.api.requests import MAX_BODY_BYTES, StrictRequest, header
+from milepost.api.spreadsheets import CSV, lines
 from milepost.errors import InvalidRequest, UnknownJob, UnknownRun
 from milepost.model import Scope
 from milepost.scheduler import CADENCES, Scheduler, Standing
 from milepost.store import Store
 from milepost.store.runs import NumberedFinding, RunRecord, RunState
 
-CSV: Final = "text/csv"
 FINDINGS_AT_ONCE: Final = 1_000
 """Findings that are read and sent together: whoever fetches them all holds nothing open between."""
 
 LARGEST: Final = 2**63 - 1
 """That an id or a number can be."""
-
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
-"""What a spreadsheet would take for the beginning of a formula."""
 
 
 class RunView(Struct, frozen=True, kw_only=True):
@@ -282,21 +277,11 @@ def job_view(standing: Standing) -> JobView:
 
 
 async def _as_csv(store: Store, run_id: int) -> AsyncIterator[str]:
-    yield _row("number", "source", "line", "ref", "reason")
+    yield lines([("number", "source", "line", "ref", "reason")])
     after = -1
     while page := await store.runs.findings(run_id, after=after, limit=FINDINGS_AT_ONCE):
-        yield "".join(_row(f.number, f.source, f.line, f.ref, f.reason) for f in page)
+        yield lines((f.number, f.source, f.line, f.ref, f.reason) for f in page)
         after = page[-1].number
-
-
-def _row(*values: str | int | None) -> str:
-    """A line of CSV in which no spreadsheet finds a formula."""
-    line = StringIO()
-    csv.writer(line).writerow(
-        f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
-        for value in values
-    )
-    return line.getvalue()
 
 
 def _check(name: str, scheduler: Scheduler) -> None:

@@ -23,6 +23,7 @@ from milepost.errors import (
     InvalidEndpoint,
     InvalidMilestone,
     MilestonePaused,
+    NothingGiven,
     Refusal,
     TooManyImports,
     UnknownDrift,
@@ -32,6 +33,7 @@ from milepost.errors import (
     UnknownMessage,
     UnknownMilestone,
     UnknownRegistrant,
+    UnknownReminder,
     UnknownResponse,
     UnknownRun,
     UpstreamError,
@@ -54,6 +56,8 @@ _STATUS: Final[dict[type[Refusal], HTTPStatus]] = {
     UnknownDrift: HTTPStatus.NOT_FOUND,
     EventsUnwanted: HTTPStatus.NOT_FOUND,
     EventRefused: HTTPStatus.FORBIDDEN,
+    UnknownReminder: HTTPStatus.NOT_FOUND,
+    NothingGiven: HTTPStatus.CONFLICT,
     UnknownJob: HTTPStatus.NOT_FOUND,
     UnknownRun: HTTPStatus.NOT_FOUND,
     UnknownEndpoint: HTTPStatus.NOT_FOUND,
@@ -88,9 +92,15 @@ _DESCRIBED: Final[dict[int, str]] = {
 }
 """What an operation's documentation says of a status; 429 is ours alone."""
 
-_PARAMETERS: Final = {"link_state": "state", "message_state": "state", "form": "format"}
+_PARAMETERS: Final = {
+    "link_state": "state",
+    "message_state": "state",
+    "form": "format",
+    "since": "from",
+    "until": "to",
+}
 """Where a handler's parameter cannot have the name that callers use: `state` is Litestar's, and
-`format` Python's."""
+the others Python's, or unclear there."""
 
 
 class Problem(Struct, frozen=True, kw_only=True, omit_defaults=True):

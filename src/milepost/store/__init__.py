@@ -17,6 +17,8 @@ from milepost.store.connections import Connections
 from milepost.store.contacts import ContactStore
 from milepost.store.deployment import DeploymentStore
 from milepost.store.drift import DriftStore
+from milepost.store.exports import ExportStore
+from milepost.store.funnel import FunnelStore
 from milepost.store.keys import KeyStore
 from milepost.store.links import LinkStore
 from milepost.store.memberships import MembershipStore
@@ -25,6 +27,7 @@ from milepost.store.milestones import MilestoneStore
 from milepost.store.outcomes import OutcomeStore
 from milepost.store.pools import PoolStore
 from milepost.store.registrants import RegistrantStore
+from milepost.store.reminders import ReminderStore
 from milepost.store.responses import ResponseStore
 from milepost.store.runs import RunStore
 from milepost.store.sources import SourceStore
@@ -53,6 +56,8 @@ class Store:
         self.contacts = ContactStore(connections)
         self.deployment = DeploymentStore(connections)
         self.drift = DriftStore(connections)
+        self.exports = ExportStore(connections)
+        self.funnel = FunnelStore(connections)
         self.keys = KeyStore(connections)
         self.links = LinkStore(connections, deployment.fingerprint_key, public_url, secret)
         self.memberships = MembershipStore(connections)
@@ -61,6 +66,7 @@ class Store:
         self.outcomes = OutcomeStore(connections)
         self.pools = PoolStore(connections)
         self.registrants = RegistrantStore(connections)
+        self.reminders = ReminderStore(connections)
         self.responses = ResponseStore(connections)
         self.runs = RunStore(connections)
         self.sources = SourceStore(connections)

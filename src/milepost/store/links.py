@@ -57,6 +57,7 @@ from milepost.errors import (
     EventMismatch,
     MilepostError,
     MilestonePaused,
+    NothingGiven,
     UnknownLink,
     UnknownMilestone,
     UnknownRegistrant,
@@ -136,6 +137,7 @@ _OF_HISTORY: Final = statement("of_history", record=columns("l", (*_MEMBERS, *_M
 _DUE: Final = statement("due")
 _LOOK: Final = statement("look")
 _CLICK: Final = statement("click")
+_DELIVERED: Final = statement("delivered")
 _BACKLOG: Final = statement("backlog")
 _LATE_DATA_CLAIM: Final = statement("late_data_claim")
 _LATE_DATA_SETTLE: Final = statement("late_data_settle")
@@ -489,6 +491,27 @@ class LinkStore:
         link = await self.find(link_id, asked_by=asked_by)
         if link is None:
             raise UnknownLink
+        return link
+
+    async def deliver(self, link_id: UUID, *, asked_by: str | None = None) -> LinkRecord:
+        """Note that the app has shown a customer their link; the first moment stays.
+
+        Args:
+            link_id: the link's id.
+            asked_by: only if the key of this name asked for it.
+
+        Raises:
+            UnknownLink: there is none.
+            NothingGiven: it has no URL that anybody could have been shown.
+        """
+        given = {"id": link_id, "asked_by": asked_by}
+        async with self._connections.path() as connection:
+            await connection.execute(_DELIVERED, given, prepare=True)
+        link = await self.find(link_id, asked_by=asked_by)
+        if link is None:
+            raise UnknownLink
+        if link.delivered_at is None:
+            raise NothingGiven
         return link
 
     async def backlog(self) -> list[Backlog]:

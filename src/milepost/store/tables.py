@@ -114,6 +114,8 @@ milestones = Table(
     Column("resumed_at", Moment),
     Column("stop_seen_at", Moment),
     Column("pool_low_at", Moment),
+    Column("reminders", JSONB(none_as_null=True)),
+    Column("reminders_until", Moment),
 )
 
 registrants = Table(
@@ -287,6 +289,7 @@ links = Table(
     Index("links_token", "token", unique=True, postgresql_where=text("token IS NOT NULL")),
     Index("links_of_a_registrant", "ref", "created_at"),
     Index("links_of_a_milestone", "milestone", "id"),
+    Index("links_of_an_hour", "milestone", text("(created_at AT TIME ZONE 'UTC')")),
     Index(
         "links_due",
         "state",
@@ -358,6 +361,56 @@ drift = Table(
     Column("settled_at", Moment),
     Column("settled_by", Text),
     UniqueConstraint("kind", "subject", name="drift_once"),
+)
+
+funnel = Table(
+    "funnel",
+    metadata,
+    Column("milestone", Word, ForeignKey("milestones.key"), primary_key=True),
+    Column("hour", Moment, primary_key=True),
+    Column("distribution_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("requested", BigInteger, nullable=False),
+    Column("reused", BigInteger, nullable=False),
+    Column("suppressed", BigInteger, nullable=False),
+    Column("failed", BigInteger, nullable=False),
+    Column("issued", BigInteger, nullable=False),
+    Column("delivered", BigInteger, nullable=False),
+    Column("clicked", BigInteger, nullable=False),
+    Column("started", BigInteger, nullable=False),
+    Column("finished", BigInteger, nullable=False),
+    Column("issued_until", Moment),
+)
+
+funnel_changes = Table(
+    "funnel_changes",
+    metadata,
+    Column("milestone", Word, nullable=False),
+    Column("hour", Moment, nullable=False),
+    Index("funnel_changes_hour", "milestone", "hour"),
+)
+
+funnel_folds = Table(
+    "funnel_folds",
+    metadata,
+    Column("milestone", Word, ForeignKey("milestones.key"), primary_key=True),
+    Column("marked_until", Moment, nullable=False),
+    Column("as_of", Moment),
+)
+
+reminders = Table(
+    "reminders",
+    metadata,
+    Column("link_id", Uuid, primary_key=True),
+    Column("milestone", Word, ForeignKey("milestones.key"), nullable=False),
+    Column("due_at", Moment),
+    Column("handed_at", Moment),
+    Column("sent_at", Moment),
+    Index(
+        "reminders_by_due_time",
+        "milestone",
+        "due_at",
+        postgresql_where=text("due_at IS NOT NULL"),
+    ),
 )
 
 memberships = Table(

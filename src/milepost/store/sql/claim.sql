@@ -489,6 +489,15 @@ told AS (
     JOIN endpoints AS e ON e.state = 'active' AND (e.types = '{}' OR w.type = ANY (e.types))
 ),
 
+-- What waited for long and waits no more changes a count that is done (settle.sql).
+recounted AS (
+    INSERT INTO funnel_changes (milestone, hour)
+    SELECT DISTINCT w.milestone, date_trunc('hour', w.created_at, 'UTC')
+    FROM written AS w
+    WHERE NOT milepost_counted_anyway(w.created_at)
+        AND w.state IN ('issued', 'suppressed', 'failed')
+),
+
 -- Every event's row as it is now, if there is one that can be seen.
 outcome AS (
     SELECT w.event_id AS asked, 'decide' AS course, true AS is_written, w.*

@@ -14,7 +14,7 @@
 -- Each row is found and locked by a subquery with a LIMIT, in one order, as in settle.sql.
 WITH told AS MATERIALIZED (
     SELECT
-        o.*,
+        o.*, l.milestone, l.created_at,
         l.opened_at IS NULL AND o.opened_at IS NOT NULL AS is_opened,
         l.started_at IS NULL AND o.started_at IS NOT NULL AS is_started,
         l.finished_at IS NULL AND o.finished_at IS NOT NULL AS is_finished
@@ -31,7 +31,8 @@ WITH told AS MATERIALIZED (
         ORDER BY o.link_id
     ) AS o
     CROSS JOIN LATERAL (
-        SELECT l.opened_at, l.started_at, l.finished_at, l.response_id
+        SELECT
+            l.opened_at, l.started_at, l.finished_at, l.response_id, l.milestone, l.created_at
         FROM links AS l
         WHERE l.id = o.link_id
         LIMIT 1
@@ -41,6 +42,14 @@ WITH told AS MATERIALIZED (
         OR (l.started_at IS NULL AND o.started_at IS NOT NULL)
         OR (l.finished_at IS NULL AND o.finished_at IS NOT NULL)
         OR (l.response_id IS NULL AND o.response_id IS NOT NULL)
+),
+
+-- It changes a count that is done, as in settle.sql.
+recounted AS (
+    INSERT INTO funnel_changes (milestone, hour)
+    SELECT DISTINCT t.milestone, date_trunc('hour', t.created_at, 'UTC')
+    FROM told AS t
+    WHERE (t.is_started OR t.is_finished) AND NOT milepost_counted_anyway(t.created_at)
 ),
 
 changed AS (

@@ -12,7 +12,7 @@
 -- the ledger for the few rows that it expects to be claimed.
 WITH settlement AS MATERIALIZED (
     SELECT
-        s.*,
+        s.*, l.milestone, l.created_at,
         s.url IS NULL AND s.state <> 'failed' AND l.published IS NULL AND EXISTS (
             SELECT FROM milestones AS m WHERE m.key = l.milestone AND 'deferred' = ANY (m.lanes))
             AS is_deferred
@@ -25,13 +25,21 @@ WITH settlement AS MATERIALIZED (
         ORDER BY s.id  -- in one order, or two batches would wait for each other in a circle
     ) AS s
     CROSS JOIN LATERAL (
-        SELECT l.attempt, l.state, l.published, l.milestone
+        SELECT l.attempt, l.state, l.published, l.milestone, l.created_at
         FROM links AS l
         WHERE l.id = s.id
         LIMIT 1
         FOR NO KEY UPDATE
     ) AS l
     WHERE l.attempt = s.attempt AND l.state = 'claimed'
+),
+
+-- What waited for long changes a count that is done.
+recounted AS (
+    INSERT INTO funnel_changes (milestone, hour)
+    SELECT DISTINCT s.milestone, date_trunc('hour', s.created_at, 'UTC')
+    FROM settlement AS s
+    WHERE NOT milepost_counted_anyway(s.created_at)
 ),
 
 settled AS (

@@ -1,0 +1,38 @@
+-- Count the links of a milestone that were created in an hour, by how far they have come.
+--
+-- %(milestone)s, %(hour)s
+--
+-- What is reused or suppressed has got no link of its own, and nothing that became of it counts. Of a
+-- plain link no distribution's history tells.
+INSERT INTO funnel (
+    milestone, hour, distribution_id, requested, reused, suppressed, failed, issued, delivered,
+    clicked, started, finished, issued_until)
+SELECT
+    %(milestone)s,
+    %(hour)s,
+    coalesce(l.distribution_id, 0),
+    count(*),
+    count(*) FILTER (WHERE l.is_reused),
+    count(*) FILTER (WHERE l.state = 'suppressed'),
+    count(*) FILTER (WHERE l.state = 'failed'),
+    count(*) FILTER (WHERE l.is_eligible AND l.state = 'issued'),
+    count(*) FILTER (WHERE l.is_eligible AND l.delivered_at IS NOT NULL),
+    count(*) FILTER (WHERE l.is_eligible AND l.clicked_at IS NOT NULL),
+    count(*) FILTER (
+        WHERE l.is_eligible AND (l.started_at IS NOT NULL OR l.finished_at IS NOT NULL)),
+    count(*) FILTER (WHERE l.is_eligible AND l.finished_at IS NOT NULL),
+    max(l.issued_at)
+FROM (
+    SELECT
+        l.state, l.issued_at, l.delivered_at, l.clicked_at, l.started_at, l.finished_at,
+        CASE WHEN l.route IS DISTINCT FROM 'anonymous'
+            THEN l.distribution_id ELSE 0 END AS distribution_id,
+        l.reuses IS NOT NULL AS is_reused,
+        l.reuses IS NULL AND l.state <> 'suppressed' AS is_eligible
+    FROM links AS l
+    WHERE l.milestone = %(milestone)s
+        AND l.created_at AT TIME ZONE 'UTC' >= %(hour)s::timestamptz AT TIME ZONE 'UTC'
+        AND l.created_at AT TIME ZONE 'UTC'
+            < (%(hour)s::timestamptz + interval '1 hour') AT TIME ZONE 'UTC'
+) AS l
+GROUP BY coalesce(l.distribution_id, 0)
