@@ -23,11 +23,12 @@ from milepost.failpoints import VARIABLE
 from milepost.jobs.provisioning import Provisioning
 from milepost.jobs.rotate import Rotate
 from milepost.jobs.teardown import Teardown
-from milepost.model import Fact, RegistrantDetails, Route
-from milepost.routes import TransactionMaker
+from milepost.model import Event, Fact, RegistrantDetails, Route
+from milepost.routes import Made, TransactionMaker, Unready
 from milepost.settings import Settings
 from milepost.simulator import Config
 from milepost.store.links import Step
+from milepost.upstream import Refused
 
 Landed = Callable[..., Awaitable[None]]
 Elapse = Callable[[float], Awaitable[None]]
@@ -190,28 +191,31 @@ async def test_a_transaction_that_is_refused_costs_nobody_their_contact(
 
 
 async def test_a_refusal_of_whatever_is_asked_for_is_found_out_with_few_calls(
-    *,
-    client: httpx.AsyncClient,
-    at_home: Landed,
-    milepost: Milepost,
-    platform: Any,
-    elapse: Elapse,
+    *, at_home: Landed, milepost: Milepost, platform: Any, maker: TransactionMaker
 ) -> None:
-    """Those whom it was not tried with wait until the platform thinks better of it."""
-    await at_home(*PEOPLE, lanes=["deferred"])
-    await ask_all(client, *PEOPLE)
+    """Two are tried alone; the others wait until the platform thinks better of it."""
+    await at_home(*PEOPLE)
+    events = [
+        Event(event_id=ref, milestone="landed", ref=ref, data={}, occurred_at=None, asked_by="test")
+        for ref in PEOPLE
+    ]
+    asked = await asyncio.gather(*(milepost.store.links.claim(event) for event in events))
+    claims = [each.claim for each in asked if each.claim is not None]
+    begin_by = asyncio.get_running_loop().time() + 60
+
+    async def make_all() -> list[object]:
+        """What becomes of all of them together."""
+        making = (maker.make(claim, begin_by=begin_by) for claim in claims)
+        return await asyncio.gather(*making, return_exceptions=True)
+
     await platform.fault("status", call_class=CREATE, status=400, times=100)
     before = await platform.calls()
-    counts = await milepost.drain.run_once()
-    alone = counts.failed
-    reads = alone  # of their contacts
-    assert await platform.calls() - before - reads <= 12
-    assert (True, 12 - alone) == (alone <= 4, counts.waiting)
-    found = (await client.get("/v1/links", params={"state": "waiting"})).json()["links"]
-    assert {("waiting", "upstream-refused")} == {rule(link) for link in found}
+    outcomes = await make_all()
+    tried, contacts = len([12, 6, 3, 1, 2, 1]), 2
+    assert tried + contacts == await platform.calls() - before
+    assert {Refused: 2, Unready: 10} == Counter(map(type, outcomes))
     await platform.web.delete("/control/faults")
-    await elapse(10)
-    assert 12 - alone == (await milepost.drain.run_once()).issued
+    assert {Made: 12} == Counter(map(type, await make_all()))
 
 
 async def test_how_many_go_together_is_found_out(
