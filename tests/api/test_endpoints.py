@@ -10,7 +10,7 @@ import httpx
 import pytest
 from standardwebhooks import Webhook
 
-from milepost.model import MessageType
+from milepost.model import MessageType, Scope
 from milepost.store import Store
 
 HOOK = "https://1.1.1.1/milepost"
@@ -54,6 +54,18 @@ async def test_a_secret_is_shown_once(client: httpx.AsyncClient) -> None:
         made["description"],
         made["state"],
     )
+
+
+async def test_whoever_reads_sees_no_path(
+    client: httpx.AsyncClient, keys: dict[Scope, str]
+) -> None:
+    """It may be a credential; an admin sees it."""
+    made = await created(client, "https://1.1.1.1/hooks/s3cret?key=1")
+    for path in ("/v1/endpoints", f"/v1/endpoints/{made['id']}"):
+        assert "s3cret" in (await client.get(path)).text
+        seen = await client.get(path, headers={"Authorization": f"Bearer {keys[Scope.READ]}"})
+        assert (200, True) == (seen.status_code, "https://1.1.1.1/…" in seen.text)
+        assert "key=1" not in seen.text
 
 
 @pytest.mark.parametrize(

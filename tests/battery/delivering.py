@@ -2,13 +2,16 @@
 
 ``python -m tests.battery.delivering DATABASE_URL SECONDS`` runs job `deliver` until it is killed.
 An attempt may take so many seconds, a lease is three times as long, and the pauses between attempts
-are a hundredth of a second each, so that what takes hours passes in a minute.
+are a hundredth of a second each, so that what takes hours passes in a minute. It ends with its
+standard input, so that it outlives no test.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
+import threading
 from datetime import timedelta
 from ipaddress import ip_network
 
@@ -37,5 +40,12 @@ async def deliver(database_url: str, seconds: float) -> None:
         )
 
 
+def end_with_input() -> None:
+    """End the process when nobody holds its standard input any more."""
+    sys.stdin.read()
+    os._exit(0)
+
+
 if __name__ == "__main__":
+    threading.Thread(target=end_with_input, daemon=True).start()
     uvloop.run(deliver(sys.argv[1], float(sys.argv[2])))

@@ -8,7 +8,7 @@
 // SECRETS   JSON: path -> the secret of the endpoint that is there
 // ERRORS, TIMEOUTS   shares of the requests, of the paths that do not begin with /well
 //
-// Prints its port, once it listens.
+// Prints its port, once it listens. Ends with its standard input, so that it outlives no test.
 const fs = require("node:fs");
 const http = require("node:http");
 const { Webhook } = require("standardwebhooks");
@@ -30,6 +30,8 @@ function verdictOf(path, body, headers) {
   if (chance < Number(errors)) return "error";
   return chance < Number(errors) + Number(timeouts) ? "timeout" : "taken";
 }
+
+process.stdin.on("end", () => process.exit()).resume();
 
 http
   .createServer((request, response) => {

@@ -85,7 +85,7 @@ class Bench:
         """Kill a sender at once, and start another one in its place."""
         number = random.randrange(len(self.senders))  # noqa: S311 - chance is the point
         os.killpg(self.senders[number].pid, signal.SIGKILL)
-        self.senders[number].wait()
+        self.senders[number].communicate()
         self.senders[number] = self.start()
 
     def start(self) -> subprocess.Popen[bytes]:
@@ -93,6 +93,7 @@ class Bench:
         return subprocess.Popen(  # noqa: S603 - ourselves
             [*(sys.executable, "-m", "tests.battery.delivering"), self.database_url, self.seconds],
             cwd=HERE.parent.parent,
+            stdin=subprocess.PIPE,
             start_new_session=True,
         )
 
@@ -126,6 +127,7 @@ def bench(database_url: str, folder: Path, paths: list[str], seconds: str) -> It
         receiver = subprocess.Popen(  # noqa: S603 - the node of Playwright
             [NODE, HERE / "receiver.js", record, json.dumps(secrets), "0.3", "0.1", str(port)],
             env=os.environ | {"NODE_PATH": str(HERE / "javascript")},
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
         assert receiver.stdout is not None
@@ -137,8 +139,7 @@ def bench(database_url: str, folder: Path, paths: list[str], seconds: str) -> It
         finally:
             for process in (*made.senders, receiver):
                 process.kill()
-                process.wait()
-            receiver.stdout.close()
+                process.communicate()
 
 
 def p95(entries: list[dict[str, Any]]) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Annotated, Any, Final, Literal
+from urllib.parse import urlsplit
 from uuid import UUID
 
 import msgspec
@@ -14,9 +15,9 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 from msgspec import Meta, Struct
 
-from milepost.api.access import needs
+from milepost.api.access import caller_of, needs
 from milepost.api.problems import documented
-from milepost.api.requests import MAX_BODY_BYTES
+from milepost.api.requests import MAX_BODY_BYTES, StrictRequest
 from milepost.errors import InvalidRequest
 from milepost.model import Attempt, Endpoint, Message, MessageType, Scope
 from milepost.store import Store
@@ -124,14 +125,17 @@ def router(store: Store, webhooks: Webhooks) -> Router:
 
 def _of_endpoints(store: Store) -> list[HTTPRouteHandler]:
     @get("/", opt=needs(Scope.READ), responses=documented())
-    async def every() -> Endpoints:
-        """Look at all endpoints."""
-        return Endpoints(await store.messages.endpoints())
+    async def every(request: StrictRequest) -> Endpoints:
+        """Look at all endpoints; what follows the host in their URLs is for admins."""
+        in_full = caller_of(request).may(Scope.ADMIN)
+        found = await store.messages.endpoints()
+        return Endpoints(found if in_full else [masked(endpoint) for endpoint in found])
 
     @get("/{endpoint_id:uuid}", opt=needs(Scope.READ), responses=documented(404))
-    async def read(endpoint_id: FromPath[UUID]) -> Endpoint:
+    async def read(request: StrictRequest, endpoint_id: FromPath[UUID]) -> Endpoint:
         """Look at one endpoint."""
-        return await store.messages.endpoint(endpoint_id)
+        endpoint = await store.messages.endpoint(endpoint_id)
+        return endpoint if caller_of(request).may(Scope.ADMIN) else masked(endpoint)
 
     @delete("/{endpoint_id:uuid}", opt=needs(Scope.ADMIN), responses=documented(404))
     async def remove(endpoint_id: FromPath[UUID]) -> None:
@@ -235,6 +239,12 @@ def _of_messages(store: Store, webhooks: Webhooks) -> list[HTTPRouteHandler]:
         return Replayed(await store.messages.replay(endpoint_id, message=message, since=since))
 
     return [create, test, messages, replay]
+
+
+def masked(endpoint: Endpoint) -> Endpoint:
+    """An endpoint for eyes that may not use it: a path or a query may be a credential."""
+    parts = urlsplit(endpoint.url)
+    return msgspec.structs.replace(endpoint, url=f"{parts.scheme}://{parts.netloc}/…")
 
 
 def _view(message: Message) -> MessageView:

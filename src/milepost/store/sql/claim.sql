@@ -473,7 +473,7 @@ written AS (
 ),
 
 -- Who wants to hear of links that this has issued, or of which there will be none although a caller
--- waits for it.
+-- waits for it. Where there is no endpoint the rows are not looked at.
 told AS (
     INSERT INTO messages (endpoint_id, type, link_id, due_at, created_at)
     SELECT e.id, w.type, w.id, w.at, w.at
@@ -483,8 +483,10 @@ told AS (
             CASE WHEN w.state = 'issued' THEN 'link.issued' ELSE 'link.failed' END AS type,
             (SELECT milepost_now()) AS at
         FROM written AS w
-        WHERE w.state IN ('issued', 'failed')
-            OR (w.state = 'suppressed' AND w.id NOT IN (SELECT c.link_id FROM candidate AS c))
+        WHERE EXISTS (SELECT FROM endpoints)
+            AND (w.state IN ('issued', 'failed')
+                OR (w.state = 'suppressed'
+                    AND w.id NOT IN (SELECT c.link_id FROM candidate AS c)))
     ) AS w
     JOIN endpoints AS e ON e.state = 'active' AND (e.types = '{}' OR w.type = ANY (e.types))
 ),

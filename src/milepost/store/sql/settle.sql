@@ -86,7 +86,7 @@ told AS (
     FROM (
         SELECT s.id, 'link.' || s.state AS type, (SELECT milepost_now()) AS at
         FROM settled AS s
-        WHERE s.state IN ('issued', 'failed')
+        WHERE EXISTS (SELECT FROM endpoints) AND s.state IN ('issued', 'failed')
     ) AS s
     JOIN endpoints AS e ON e.state = 'active' AND (e.types = '{}' OR s.type = ANY (e.types))
 )
