@@ -311,12 +311,16 @@ async def test_a_second_response_to_a_link_is_flagged(
 
 
 async def test_a_survey_that_was_started_before_its_data_is_flagged(
-    client: httpx.AsyncClient, landed: Landed, milepost: Milepost, platform: Any
+    client: httpx.AsyncClient, landed: Landed, milepost: Milepost, platform: Any, travel: Travel
 ) -> None:
-    """It counts for its link; one that was started after the platform had them is no drift."""
+    """It counts for its link; one that was started after the platform had them is no drift.
+
+    That holds also where the flow does not declare the reference, by which it is told at once.
+    """
     await landed(membership="ahead", late_data=True, fields=[])
     await milepost.run("sync", asked_by="a test")
     early, right = await ask(client), await ask(client, "e2", "ben")
+    undeclared = await ask(client, "e3", "cleo")
     assert ("ready", "ready") == (early["lane"], right["lane"])
     session = await platform.open(early["url"])
     await milepost.drain.tell()
@@ -326,6 +330,12 @@ async def test_a_survey_that_was_started_before_its_data_is_flagged(
     assert [("early-response", response_id)] == await drift(client)
     assert (True, True, True, response_id) == await moments(client, early)
     assert (True, True, True, in_time) == await moments(client, right)
+    await travel(minutes=1)
+    await platform.switch(declared_fields=[])
+    without = await platform.answer(undeclared["url"])
+    await reconcile(milepost)
+    assert [("early-response", response_id)] == await drift(client)
+    assert (True, True, True, without) == await moments(client, undeclared)
 
 
 @pytest.mark.parametrize("kind", ["list", "transaction"])

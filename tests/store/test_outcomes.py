@@ -78,6 +78,19 @@ async def test_a_moment_is_never_moved(store: Store, register: Register) -> None
     )
 
 
+async def test_what_is_told_besides_moves_nothing(store: Store, register: Register) -> None:
+    """A link whose response is told later than its end keeps its moments."""
+    await register()
+    _, lookup_id = await link_of(store)
+    there = await look(store)
+    await store.outcomes.tell(there, [Entry(lookup_id=lookup_id, finished_at=AT)])
+    later = AT + timedelta(days=1)
+    more = Entry(lookup_id=lookup_id, finished_at=later, started_at=later, response_id=RESPONSE)
+    (changed,) = (await store.outcomes.tell(there, [more])).changed
+    assert (AT, AT, RESPONSE) == (changed.started_at, changed.finished_at, changed.response_id)
+    assert (False, False) == (changed.is_started, changed.is_finished)
+
+
 async def test_two_who_tell_the_same_write_it_once(store: Store, register: Register) -> None:
     """Which of them does, is chance; each moment is new for one of them alone."""
     await register()
