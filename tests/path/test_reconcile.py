@@ -331,7 +331,7 @@ async def test_a_survey_that_was_started_before_its_data_is_flagged(
     assert (True, True, True, response_id) == await moments(client, early)
     assert (True, True, True, in_time) == await moments(client, right)
     await travel(minutes=1)
-    await platform.switch(declared_fields=[])
+    await platform.switch(declared_fields=[], undeclared_fields="dropped")
     without = await platform.answer(undeclared["url"])
     await reconcile(milepost)
     assert [("early-response", response_id)] == await drift(client)
