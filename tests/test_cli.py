@@ -56,6 +56,7 @@ COMMANDS = (
     ("run",),
     ("jobs",),
     ("pool", "teardown"),
+    ("events", "subscribe"),
     ("events", "replay"),
     ("link", "explain"),
     ("response", "explain"),
@@ -446,6 +447,29 @@ def test_links_are_explained_and_rebuilt() -> None:
         assert personal_link.explain(link) == parts
         assert link == parts["url"]
     assert "secret" not in complaint(milepost("link", "explain", "https://example.com/secret"))
+
+
+def test_event_calls_are_subscribed_to_once(settings: dict[str, str]) -> None:
+    """For each survey of a milestone, at our address; what is there is not asked for again."""
+    with running(Config(limits="none")) as ready:
+        settings |= {"MILEPOST_UPSTREAM_URL": ready.url}
+        assert "MILEPOST_EVENTS_KEY is missing" in complaint(
+            milepost("events", "subscribe", settings=settings)
+        )
+        settings |= {"MILEPOST_EVENTS_KEY": "0123456789abcdef"}
+        asyncio.run(plain_link(settings, ready))
+        command, survey = ("events", "subscribe", "--json"), ready.survey_id
+        told = [
+            the_object(milepost(*command, *option, settings=settings))
+            for option in (("--dry-run",), (), ())
+        ]
+        said = milepost("events", "subscribe", settings=settings).stdout
+    assert {f"{settings['MILEPOST_PUBLIC_URL']}/v1/upstream/events"} == {
+        each["url"] for each in told
+    }
+    assert [[survey], [survey], []] == [each["subscribed"] for each in told]
+    assert [[], [], [survey]] == [each["there"] for each in told]
+    assert f"{survey}: is subscribed already\n" == said
 
 
 async def plain_link(settings: dict[str, str], ready: Ready) -> str:

@@ -20,6 +20,7 @@ from tests.conftest import set_clock_ahead
 from milepost import app, settings
 from milepost.app import Milepost
 from milepost.doctor import Finding, examine
+from milepost.jobs import subscriptions
 from milepost.model import Fact, Field, MilestoneDefinition, RegistrantDetails, Route
 from milepost.simulator import Config, Ready, running
 from milepost.upstream import Upstream
@@ -459,6 +460,31 @@ async def test_responses_that_nothing_matches_are_told(
     finding = (await found(environment))["responses"]
     assert "warn" == finding.verdict
     assert "counts" in finding.found
+
+
+async def test_whether_the_platform_tells_of_responses_is_told(
+    environment: dict[str, str], milepost: Milepost, simulator: Ready
+) -> None:
+    """For plain links nothing else does; for others a history does, too."""
+    await landed(milepost, simulator)
+    key = {"MILEPOST_EVENTS_KEY": "0123456789abcdef"}
+    public = {"MILEPOST_PUBLIC_URL": "https://links.example"}
+
+    async def verdict(**more: str) -> tuple[str, str]:
+        """What is said with these settings besides."""
+        finding = (await found(environment | more))["event calls"]
+        return finding.verdict, finding.found
+
+    without = await verdict()
+    assert ("ok", True) == (without[0], "MILEPOST_EVENTS_KEY" in without[1])
+    await landed(milepost, simulator, route=Route.ANONYMOUS)
+    assert "warn" == (await verdict())[0]
+    assert "MILEPOST_PUBLIC_URL" in (await verdict(**key))[1]
+    lacking = await verdict(**key, **public)
+    assert ("warn", True) == (lacking[0], simulator.survey_id in lacking[1])
+    url = subscriptions.address(public["MILEPOST_PUBLIC_URL"])
+    await subscriptions.subscribe(milepost.upstream, simulator.survey_id, url, "x" * 16)
+    assert ("ok", f"responses are told to {url}") == await verdict(**key, **public)
 
 
 async def test_a_pool_whose_links_are_listed_late_has_only_to_wait(

@@ -86,6 +86,7 @@ def test_the_simulator_needs_one_setting_and_keeps_a_secret(tmp_path: Path) -> N
         ({"SECRET_FILE": "/nowhere"}, "MILEPOST_SECRET and MILEPOST_SECRET_FILE are both given"),
         ({"SECRET": "", "SECRET_FILE": "/nowhere"}, "MILEPOST_SECRET_FILE cannot be read"),
         ({"SECRET": "", "SECRET_FILE": "/dev/null"}, "MILEPOST_SECRET_FILE names an empty file"),
+        ({"EVENTS_KEY": "short"}, "MILEPOST_EVENTS_KEY has fewer than 16 bytes"),
         ({"SECRET_BEFORE": "short"}, "MILEPOST_SECRET_BEFORE has fewer than 16 bytes"),
         ({"SECRET_BEFORE": "0123456789abcdef"}, "MILEPOST_SECRET_BEFORE is MILEPOST_SECRET itself"),
     ],

@@ -20,6 +20,7 @@ from milepost.matching import Matching
 from milepost.scheduler import Scheduler
 from milepost.store import Store
 from milepost.upstream import Upstream
+from milepost.webhooks import Webhooks
 
 KEY = "a shared key of at least sixteen bytes"
 PATH = "/v1/upstream/events"
@@ -39,12 +40,14 @@ async def platform(
     store: Store, issuing: Issuing, budget: Budget, scheduler: Scheduler, upstream: Upstream
 ) -> AsyncIterator[httpx.AsyncClient]:
     """Whoever calls where a key is set; nobody has an API key."""
-    application = api.create(
-        store, issuing, budget, scheduler, Matching(store, upstream, []), events_key=KEY
-    )
-    transport = httpx.ASGITransport(application)
-    async with httpx.AsyncClient(transport=transport, base_url="http://milepost.test") as web:
-        yield web
+    matching = Matching(store, upstream, [])
+    async with Webhooks([]) as webhooks:
+        application = api.create(
+            store, issuing, budget, scheduler, matching, events_key=KEY, webhooks=webhooks
+        )
+        transport = httpx.ASGITransport(application)
+        async with httpx.AsyncClient(transport=transport, base_url="http://milepost.test") as web:
+            yield web
 
 
 async def noted(store: Store) -> list[str]:

@@ -22,7 +22,7 @@ from tests.path.conftest import EVENTS_KEY
 from milepost.app import Milepost
 from milepost.jobs import subscriptions
 from milepost.jobs.run import Progress
-from milepost.model import Fact, RegistrantDetails
+from milepost.model import Fact, RegistrantDetails, Scope
 from milepost.payload import REFERENCE_FIELD
 from milepost.personal_link import parse
 from milepost.simulator import Config
@@ -267,6 +267,28 @@ async def test_a_response_that_no_link_issued_is_flagged(
     assert [("other-milestone", pasted)] == await drift(client, milestone="landed")
 
 
+async def test_a_response_that_cannot_be_read_is_tried_again(
+    client: httpx.AsyncClient, landed: Landed, milepost: Milepost, platform: Any, execute: Execute
+) -> None:
+    """Once it can be had it counts; one that the platform does not have is given up after a day."""
+    await landed(fields=[])
+    link = await ask(client)
+    survey = platform.ready.survey_id
+    real, unheard = await platform.answer(link["url"]), "R_000000000000000"
+    for response_id in (real, unheard):
+        await client.post("/v1/upstream/events", content=called(response_id, survey))
+    await platform.fault("status", status=404, call_class="responses", times=2)
+    due = "UPDATE responses SET due_at = now(), noted_at = now() - %s::interval"
+    for age, read, unread in (("0", 0, 2), ("1 hour", 1, 1), ("2 days", 0, 1)):
+        if read or unread == 1:
+            await execute(f"{due} WHERE due_at IS NOT NULL", age)
+        counts = await milepost.responses.run_once()
+        assert (age, read, unread) == (age, counts.read, counts.unread)
+    assert [(0,)] == await execute("SELECT count(*) FROM responses WHERE due_at IS NOT NULL")
+    assert (True, True, True, real) == await moments(client, link)
+    assert [] == await drift(client)
+
+
 async def test_a_second_response_to_a_link_is_flagged(
     client: httpx.AsyncClient, landed: Landed, milepost: Milepost, platform: Any
 ) -> None:
@@ -289,12 +311,16 @@ async def test_a_second_response_to_a_link_is_flagged(
 
 
 async def test_a_survey_that_was_started_before_its_data_is_flagged(
-    client: httpx.AsyncClient, landed: Landed, milepost: Milepost, platform: Any
+    client: httpx.AsyncClient, landed: Landed, milepost: Milepost, platform: Any, travel: Travel
 ) -> None:
-    """It counts for its link; one that was started after the platform had them is no drift."""
+    """It counts for its link; one that was started after the platform had them is no drift.
+
+    That holds also where the flow does not declare the reference, by which it is told at once.
+    """
     await landed(membership="ahead", late_data=True, fields=[])
     await milepost.run("sync", asked_by="a test")
     early, right = await ask(client), await ask(client, "e2", "ben")
+    undeclared = await ask(client, "e3", "cleo")
     assert ("ready", "ready") == (early["lane"], right["lane"])
     session = await platform.open(early["url"])
     await milepost.drain.tell()
@@ -304,6 +330,12 @@ async def test_a_survey_that_was_started_before_its_data_is_flagged(
     assert [("early-response", response_id)] == await drift(client)
     assert (True, True, True, response_id) == await moments(client, early)
     assert (True, True, True, in_time) == await moments(client, right)
+    await travel(minutes=1)
+    await platform.switch(declared_fields=[], undeclared_fields="dropped")
+    without = await platform.answer(undeclared["url"])
+    await reconcile(milepost)
+    assert [("early-response", response_id)] == await drift(client)
+    assert (True, True, True, without) == await moments(client, undeclared)
 
 
 @pytest.mark.parametrize("kind", ["list", "transaction"])
@@ -313,18 +345,20 @@ async def test_members_and_links_that_lack_each_other_are_flagged(  # noqa: PLR0
     milepost: Milepost,
     travel: Travel,
     execute: Execute,
+    keys: dict[Scope, str],
     kind: str,
 ) -> None:
     """A member that nobody has a link of, and a link whose member is gone; each once.
 
-    Our probe, links of any generation, and members whose call is still out are none.
+    Our probe is none, nor a member whose call is still out. One that is settled is not listed
+    again, and one that is explained by now goes by itself.
     """
     await landed(route=kind, fields=[])
     await milepost.run("sync", asked_by="a test")
     links = [await ask(client, ref, ref) for ref in PEOPLE]
     directory = milepost.deployment.directory_id or ""
-    (list_id, batch_id), *_ = await execute(
-        "SELECT list_id, batch_id FROM slots WHERE milestone = 'landed' ORDER BY number"
+    (list_id,), *_ = await execute(
+        "SELECT list_id FROM slots WHERE milestone = 'landed' ORDER BY number"
     )
     # One whose call took effect, and that nobody knows of: in doubt first, and then given up.
     lost = "UPDATE links SET state = %s, url = NULL, issued_at = NULL, lookup_id = NULL, "
@@ -351,6 +385,26 @@ async def test_members_and_links_that_lack_each_other_are_flagged(  # noqa: PLR0
         await reconcile(milepost, thorough=True)
     expected = [("link-without-membership", None), ("membership-without-link", None)]
     assert expected == await drift(client)
-    found = (await client.get("/v1/drift", params={"kind": expected[0][0]})).json()["drift"]
-    assert [links[1]["id"]] == [each["link_id"] for each in found]
-    assert batch_id is None or kind == "transaction"
+    (found,) = (await client.get("/v1/drift", params={"kind": expected[0][0]})).json()["drift"]
+    assert (links[1]["id"], "landed") == (found["link_id"], found["milestone"])
+    assert parse(links[1]["url"]).lookup_id == found["lookup_id"]
+    assert all((found["detail"], found["fix"], found["distribution_id"]))
+    reader = {"Authorization": f"Bearer {keys[Scope.READ]}"}
+    (masked,) = (await client.get(f"/v1/drift?kind={found['kind']}", headers=reader)).json()[
+        "drift"
+    ]
+    assert found | {"lookup_id": None} == masked
+    settled = await client.post(f"/v1/drift/{found['id']}/settle")
+    assert ("admin", 200) == (settled.json()["settled_by"], settled.status_code)
+    await reconcile(milepost, thorough=True)
+    assert [("membership-without-link", None)] == await drift(client)
+    assert [("link-without-membership", None)] == await drift(client, settled=True)
+    # What the ledger has again explains the member.
+    await execute(
+        "UPDATE links SET state = 'issued', url = 'https://x', issued_at = now(), rule = NULL,"
+        " lookup_id = %s WHERE id = %s",
+        parse(links[0]["url"]).lookup_id,
+        links[0]["id"],
+    )
+    await reconcile(milepost, thorough=True)
+    assert [] == await drift(client)

@@ -92,10 +92,25 @@ class Entry(Struct, frozen=True, kw_only=True):
     response_id: str | None = None
     """Of a completed response."""
 
-    @property
-    def tells(self) -> bool:
-        """Whether anything has become of the link."""
-        return any((self.opened_at, self.started_at, self.finished_at, self.response_id))
+
+class _Known(Struct, frozen=True, kw_only=True):
+    """The link of a member, and what is known to have become of it."""
+
+    lookup_id: str
+    link_id: UUID
+    is_opened: bool
+    is_started: bool
+    is_finished: bool
+    has_response: bool
+
+    def lacks(self, entry: Entry) -> bool:
+        """Whether an entry tells more: only then the link is locked and written."""
+        return bool(
+            (entry.opened_at and not self.is_opened)
+            or (entry.started_at and not self.is_started)
+            or (entry.finished_at and not self.is_finished)
+            or (entry.response_id and not self.has_response)
+        )
 
 
 class Changed(Struct, frozen=True, kw_only=True):
@@ -199,16 +214,17 @@ class OutcomeStore:
         async with self._connections.path() as connection, connection.transaction():
             links = await _links(connection, look, entries)
             responses = await _note(connection, look, entries, links)
+            told = ((links[e.lookup_id], e) for e in entries if e.lookup_id in links)
             changed = await write(
-                connection, [_outcome(links[e.lookup_id], e) for e in entries if _counts(e, links)]
+                connection, [_outcome(link, e) for link, e in told if link.lacks(e)]
             )
             drift = 0
             if isinstance(look, Look):
                 await clear(
                     connection,
                     (
-                        (DriftKind.LINK_WITHOUT_MEMBERSHIP, str(link_id))
-                        for link_id in links.values()
+                        (DriftKind.LINK_WITHOUT_MEMBERSHIP, str(link.link_id))
+                        for link in links.values()
                     ),
                 )
                 drift = await _flag_strangers(connection, look, entries, links)
@@ -267,23 +283,27 @@ async def _links(
     connection: psycopg.AsyncConnection[DictRow],
     look: Look | StepwiseLook,
     entries: Sequence[Entry],
-) -> Mapping[str, UUID]:
+) -> Mapping[str, _Known]:
     """The links of a page's members, by lookup id."""
     if isinstance(look, StepwiseLook):
-        return {look.lookup_id: look.link_id}
+        known = _Known(
+            lookup_id=look.lookup_id,
+            link_id=look.link_id,
+            is_opened=look.is_opened,
+            is_started=look.is_started,
+            is_finished=look.is_finished,
+            has_response=False,
+        )
+        return {look.lookup_id: known}
     lookups = msgspec.json.encode([entry.lookup_id for entry in entries]).decode()
     given = {"lookups": lookups, "distribution": look.id}
     rows = await (await connection.execute(_HISTORY_LINKS, given)).fetchall()
-    return {row["lookup_id"]: row["link_id"] for row in rows}
+    return {row["lookup_id"]: msgspec.convert(row, _Known) for row in rows}
 
 
-def _counts(entry: Entry, links: Mapping[str, UUID]) -> bool:
-    return entry.tells and entry.lookup_id in links
-
-
-def _outcome(link_id: UUID, entry: Entry) -> Outcome:
+def _outcome(link: _Known, entry: Entry) -> Outcome:
     return Outcome(
-        link_id=link_id,
+        link_id=link.link_id,
         opened_at=entry.opened_at,
         started_at=entry.started_at,
         finished_at=entry.finished_at,
@@ -295,14 +315,14 @@ async def _note(
     connection: psycopg.AsyncConnection[DictRow],
     look: Look | StepwiseLook,
     entries: Sequence[Entry],
-    links: Mapping[str, UUID],
+    links: Mapping[str, _Known],
 ) -> int:
     """Note the responses that a page tells of; returns how many are to be read."""
     heard = {
         entry.response_id: {
             "response_id": entry.response_id,
             "lookup_id": entry.lookup_id,
-            "link_id": links.get(entry.lookup_id),
+            "link_id": links[entry.lookup_id].link_id if entry.lookup_id in links else None,
         }
         for entry in entries
         if entry.response_id is not None
@@ -322,7 +342,7 @@ async def _flag_strangers(
     connection: psycopg.AsyncConnection[DictRow],
     look: Look,
     entries: Sequence[Entry],
-    links: Mapping[str, UUID],
+    links: Mapping[str, _Known],
 ) -> int:
     """Flag the members that no link explains; those that one explains by now are settled."""
     if look.is_ahead:

@@ -10,6 +10,13 @@ SELECT
     %(survey)s, h.response_id, 'history', milepost_now(), milepost_now(), %(distribution)s,
     h.lookup_id, h.link_id
 FROM jsonb_to_recordset(%(heard)s::jsonb) AS h (response_id text, lookup_id text, link_id uuid)
+-- What is known as it is told needs no lock.
+WHERE NOT EXISTS (
+    SELECT FROM responses AS r
+    WHERE r.survey_id = %(survey)s
+        AND r.response_id = h.response_id
+        AND r.distribution_id = %(distribution)s
+        AND r.lookup_id = h.lookup_id)
 ORDER BY h.response_id
 ON CONFLICT (survey_id, response_id) DO UPDATE SET
     distribution_id = excluded.distribution_id,
