@@ -157,6 +157,9 @@ class Customers(Struct, frozen=True, kw_only=True):
     """What part of them answer the survey."""
 
 
+NOBODY: Final = Customers(at_once=0, later=0, answering=0)
+
+
 # --- what was seen --------------------------------------------------------------------------------
 
 
@@ -223,6 +226,7 @@ class Town:
     database_url: str
     source: Path
     platform: Platform
+    replica: Replica
     mileposts: list[Milepost]
     lines: asyncio.Queue[Connection]
     pages: asyncio.Queue[Connection]
@@ -306,6 +310,7 @@ class Town:
         for milepost in self.mileposts:
             await milepost.drain.run_once()
             await milepost.sweep.run_once()
+            await milepost.responses.run_once()
 
     # --- registrants ----------------------------------------------------------------------------
 
@@ -321,17 +326,18 @@ class Town:
 
     def contacts(self) -> dict[str, str]:
         """The first names that the platform has of people, by ref."""
-        with self._browser() as web:
-            (directory,) = _elements(web, "directories")
-            contacts = _elements(web, f"directories/{directory['directoryId']}/contacts")
+        with self.browser() as web:
+            (directory,) = elements(web, "directories")
+            contacts = elements(web, f"directories/{directory['directoryId']}/contacts")
             return {one["extRef"]: one["firstName"] for one in contacts if one["extRef"]}
 
     # --- events ---------------------------------------------------------------------------------
 
     async def register(self, milestone: Milestone) -> None:
-        """Have a milestone, from now on."""
+        """Have a milestone, from now on; one of the same key is replaced."""
         definition = {"survey_id": self.platform.survey_id, "fields": FIELDS}
         await self.call("PUT", f"/v1/milestones/{milestone.key}", definition | milestone.definition)
+        self.milestones = [one for one in self.milestones if one.key != milestone.key]
         self.milestones.append(milestone)
 
     async def happen(self, day: Sequence[Landing]) -> None:
@@ -344,8 +350,8 @@ class Town:
         ]
         singly = events[::4]
         together = [event for number, event in enumerate(events) if number % 4]
-        await self._each(singly, self._ask)
-        await self._each(
+        await self.each(singly, self._ask)
+        await self.each(
             [together[n : n + 100] for n in range(0, len(together), 100)], self._ask_all
         )
 
@@ -407,15 +413,15 @@ class Town:
         waiting = {event_id for (event_id,) in self._read(_WAITING)}
         due = [one for at, one in self._due if at <= self.now and one not in waiting]
         self._due = [(at, one) for at, one in self._due if at > self.now or one in waiting]
-        await self._each(due, lambda event_id: self._visit(self.told[event_id]))
+        await self.each(due, lambda event_id: self._visit(self.told[event_id]))
 
     async def _visit(self, told: Told) -> None:
         at, url, answered = self.moment, told.url, False
         if urlsplit(url or "").path.startswith("/l/"):
-            url, state = await self._led(urlsplit(url or "").path)
+            url, state = await self.led(urlsplit(url or "").path)
         if url is not None:
-            page = await self._page("GET", url)
-            state = _state(page)
+            page = await self.page("GET", url)
+            state = state_of(page)
             if state == "open" and self.dice.random() < self.customers.answering:
                 answered = await self._answer(url, page)
         visit = Visit(
@@ -426,23 +432,23 @@ class Town:
     async def _answer(self, url: str, page: Response) -> bool:
         session = re.search(rb'name="session" value="(FS_\w{15})"', page.body)
         assert session is not None, page.body
-        sent = await self._page("POST", url, b"session=" + session[1] + b"&QID1=5")
-        self._write(_FINISHED, url)
+        sent = await self.page("POST", url, b"session=" + session[1] + b"&QID1=5")
         # Somebody else may have been given the same link, and be at it as well.
-        assert _state(sent) in ("thanks", "taken"), sent
-        return _state(sent) == "thanks"
+        assert state_of(sent) in ("thanks", "taken"), sent
+        return state_of(sent) == "thanks"
 
-    async def _led(self, path: str) -> tuple[str | None, str]:
+    async def led(self, path: str) -> tuple[str | None, str]:
         """Where a short URL leads, and what was shown if nowhere."""
         for _ in range(TRIES):
-            answer = await self._over(self.lines, "GET", path, BROWSER)
+            answer = await self.over(self.lines, "GET", path, BROWSER)
             if answer.status != httpx.codes.OK:
                 break
         return answer.headers.get("location"), str(answer.status)
 
-    async def _page(self, method: str, url: str, body: bytes = b"") -> Response:
+    async def page(self, method: str, url: str, body: bytes = b"") -> Response:
+        """Have a page of the survey: open it, or send its form off."""
         path = url.removeprefix(f"http://127.0.0.1:{self.platform.port}")
-        return await self._over(self.pages, method, path, FORM if body else {}, body)
+        return await self.over(self.pages, method, path, FORM if body else {}, body)
 
     # --- over the wire --------------------------------------------------------------------------
 
@@ -450,14 +456,14 @@ class Town:
         """Call the REST API; the answer must be one of success."""
         headers = {"authorization": f"Bearer {self.key}", "content-type": "application/json"}
         content = b"" if body is None else json.dumps(body).encode()
-        answer = await self._over(self.lines, method, path, headers, content)
+        answer = await self.over(self.lines, method, path, headers, content)
         while answer.status == httpx.codes.SERVICE_UNAVAILABLE:
             await asyncio.sleep(float(answer.headers["retry-after"]))
-            answer = await self._over(self.lines, method, path, headers, content)
+            answer = await self.over(self.lines, method, path, headers, content)
         assert answer.status < httpx.codes.BAD_REQUEST, (method, path, answer)
         return json.loads(answer.body)
 
-    async def _over(
+    async def over(
         self,
         lines: asyncio.Queue[Connection],
         method: str,
@@ -465,17 +471,19 @@ class Town:
         headers: Mapping[str, str],
         body: bytes = b"",
     ) -> Response:
+        """Send a request over the first of these connections that is free."""
         line = await lines.get()
         try:
             return await line.send(method, path, headers, body)
         finally:
             lines.put_nowait(line)
 
-    async def _each(self, of: Iterable[T], do: Callable[[T], Awaitable[None]]) -> None:
+    async def each(self, of: Iterable[T], do: Callable[[T], Awaitable[None]]) -> None:
         """Do something with each, some of them at once."""
         waiting = iter(of)
 
         async def work() -> None:
+            """Do it with one after the other."""
             for one in waiting:
                 await do(one)
 
@@ -489,22 +497,19 @@ class Town:
         with psycopg.connect(self.database_url) as connection:
             return connection.execute(statement.encode()).fetchall()
 
-    def _write(self, statement: str, *values: object) -> None:
-        with psycopg.connect(self.database_url) as connection:
-            connection.execute(statement.encode(), values)
-
     def listing(self) -> Listing:
         """All links that the platform lists of our distributions, now."""
         found = {}
-        with self._browser() as web:
+        with self.browser() as web:
             for (distribution,) in self._read(_DISTRIBUTIONS):
                 path = f"distributions/{distribution}/links?surveyId={self.platform.survey_id}"
-                for element in _elements(web, path):
+                for element in elements(web, path):
                     lookup = re.search(r"CGC_\w{15}", element["link"])
                     found[distribution, lookup[0] if lookup else ""] = element["link"]
         return found
 
-    def _browser(self) -> httpx.Client:
+    def browser(self) -> httpx.Client:
+        """The platform's API, as its own people use it."""
         return httpx.Client(
             base_url=self.platform.url,
             headers={"x-api-token": "simulator"},
@@ -513,7 +518,7 @@ class Town:
         )
 
 
-def _elements(web: httpx.Client, path: str) -> Iterator[Any]:
+def elements(web: httpx.Client, path: str) -> Iterator[Any]:
     """All elements of a paged answer of the platform."""
     url: str | None = path
     while url is not None:
@@ -522,7 +527,8 @@ def _elements(web: httpx.Client, path: str) -> Iterator[Any]:
         url = result["nextPage"]
 
 
-def _state(page: Response) -> str:
+def state_of(page: Response) -> str:
+    """What a page says of itself; its status, where it is none of the platform's."""
     found = re.search(rb'data-state="(\w+)"', page.body)
     return found[1].decode() if found else str(page.status)
 
@@ -541,6 +547,7 @@ async def town(
     customers: Customers,
     hours: Sequence[int] = (12,),
     seed: int = 0,
+    settings: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Town]:
     """A town before its first day: nobody is known, and there is no milestone.
 
@@ -550,6 +557,7 @@ async def town(
         customers: what they do with links.
         hours: of a day at which people land, in UTC, after the night.
         seed: of all that is drawn.
+        settings: of Milepost, without their prefix, beside those that a town has anyway.
     """
     async with AsyncExitStack() as stack:
         source = folder / "registrants.csv"
@@ -570,11 +578,12 @@ async def town(
                 "LIMITS": "none",
                 "TIME_ZONE": "Europe/Berlin",
                 "REGISTRANTS_SOURCE": str(source),
+                **(settings or {}),
             }
         )
-        settings = load(environment, folder)
+        loaded = load(environment, folder)
         mileposts = [
-            await stack.enter_async_context(app.opened(settings, database_url)) for _ in range(2)
+            await stack.enter_async_context(app.opened(loaded, database_url)) for _ in range(2)
         ]
         _, key = await mileposts[0].store.keys.create("days", [Scope.ADMIN])
         replica = Replica(folder / "serve.log", environment, "--no-worker")
@@ -591,6 +600,7 @@ async def town(
             database_url=database_url,
             source=source,
             platform=platform,
+            replica=replica,
             mileposts=mileposts,
             lines=lines,
             pages=pages,
@@ -602,10 +612,6 @@ async def town(
         await made.work()  # due times are those after somebody has looked first
         yield made
 
-
-_FINISHED: Final = """
-    -- As the platform's history tells it: nothing of ours asks for it yet.
-    UPDATE links SET finished_at = milepost_now() WHERE url = %s"""
 
 _WAITING: Final = "SELECT event_id FROM links WHERE due_at IS NOT NULL"
 

@@ -128,6 +128,12 @@ class _Process:
         """Whether it has not ended, by itself or otherwise."""
         return self._running is not None and self._running.poll() is None
 
+    @property
+    def peak_kb(self) -> int:
+        """The most memory that it has held."""
+        assert self._running is not None, "it was not started"
+        return peak_kb(self._running.pid)
+
     def _start(self, *arguments: str, until: bytes) -> bytes:
         """Start it; returns the first line that begins so. All that it says goes to its log.
 
@@ -156,6 +162,13 @@ class _Process:
             if not line:
                 raise RuntimeError(f"{arguments[0]} has ended:\n{self.log.read_text()[-2000:]}")
         return line
+
+
+def peak_kb(process_id: int) -> int:
+    """The most memory that a process has held (`VmHWM`)."""
+    status = Path(f"/proc/{process_id}/status").read_text(encoding="ascii")
+    (line,) = (line for line in status.splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1])
 
 
 class Platform(_Process):

@@ -117,6 +117,32 @@ def test_an_anonymous_link_knows_nobody(own: Customer) -> None:
     assert (values["ref"], "other" in values, "tier" in values) == ("1", False, False)
 
 
+def test_each_visit_is_told_with_its_link_and_its_response(own: Customer) -> None:
+    """In the order in which they began; one that was resumed is one, one that ended has its end."""
+    own.control("PUT", "settings", {"declared_fields": ["ref"]})
+    path = own.mailing_list()
+    _, lookup = own.add(path, privateEmbeddedData={"order": "7"})
+    distribution = own.distribute(path)
+    (link,) = own.links(distribution)
+    plain = f"{own.ready.origin}/jfe/form/{own.ready.survey_id}?ref=1"
+    sessions = [own.open(link), own.open(plain), own.open(plain)]
+    assert sessions[0] == own.open(link)
+    own.send(link, sessions[0])
+    response = own.control("GET", "journal")["entries"][-1]["ids"]["response"]
+    told = own.control("GET", "sessions")
+    assert 3 == told["last"]
+    assert sessions == [one["id"] for one in told["sessions"]]
+    places = [(one["distribution"], one["recipient"]) for one in told["sessions"]]
+    assert [(distribution, lookup), (None, None), (None, None)] == places
+    assert [{"order": "7"}, {"ref": "1"}, {"ref": "1"}] == [one["data"] for one in told["sessions"]]
+    assert [response, None, None] == [one["response"] for one in told["sessions"]]
+    ended = [one["completed_at"] is not None for one in told["sessions"]]
+    assert [True, False, False] == ended
+    (second,) = own.control("GET", "sessions?after=1&limit=1")["sessions"]
+    assert told["sessions"][1] == second
+    assert [] == own.control("GET", f"sessions?after={10**18}")["sessions"]
+
+
 def test_head_starts_no_session(own: Customer) -> None:
     """A scanner that looks without opening leaves no trace."""
     link = own.link()

@@ -5,7 +5,7 @@
 - `tokens`: who may call what
 - `endpoints/`: what each endpoint answers
 - `survey_page`, `survey`, `templates/`: the survey behind a link
-- `control`: clock, journal, counts, switches, faults
+- `control`: clock, journal, counts, sessions, switches, faults
 - `account`: one brand: the world and all that a write needs
 - `world`, `things`, `operations`: contacts and lists, what there is, and every write by name
 - `transactions`, `distributions`, `links`: batches, who has a link of what, and how it is written

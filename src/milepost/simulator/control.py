@@ -1,4 +1,4 @@
-"""The control API under `/control`: the clock, the journal, the counts, the switches, the faults.
+"""The control API under `/control`: clock, journal, counts, sessions, switches, faults.
 
 It is for whoever tests a client, asks for no token, and answers plain JSON; what it does not
 understand it refuses with 400 and `{"error": …}`.
@@ -6,6 +6,7 @@ understand it refuses with 400 and `{"error": …}`.
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -19,6 +20,7 @@ from milepost.simulator.config import check_class, check_limits, limits_of
 from milepost.simulator.faults import Fault
 from milepost.simulator.latency import Latency
 from milepost.simulator.shapes import ClockSetting, FieldName, Nothing, WorldSettings
+from milepost.simulator.things import Session
 from milepost.simulator.traffic import LimitKind
 from milepost.simulator.wire import Refusal, instant, moment, read
 
@@ -28,7 +30,7 @@ CLOCK_RANGE = 100 * YEAR_MS
 """How far the account's clock may be from the real one."""
 
 PAGE = 1000
-"""Entries of the journal that one call gives, unless it asks for fewer."""
+"""Entries of the journal, or sessions, that one call gives, unless it asks for fewer."""
 
 
 class ClockChange(Struct, forbid_unknown_fields=True):
@@ -153,6 +155,21 @@ async def set_settings(account: Account, wanted: Settings) -> None:
         account.tokens.seconds = wanted.token_seconds
 
 
+def _session(session: Session) -> dict[str, object]:
+    """By which link somebody came, what was captured then, and what came of it."""
+    ended = session.completed_at
+    return {
+        "id": session.id,
+        "survey": session.survey_id,
+        "distribution": session.distribution_id,
+        "recipient": session.recipient_id,
+        "data": session.data,
+        "started_at": instant(session.started_at),
+        "completed_at": None if ended is None else instant(ended),
+        "response": session.response_id,
+    }
+
+
 def _number(request: Request[Any, Any, Any], name: str, default: int) -> int:
     text = request.query_params.get(name, str(default))
     if not (text.isascii() and text.isdigit() and len(text) <= len(str(2**63))):
@@ -209,6 +226,14 @@ def routes(account: Account) -> list[HTTPRouteHandler]:  # noqa: C901 - a table 
             }
         )
 
+    @get("/control/sessions")
+    async def read_sessions(request: Request[Any, Any, Any]) -> Response[bytes]:
+        sessions = account.world.sessions
+        after = min(_number(request, "after", 0), len(sessions))
+        limit = min(_number(request, "limit", PAGE), PAGE)
+        found = islice(sessions.values(), after, after + limit)
+        return _json({"last": len(sessions), "sessions": [_session(one) for one in found]})
+
     @delete("/control/stats", status_code=200)
     async def forget_stats() -> Response[bytes]:
         account.traffic.forget()
@@ -262,6 +287,7 @@ def routes(account: Account) -> list[HTTPRouteHandler]:  # noqa: C901 - a table 
         write_clock,
         read_journal,
         read_stats,
+        read_sessions,
         forget_stats,
         read_settings,
         write_settings,
