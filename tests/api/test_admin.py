@@ -13,6 +13,7 @@ import msgspec
 import psycopg
 import pytest
 from litestar import Litestar
+from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 from milepost import admin
@@ -448,7 +449,8 @@ async def test_while_the_database_is_away_the_page_says_so(
     """503 with `Retry-After`, readable, also where it is the key that cannot be looked up."""
     with psycopg.connect(postgres_url, autocommit=True) as server:
         name = conninfo_to_dict(database_url)["dbname"]
-        server.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")  # type: ignore[call-overload]  (a name of the fixture's)
+        close = sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false")
+        server.execute(close.format(sql.Identifier(str(name))))
         server.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name]
         )

@@ -13,6 +13,7 @@ from milepost.api import milestones
 from milepost.api.access import caller_of, needs
 from milepost.api.milestones import MilestoneView, Pool, known, pool_of, resumed
 from milepost.api.requests import StrictRequest
+from milepost.errors import InvalidRequest
 from milepost.model import Milestone, Scope
 from milepost.store import Store
 
@@ -55,10 +56,13 @@ def handlers(store: Store, frame: Frame) -> list[HTTPRouteHandler]:
     async def change(request: StrictRequest, key: FromPath[str]) -> Response[bytes]:
         """Pause a milestone, or have it resumed."""
         milestone = await known(store, key)
-        if (await form(request)).get("state") == "paused":
-            await store.milestones.pause(key, paused=True)
-        else:
-            await resumed(store, milestone, by=caller_of(request).name)
+        match (await form(request)).get("state"):
+            case "paused":
+                await store.milestones.pause(key, paused=True)
+            case "active":
+                await resumed(store, milestone, by=caller_of(request).name)
+            case _:
+                raise InvalidRequest("A milestone is paused or active.", field="state")
         return go(request, f"/milestones/{key}")
 
     return [every, read, change]
