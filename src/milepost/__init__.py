@@ -8,6 +8,7 @@ The map, from the top; imports run downwards only. The path of an event is `api/
 - `replay`: sends events from a file, as an app's backend would
 - `local`: starts the simulator beside a process
 - `app`: the composition root: settings go in, a running Milepost comes out
+- `admin/`: the web page, for those who run milestones and those who count responses
 - `api/`: REST: parse, call one verb, shape the answer; `api/short_links.py` is what customers see
 - `worker`: runs the jobs, beside the API or alone
 - `scheduler`: the cadence table: which job is due when, and who runs it

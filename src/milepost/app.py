@@ -19,7 +19,7 @@ import uvicorn
 from msgspec import Struct
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from milepost import api
+from milepost import admin, api
 from milepost.budget import Budget, for_purpose
 from milepost.embedded import EmbeddedPostgres
 from milepost.errors import ConfigurationError, DatabaseError, UnknownJob
@@ -426,6 +426,14 @@ async def serve(
                 milepost.matching,
                 events_key=settings.events_key,
                 webhooks=milepost.webhooks,
+                besides=[
+                    admin.router(
+                        milepost.store,
+                        milepost.scheduler,
+                        secret=settings.secret,
+                        secure=(settings.public_url or "").startswith("https:"),
+                    )
+                ],
                 stopping=stopping.is_set,
             ),
             loop="uvloop",

@@ -10,7 +10,8 @@ import pytest
 from litestar import Litestar
 from msgspec import Struct
 
-from milepost import api
+from milepost import admin, api
+from milepost.admin.sessions import Sessions
 from milepost.budget import Budget
 from milepost.issuing import Issuing
 from milepost.jobs.run import Run
@@ -107,14 +108,23 @@ async def application(
 ) -> AsyncIterator[Litestar]:
     """The application, whose test messages go to this machine as well."""
     matching = Matching(store, upstream, [SECRET])
+    pages = admin.router(store, scheduler, secret=SECRET, secure=False)
     async with Webhooks([ip_network("127.0.0.0/8")]) as webhooks:
-        yield api.create(store, issuing, budget, scheduler, matching, webhooks=webhooks)
+        yield api.create(
+            store, issuing, budget, scheduler, matching, besides=[pages], webhooks=webhooks
+        )
 
 
 @pytest.fixture
 async def keys(store: Store) -> dict[Scope, str]:
     """A key for each scope, named like it."""
     return {scope: (await store.keys.create(scope, [scope]))[1] for scope in Scope}
+
+
+@pytest.fixture
+def sessions(store: Store) -> Sessions:
+    """Those of the page."""
+    return Sessions(store.keys, SECRET, secure=False)
 
 
 @pytest.fixture

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import pytest
 from litestar import Litestar, get
 from litestar.routes import HTTPRoute
 
+from milepost.admin.sessions import COOKIE, Sessions
 from milepost.api.access import needs, refuse_unguarded
 from milepost.model import Scope
 from milepost.store import Store
@@ -24,6 +26,8 @@ PUBLIC = {
     "HEAD /l",
     "GET /l/{token:path}",
     "HEAD /l/{token:path}",
+    "GET /admin/sign-in",
+    "POST /admin/sign-in",
     "POST /v1/upstream/events",
 }
 OPEN_TO = {
@@ -67,6 +71,17 @@ OPEN_TO = {
     "POST /v1/endpoints/{endpoint_id:uuid}/test": set[Scope](),
     "GET /v1/endpoints/{endpoint_id:uuid}/messages": set[Scope](),
     "POST /v1/endpoints/{endpoint_id:uuid}/replay": set[Scope](),
+    "GET /admin": {Scope.READ},
+    "GET /admin/milestones/{key:str}": {Scope.READ},
+    "POST /admin/milestones/{key:str}": set[Scope](),
+    "GET /admin/links": {Scope.READ},
+    "GET /admin/links/{link_id:uuid}": {Scope.READ},
+    "GET /admin/drift": {Scope.READ},
+    "POST /admin/drift": set[Scope](),
+    "GET /admin/jobs": {Scope.READ},
+    "GET /admin/sign-out": {Scope.READ},
+    "POST /admin/sign-out": {Scope.READ},
+    "GET /admin/{elsewhere:path}": {Scope.READ},
 }
 """The scopes besides `admin` that open each operation."""
 
@@ -79,8 +94,17 @@ def operations(application: Litestar) -> Iterator[tuple[str, str]]:
                 yield method, route.path_format if ":" not in route.path else route.path
 
 
+async def shown(path: str, key: str, sessions: Sessions) -> dict[str, Any]:
+    """A key, shown as an operation wants it: the page has a session, and its forms have a token."""
+    if not path.startswith("/admin"):
+        return {"headers": {"Authorization": f"Bearer {key}"}}
+    session = await sessions.begin(key.split("_")[1])
+    form = {"token": sessions.token(session)}
+    return {"headers": {"Cookie": f"{COOKIE}={session}"}, "data": form}
+
+
 async def test_every_operation_opens_to_its_scopes_alone(
-    application: Litestar, anybody: httpx.AsyncClient, keys: dict[Scope, str]
+    application: Litestar, anybody: httpx.AsyncClient, keys: dict[Scope, str], sessions: Sessions
 ) -> None:
     """Each is asked without a key and with one of each scope; none is missing from the table."""
     known = {f"{method} {path}" for method, path in operations(application) if method != "OPTIONS"}
@@ -96,18 +120,22 @@ async def test_every_operation_opens_to_its_scopes_alone(
             .replace("{ref:path}", "ann")
             .replace("{path:str}", "nothing")
             .replace("{token:path}", "nothing")
+            .replace("{elsewhere:path}", "nothing")
         )
         operation = f"{method} {path}"
         if method == "OPTIONS" and f"GET {path}" in PUBLIC:
             continue
         without = await anybody.request(method, place)
-        assert (operation, operation in PUBLIC) == (operation, without.status_code in {200, 404})
+        # Where a form is wanted, nothing was sent.
+        is_open = without.status_code in {200, 404, 415}
+        assert (operation, operation in PUBLIC) == (operation, is_open)
         if operation in PUBLIC:
             continue
         assert (operation, 401) == (operation, without.status_code)
         for scope in Scope:
-            headers = {"Authorization": f"Bearer {keys[scope]}"}
-            answer = await anybody.request(method, place, headers=headers)
+            answer = await anybody.request(
+                method, place, **await shown(path, keys[scope], sessions)
+            )
             may = scope is Scope.ADMIN or scope in OPEN_TO.get(operation, set())
             may = may and method != "OPTIONS"
             assert (operation, scope, may) == (operation, scope, answer.status_code != 403)

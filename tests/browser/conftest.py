@@ -30,6 +30,7 @@ class Site(msgspec.Struct, frozen=True):
 
     url: str
     key: str
+    admin_key: str
     simulator: str
 
     def link(self, event_id: str, milestone: str = "landed") -> str:
@@ -102,16 +103,18 @@ def site(database_url: str, tmp_path: Path) -> Iterator[Site]:
         }
         given = settings.load(environment, tmp_path)
         with ThreadPoolExecutor(1) as thread:  # this one has playwright's loop
-            key = thread.submit(lambda: uvloop.run(_set_up(given, on.survey_id))).result()
+            key, admin_key = thread.submit(
+                lambda: uvloop.run(_set_up(given, on.survey_id))
+            ).result()
         arguments = ("serve", "--port", "0", "--no-worker")  # a short link waits for its click
         with process(*arguments, environment=environment, stderr=subprocess.PIPE) as started:
             assert started.stderr is not None
             ready = next(line for line in started.stderr if line.startswith(b"Milepost on "))
             url = ready.decode().split()[2]
-            yield Site(url=url, key=key, simulator=on.origin)
+            yield Site(url=url, key=key, admin_key=admin_key, simulator=on.origin)
 
 
-async def _set_up(given: settings.Settings, survey_id: str) -> str:
+async def _set_up(given: settings.Settings, survey_id: str) -> tuple[str, str]:
     async with app.opened(given, given.database_url or "") as milepost:
         fields = (Field(name="flight", type=FieldType.INTEGER), Field(name="gate"))
         definition = MilestoneDefinition(survey_id=survey_id, fields=fields)
@@ -122,4 +125,5 @@ async def _set_up(given: settings.Settings, survey_id: str) -> str:
         await milepost.store.registrants.put({"ann": ann})
         await milepost.replenish.run_once()
         _, key = await milepost.store.keys.create("app", [Scope.ISSUE])
-        return key
+        _, admin_key = await milepost.store.keys.create("admin", [Scope.ADMIN])
+        return key, admin_key

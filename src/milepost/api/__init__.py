@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
 from litestar import Litestar, Router
@@ -52,9 +52,10 @@ def create(
     *,
     events_key: str | None = None,
     webhooks: Webhooks,
+    besides: Sequence[Router] = (),
     stopping: Callable[[], bool] = lambda: False,
 ) -> Litestar:
-    """The REST application, on an open store.
+    """The web application, on an open store.
 
     Args:
         store: what is asked.
@@ -64,6 +65,7 @@ def create(
         matching: says whose a response is.
         events_key: signs the platform's event calls; None: none is taken.
         webhooks: sends test messages.
+        besides: further routes, behind the same doorkeeper.
         stopping: whether the process was told to end: it is not ready any more then.
     """
     application = Litestar(
@@ -83,6 +85,7 @@ def create(
             upstream_events.router(store, events_key),
             endpoints.router(store, webhooks),
             health.router(store, stopping),
+            *besides,
         ],
         before_request=Doorkeeper(store.keys),
         request_class=StrictRequest,

@@ -6,6 +6,7 @@ one that does neither is not made (`refuse_unguarded`).
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -21,9 +22,14 @@ from milepost.model import Caller, Scope
 from milepost.store.keys import KeyStore
 
 SCOPES: Final = "scopes"
+SHOWN: Final = "shown"
+"""The option that says how a caller shows their key, where it is not with the request: a `Showing`.
+"""
 PUBLIC: Final[dict[str, Any]] = {SCOPES: ()}
 
 Connection = ASGIConnection[Any, Any, Any, Any]
+Showing = Callable[[Request[Any, Any, Any]], Awaitable[Caller | None]]
+"""Whose key is shown; None: none is, or none that is in force."""
 
 
 def needs(*scopes: Scope) -> dict[str, Any]:
@@ -62,8 +68,8 @@ class Doorkeeper:
         scopes: tuple[Scope, ...] | None = request.route_handler.opt.get(SCOPES)
         if scopes == ():
             return
-        kind, _, key = header(request.scope, b"authorization").partition(" ")
-        caller = await self._keys.caller(key.strip()) if kind.lower() == "bearer" else None
+        showing: Showing = request.route_handler.opt.get(SHOWN, self._bearer)
+        caller = await showing(request)
         if caller is None:
             raise HTTPException(
                 status_code=HTTPStatus.UNAUTHORIZED,
@@ -79,6 +85,10 @@ class Doorkeeper:
         request.scope["auth"] = caller
         if request.scope["query_string"]:
             _refuse_unknown_parameters(request)
+
+    async def _bearer(self, request: Request[Any, Any, Any]) -> Caller | None:
+        kind, _, key = header(request.scope, b"authorization").partition(" ")
+        return await self._keys.caller(key.strip()) if kind.lower() == "bearer" else None
 
 
 def _refuse_unknown_parameters(request: Request[Any, Any, Any]) -> None:

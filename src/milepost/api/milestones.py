@@ -100,7 +100,7 @@ def router(store: Store) -> Router:
     async def read(request: StrictRequest, key: FromPath[str]) -> MilestoneView:
         """Look at one milestone."""
         in_full = caller_of(request).may(Scope.ADMIN)
-        return view(await _known(store, key), await store.capabilities.all(), in_full=in_full)
+        return view(await known(store, key), await store.capabilities.all(), in_full=in_full)
 
     @get("/", opt=needs(Scope.READ), responses=documented())
     async def every(request: StrictRequest) -> Milestones:
@@ -119,7 +119,7 @@ def router(store: Store) -> Router:
     )
     async def pause(key: FromPath[str]) -> MilestoneView:
         """Stop taking events; those seen before are answered as ever."""
-        await _known(store, key)
+        await known(store, key)
         milestone = await store.milestones.pause(key, paused=True)
         return view(milestone, await store.capabilities.all(), in_full=True)
 
@@ -136,31 +136,13 @@ def router(store: Store) -> Router:
         this, has learnt how the platform's links look now: in a moment, or as soon as the platform
         lists its canary. `stopped.resumed_at` is there until then.
         """
-        await _known(store, key)
-        milestone = await store.milestones.pause(key, paused=False)
-        if milestone.stop is not None:
-            caller = caller_of(request).name
-            await store.runs.ask("canary", asked_by=caller)
+        milestone = await resumed(store, await known(store, key), by=caller_of(request).name)
         return view(milestone, await store.capabilities.all(), in_full=True)
 
     @get("/{key:str}/pool", opt=needs(Scope.READ), responses=documented(404))
     async def pool(key: FromPath[str]) -> Pool:
         """Look at the distributions that links are made on."""
-        milestone = await _known(store, key)
-        survey_id = milestone.definition.survey_id
-        entries = await store.pools.entries(key, survey_id)
-        standing = await store.pools.standing(key)
-        return Pool(
-            milestone=key,
-            survey_id=survey_id,
-            route=milestone.definition.route,
-            is_tended=standing.is_tended,
-            headroom_days=policy.headroom_days(standing, await store.pools.demand(key))
-            if standing.is_tended
-            else None,
-            ready=sum(entry.takes_links(standing.now) for entry in entries),
-            distributions=list(entries),
-        )
+        return await pool_of(store, await known(store, key))
 
     return Router(
         "/v1/milestones",
@@ -185,7 +167,38 @@ def view(milestone: Milestone, account: Capabilities, *, in_full: bool) -> Miles
     )
 
 
-async def _known(store: Store, key: str) -> Milestone:
+async def resumed(store: Store, milestone: Milestone, *, by: str) -> Milestone:
+    """A milestone that takes events again; where it is stopped, a canary is asked for."""
+    milestone = await store.milestones.pause(milestone.key, paused=False)
+    if milestone.stop is not None:
+        await store.runs.ask("canary", asked_by=by)
+    return milestone
+
+
+async def pool_of(store: Store, milestone: Milestone) -> Pool:
+    """A milestone's pool as the API shows it."""
+    key, survey_id = milestone.key, milestone.definition.survey_id
+    entries = await store.pools.entries(key, survey_id)
+    standing = await store.pools.standing(key)
+    return Pool(
+        milestone=key,
+        survey_id=survey_id,
+        route=milestone.definition.route,
+        is_tended=standing.is_tended,
+        headroom_days=policy.headroom_days(standing, await store.pools.demand(key))
+        if standing.is_tended
+        else None,
+        ready=sum(entry.takes_links(standing.now) for entry in entries),
+        distributions=list(entries),
+    )
+
+
+async def known(store: Store, key: str) -> Milestone:
+    """The milestone with this key out of an address.
+
+    Raises:
+        UnknownMilestone: there is none, or none can be.
+    """
     try:
         return await store.milestones.get(checked(key, Key, "key"))
     except InvalidRequest:

@@ -9,19 +9,14 @@ from __future__ import annotations
 from typing import Any, Final
 
 import msgspec
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from litestar import Request
 from litestar.openapi.plugins import OpenAPIRenderPlugin
 
+from milepost.api.pages import templates
+
 PATH: Final = "/docs"
 
-_templates: Final = Environment(
-    loader=PackageLoader("milepost.api"),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
+_TEMPLATES: Final = templates("milepost.api")
 
 
 class Reader(OpenAPIRenderPlugin):
@@ -40,7 +35,7 @@ class Reader(OpenAPIRenderPlugin):
         groups: dict[str, list[dict[str, Any]]] = {}
         for operation in operations:
             groups.setdefault(operation["tags"][0], []).append(operation)
-        page = _templates.get_template("schema.html").render(
+        page = _TEMPLATES.get_template("schema.html").render(
             info=openapi_schema["info"],
             groups=groups,
             schemas=openapi_schema["components"]["schemas"],

@@ -14,21 +14,18 @@ behind a proxy under a path of its own, and a button is a link and not a form: b
 from __future__ import annotations
 
 import asyncio
-import base64
-import hashlib
 import logging
 import re
 from http import HTTPStatus
-from importlib.resources import files
 from typing import Any, Final, Literal
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from litestar import Request, Response, Router, get, head
 from msgspec import Struct
 
 from milepost.api import problems
 from milepost.api.access import PUBLIC
 from milepost.api.languages import WORDS, language_of
+from milepost.api.pages import PRIVATE, Pages
 from milepost.api.requests import StrictRequest
 from milepost.api.visitors import Visitor, visitor
 from milepost.errors import DatabaseBusy, UnknownLink
@@ -48,26 +45,7 @@ TRIES: Final = 10
 _TOKEN: Final = re.compile("[A-Za-z0-9_-]{22}")
 _NUMBER: Final = re.compile("[0-9]{1,3}")
 
-_PAGE: Final = Environment(
-    loader=PackageLoader("milepost.api"),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-).get_template("short_link.html")
-_STYLE: Final = files("milepost.api").joinpath("templates/short_link.css").read_text("utf-8")
-_STYLE_HASH: Final = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
-
-_HEADERS: Final = {
-    "Cache-Control": "no-store",
-    "Referrer-Policy": "no-referrer",
-    "X-Robots-Tag": "noindex, nofollow",
-}
-_PAGE_HEADERS: Final = _HEADERS | {
-    "Content-Security-Policy": f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; "
-    "img-src data:; form-action 'none'; base-uri 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-}
+_PAGES: Final = Pages("milepost.api", "short_link.css")
 
 State = Literal["open", "waiting", "later", "gone", "unknown"]
 
@@ -103,7 +81,7 @@ def router(issuing: Issuing) -> Router:
     async def look(request: StrictRequest) -> Response[None]:
         """Say that a page is there, whichever it will be."""
         status = HTTPStatus.NOT_FOUND if _token(request) is None else HTTPStatus.OK
-        return Response(None, status_code=status, media_type="text/html", headers=_PAGE_HEADERS)
+        return Response(None, status_code=status, media_type="text/html", headers=_PAGES.headers)
 
     return Router(
         "/l",
@@ -141,7 +119,7 @@ async def _complete(
         if clicked.gone is not None:
             return _page("gone", language, HTTPStatus.GONE)
         if clicked.url is not None:
-            found = _HEADERS | {"Location": clicked.url}
+            found = PRIVATE | {"Location": clicked.url}
             return Response(
                 b"", status_code=HTTPStatus.FOUND, media_type="text/html", headers=found
             )
@@ -182,7 +160,10 @@ def _page(
         "gone": (words.gone, words.gone_text, None),
         "unknown": (words.unknown, words.unknown_text, None),
     }[state]
-    html = _PAGE.render(
+    return _PAGES.respond(
+        "short_link.html",
+        status,
+        headers,
         state=state,
         language=language,
         title=words.survey,
@@ -191,11 +172,4 @@ def _page(
         button=button,
         busy=state == "waiting",
         refresh=refresh,
-        style=_STYLE,
-    )
-    return Response(
-        html.encode(),
-        status_code=status,
-        media_type="text/html",
-        headers=_PAGE_HEADERS | (headers or {}),
     )

@@ -26,6 +26,7 @@ class KeyStore:
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
         self._callers = Remembered(self._look_up)  # wrong keys, too: they are asked for as often
+        self._holders = Remembered(self._read)
 
     async def create(self, name: str, scopes: Collection[Scope]) -> tuple[str, str]:
         """Make a key and return its id and the key itself, which is shown this once."""
@@ -54,8 +55,20 @@ class KeyStore:
             return None
         return await self._callers.get((shape[1], _digest(key)))
 
+    async def holder(self, key_id: str) -> tuple[Caller, bytes] | None:
+        """Who owns the key with this id, and the key's hash; None when it is not in force.
+
+        For somebody who proves in another way that it is theirs.
+        """
+        return await self._holders.get(key_id)
+
     async def _look_up(self, asked: tuple[str, bytes]) -> Caller | None:
         key_id, digest = asked
+        known = await self._read(key_id)
+        matches = hmac.compare_digest(known[1] if known else _UNKNOWN, digest)
+        return known[0] if known and matches else None
+
+    async def _read(self, key_id: str) -> tuple[Caller, bytes] | None:
         keys = tables.api_keys
         async with self._connections.transaction() as connection:
             row = (
@@ -63,12 +76,10 @@ class KeyStore:
                     select(keys).where(keys.c.id == key_id, keys.c.revoked_at.is_(None))
                 )
             ).one_or_none()
-        matches = hmac.compare_digest(row.secret_sha256 if row else _UNKNOWN, digest)
-        if row is None or not matches:
+        if row is None:
             return None
-        return Caller(
-            key_id=row.id, name=row.name, scopes=frozenset(Scope(scope) for scope in row.scopes)
-        )
+        scopes = frozenset(Scope(scope) for scope in row.scopes)
+        return Caller(key_id=row.id, name=row.name, scopes=scopes), row.secret_sha256
 
 
 def _digest(key: str) -> bytes:
