@@ -40,8 +40,7 @@ cannot be a constraint, since links expire without anybody writing: there the lo
 
 from __future__ import annotations
 
-import base64
-import os
+import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final, Literal
@@ -49,7 +48,6 @@ from uuid import UUID
 
 import msgspec
 import psycopg
-import uuid_utils.compat as uuid_utils
 from msgspec import Struct
 from sqlalchemy import func, select, update
 
@@ -78,7 +76,15 @@ from milepost.model import (
     Route,
     Scalar,
 )
-from milepost.payload import differing, fingerprint, seal
+from milepost.payload import (
+    differing,
+    fingerprint,
+    link_id,
+    naming_key,
+    seal,
+    timeless,
+    token,
+)
 from milepost.policy import EXPLANATIONS, REVOKED, sample_point
 from milepost.store import tables
 from milepost.store.connections import (
@@ -298,7 +304,7 @@ class LinkStore:
         connections: to Postgres.
         fingerprint_key: keys the hashes that identify a payload.
         public_url: where short URLs lead, such as `https://milepost.example`.
-        secret: signs the references that links of route `anonymous` carry.
+        secret: signs the references that links of route `anonymous` carry, and names links.
     """
 
     def __init__(
@@ -311,6 +317,7 @@ class LinkStore:
         self._connections = connections
         self._fingerprint_key = fingerprint_key
         self._secret = secret
+        self._naming_key = naming_key(secret or b"", fingerprint_key)
         self._short = f"{public_url}/l/"
         self._claims = GroupCommit(
             self._write_claims,
@@ -628,11 +635,11 @@ class LinkStore:
 
     @begun_again
     async def _write_claims(self, askings: Sequence[_Asking]) -> Sequence[Row]:
-        ids = [uuid_utils.uuid7() for _ in askings]
-        secret = self._secret
+        now, key, secret = time.time_ns() // 1_000_000, self._naming_key, self._secret
+        ids = [link_id(asking.event.event_id, now, key) for asking in askings]
         batch = [
             {
-                "link_id": link_id,
+                "link_id": link,
                 "event_id": event.event_id,
                 "milestone": event.milestone,
                 "ref": event.ref,
@@ -645,10 +652,10 @@ class LinkStore:
                 "purpose": asking.purpose,
                 "may_call": asking.may_call,
                 "without": asking.without,
-                "token": token,
-                "reference": None if secret is None else seal(link_id, secret),
+                "token": token(link, key),
+                "reference": None if secret is None else seal(timeless(link), secret),
             }
-            for link_id, asking, token in zip(ids, askings, _tokens(len(askings)), strict=True)
+            for link, asking in zip(ids, askings, strict=True)
             for event in (asking.event,)
         ]
         given = {
@@ -673,9 +680,9 @@ class LinkStore:
             {
                 **msgspec.structs.asdict(settlement),
                 "detail": settlement.detail and storable(settlement.detail),
-                "token": token,
+                "token": token(settlement.id, self._naming_key),
             }
-            for settlement, token in zip(settlements, _tokens(len(settlements)), strict=True)
+            for settlement in settlements
         ]
         given = msgspec.json.encode(batch).decode()
         async with self._connections.path() as connection:
@@ -696,10 +703,7 @@ class LinkStore:
     @begun_again
     async def _write_hand_overs(self, ids: Sequence[UUID]) -> Sequence[Row]:
         batch = msgspec.json.encode(
-            [
-                {"id": link_id, "token": token}
-                for link_id, token in zip(ids, _tokens(len(ids)), strict=True)
-            ]
+            [{"id": link, "token": token(link, self._naming_key)} for link in ids]
         )
         async with self._connections.path() as connection, connection.pipeline():
             await connection.execute(
@@ -709,14 +713,6 @@ class LinkStore:
             cursor = await connection.execute(_FIND_MANY, {"ids": list(ids)}, prepare=True)
         rows = {row["id"]: row for row in await cursor.fetchall()}
         return [rows[link_id] for link_id in ids]
-
-
-def _tokens(n: int) -> list[str]:
-    """So many times 128 random bits, each as 22 characters that a URL can hold."""
-    bits = os.urandom(16 * n)  # a system call for each would be felt
-    return [
-        base64.urlsafe_b64encode(bits[at : at + 16]).decode()[:22] for at in range(0, 16 * n, 16)
-    ]
 
 
 def _asked(row: Row, event: Event, purpose: Purpose, *, own: bool) -> Asked:

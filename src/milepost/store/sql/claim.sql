@@ -469,7 +469,9 @@ written AS (
         AND (excluded.state <> 'waiting'
             OR excluded.rule IS DISTINCT FROM l.rule
             OR excluded.due_at > l.due_at)
-    RETURNING l.*
+    -- Two requests for an event have the same id where they came in the same millisecond. A row that
+    -- was there has been locked for its update, one that is inserted has not.
+    RETURNING l.*, l.xmax = 0 AS is_first
 ),
 
 -- Who wants to hear of links that this has issued, or of which there will be none although a caller
@@ -505,7 +507,7 @@ outcome AS (
     SELECT w.event_id AS asked, 'decide' AS course, true AS is_written, w.*
     FROM written AS w
     UNION ALL
-    SELECT c.event_id, c.course, false, l.*
+    SELECT c.event_id, c.course, false, l.*, false
     FROM candidate AS c
     LEFT JOIN LATERAL (SELECT l.* FROM links AS l WHERE l.event_id = c.event_id LIMIT 1) AS l ON true
     WHERE c.event_id NOT IN (SELECT w.event_id FROM written AS w)
@@ -518,7 +520,7 @@ SELECT
     CASE o.course WHEN 'seen' THEN o.fingerprint END AS fingerprint,
     {members},
     o.lease_until,
-    o.id IN (SELECT c.link_id FROM candidate AS c) AS is_first,
+    o.is_first,
     o.is_written,
     original.url AS reused_url,
     claim.making
