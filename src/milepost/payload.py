@@ -22,7 +22,7 @@ from typing import Final
 from uuid import UUID
 
 from milepost.errors import InvalidData
-from milepost.model import MAX_VALUE_LENGTH, Event, Field, FieldType, Scalar
+from milepost.model import MAX_VALUE_LENGTH, Event, Field, FieldType, Lane, Link, Scalar
 
 REFERENCE_FIELD: Final = "milepost_ref"
 """The embedded data field by which a response is matched to its link."""
@@ -242,9 +242,21 @@ def _hashed(what: bytes, key: bytes, size: int, person: bytes) -> bytes:
     return hashlib.blake2b(what, key=key, digest_size=size, person=person).digest()
 
 
-def seal(link_id: UUID, secret: bytes) -> str:
-    """The opaque reference of a link: its id and a MAC, 35 characters that a URL can hold."""
-    return base64.urlsafe_b64encode(link_id.bytes + _mac(link_id, secret)).decode().rstrip("=")
+def seal(link: UUID, secret: bytes, *, is_short: bool = False) -> str:
+    """The opaque reference of a link: its id and a MAC, 35 characters that a URL can hold.
+
+    Args:
+        link: the link's id.
+        secret: signs it.
+        is_short: its caller has been given a short URL already. That stands nowhere else but in
+            the ledger, which may be lost.
+    """
+    return base64.urlsafe_b64encode(link.bytes + _mac(link, secret, is_short)).decode().rstrip("=")
+
+
+def reference(link: Link, secret: bytes) -> str:
+    """The reference of a link that is being made."""
+    return seal(link.id, secret, is_short=link.lane is Lane.DEFERRED)
 
 
 def unseal(reference: str, secrets: Iterable[bytes]) -> UUID | None:
@@ -252,14 +264,24 @@ def unseal(reference: str, secrets: Iterable[bytes]) -> UUID | None:
 
     It is the link's id; under route `anonymous`, where the reference itself names the link, any.
     """
+    found = unseal_whole(reference, secrets)
+    return found and found[0]
+
+
+def unseal_whole(reference: str, secrets: Iterable[bytes]) -> tuple[UUID, bool] | None:
+    """As `unseal`, and whether the link's caller had been given a short URL when it was made."""
     try:
         raw = base64.urlsafe_b64decode(reference + "=" * (-len(reference) % 4))
-        link_id = UUID(bytes=raw[:16])
+        link = UUID(bytes=raw[:16])
     except ValueError:
         return None
-    sealed = (seal(link_id, secret) for secret in secrets)
-    return link_id if any(hmac.compare_digest(one, reference) for one in sealed) else None
+    for secret in secrets:
+        for is_short in (False, True):
+            if hmac.compare_digest(seal(link, secret, is_short=is_short), reference):
+                return link, is_short
+    return None
 
 
-def _mac(link_id: UUID, secret: bytes) -> bytes:
-    return hmac.digest(secret, b"milepost_ref" + link_id.bytes, "sha256")[:_MAC_BYTES]
+def _mac(link: UUID, secret: bytes, is_short: bool) -> bytes:
+    name = b"milepost_ref short" if is_short else b"milepost_ref"
+    return hmac.digest(secret, name + link.bytes, "sha256")[:_MAC_BYTES]
