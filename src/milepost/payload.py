@@ -251,7 +251,11 @@ def seal(link: UUID, secret: bytes, *, is_short: bool = False) -> str:
         is_short: its caller has been given a short URL already. That stands nowhere else but in
             the ledger, which may be lost.
     """
-    return base64.urlsafe_b64encode(link.bytes + _mac(link, secret, is_short)).decode().rstrip("=")
+    return (
+        base64.urlsafe_b64encode(link.bytes + _mac(link, secret, is_short=is_short))
+        .decode()
+        .rstrip("=")
+    )
 
 
 def reference(link: Link, secret: bytes) -> str:
@@ -282,6 +286,6 @@ def unseal_whole(reference: str, secrets: Iterable[bytes]) -> tuple[UUID, bool] 
     return None
 
 
-def _mac(link: UUID, secret: bytes, is_short: bool) -> bytes:
+def _mac(link: UUID, secret: bytes, *, is_short: bool) -> bytes:
     name = b"milepost_ref short" if is_short else b"milepost_ref"
     return hmac.digest(secret, name + link.bytes, "sha256")[:_MAC_BYTES]

@@ -24,6 +24,7 @@ from milepost.errors import (
     InvalidMilestone,
     MilestonePaused,
     NothingGiven,
+    Recovering,
     Refusal,
     TooManyImports,
     UnknownDrift,

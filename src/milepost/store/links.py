@@ -97,6 +97,7 @@ from milepost.store.connections import (
     storable,
 )
 from milepost.store.grouping import GroupCommit
+from milepost.store.recovered import recovered_event
 from milepost.store.registrants import details_of
 from milepost.store.remembering import Remembered
 
@@ -145,6 +146,7 @@ _LOOK: Final = statement("look")
 _CLICK: Final = statement("click")
 _DELIVERED: Final = statement("delivered")
 _BACKLOG: Final = statement("backlog")
+_GIVE_BACK: Final = statement("give_back")
 _LATE_DATA_CLAIM: Final = statement("late_data_claim")
 _LATE_DATA_SETTLE: Final = statement("late_data_settle")
 
@@ -305,6 +307,8 @@ class LinkStore:
         fingerprint_key: keys the hashes that identify a payload.
         public_url: where short URLs lead, such as `https://milepost.example`.
         secret: signs the references that links of route `anonymous` carry, and names links.
+        secret_before: has named some.
+        recovers: the ledger was restored, and events come again that it does not know.
     """
 
     def __init__(
@@ -313,11 +317,18 @@ class LinkStore:
         fingerprint_key: bytes,
         public_url: str,
         secret: bytes | None = None,
+        *,
+        secret_before: bytes | None = None,
+        recovers: bool = False,
     ) -> None:
         self._connections = connections
         self._fingerprint_key = fingerprint_key
         self._secret = secret
         self._naming_key = naming_key(secret or b"", fingerprint_key)
+        self._naming_keys = [self._naming_key]
+        if secret_before is not None:
+            self._naming_keys.append(naming_key(secret_before, fingerprint_key))
+        self._recovers = recovers
         self._short = f"{public_url}/l/"
         self._claims = GroupCommit(
             self._write_claims,
@@ -386,6 +397,8 @@ class LinkStore:
     ) -> tuple[Row, bool]:
         """What `claim.sql` says of an event that it does not refuse, and whether to its asker."""
         given = fingerprint(event, self._fingerprint_key)
+        if self._recovers:
+            await self._give_back(event, given)
         row, own = await self._claims.submit(_Asking(event, given, purpose, may_call, without))
         match row["course"]:
             case "unknown-milestone":
@@ -397,6 +410,29 @@ class LinkStore:
         if row["fingerprint"] is not None and given != row["fingerprint"]:
             raise EventMismatch(event.event_id, differing(given, row["fingerprint"]))
         return row, own
+
+    @begun_again
+    async def _give_back(self, event: Event, given: Mapping[str, str]) -> None:
+        """Let a link that was found at the platform be this event's again, if it ever was.
+
+        Raises:
+            EventMismatch: it was this event's, but of another registrant or milestone.
+        """
+        names = [recovered_event(link_id(event.event_id, 0, key)) for key in self._naming_keys]
+        wanted = {
+            "recovered": names,
+            "event_id": event.event_id,
+            "milestone": event.milestone,
+            "ref": event.ref,
+            "occurred_at": event.occurred_at,
+            "data": msgspec.json.encode(event.data).decode(),
+            "fingerprint": msgspec.json.encode(given).decode(),
+            "asked_by": event.asked_by,
+        }
+        async with self._connections.path() as connection:
+            row = await (await connection.execute(_GIVE_BACK, wanted)).fetchone()
+        if row is not None and row["differing"]:
+            raise EventMismatch(event.event_id, row["differing"])
 
     async def note(self, step: Step) -> bool:
         """Write down what was made on the way to a link, before the next call goes out.
@@ -663,6 +699,7 @@ class LinkStore:
             "lease": LEASE_SECONDS,
             "tries": PARKED_AFTER,
             "short": self._short,
+            "kept": self._recovers,
         }
         refs = msgspec.json.encode([asking.event.ref for asking in askings]).decode()
         # A pipeline in autocommit is one transaction; to begin and end it by statements would cost

@@ -8,6 +8,8 @@
 -- %(lease)s   seconds for which a claim is its taker's alone
 -- %(tries)s   claims that may end with their taker's death before the event is parked
 -- %(short)s   what a token is put behind to make a short URL
+-- %(kept)s    whether each link keeps one, also beside a personal URL: after a restore nobody knows
+--             which of them its caller was given
 --
 -- The snapshot of this statement is newer than the locks of the one before it, so that it sees all
 -- that those who held them have written. One statement for both would not: under READ COMMITTED the
@@ -406,8 +408,8 @@ written AS (
         CASE WHEN d.is_deferred THEN 'deferred' WHEN d.is_queued THEN 'queued'
             WHEN d.verdict = 'issued' THEN 'ready' END,
         CASE WHEN d.is_deferred THEN 'short' WHEN d.state = 'issued' THEN 'personal' END,
-        CASE WHEN d.is_deferred THEN d.token END,
-        CASE WHEN d.is_deferred THEN %(short)s || d.token END,
+        CASE WHEN d.is_deferred OR %(kept)s THEN d.token END,
+        CASE WHEN d.is_deferred OR %(kept)s THEN %(short)s || d.token END,
         (d.state = 'claimed')::integer,
         CASE d.state WHEN 'claimed' THEN d.due_at END,
         CASE WHEN d.state IN ('claimed', 'waiting') THEN d.at + make_interval(days => d.link_days) END,
