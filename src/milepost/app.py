@@ -119,6 +119,7 @@ class Milepost(Struct, frozen=True, kw_only=True):
     responses: Responses
     webhooks: Webhooks
     deliver: Deliver
+    recovery: Recovery
     worker: Worker
 
     async def run(
@@ -339,6 +340,7 @@ async def opened(settings: Settings, database_url: str) -> AsyncIterator[Milepos
                     responses=responses,
                     webhooks=webhooks,
                     deliver=deliver,
+                    recovery=recovery,
                     worker=Worker(
                         Endless(job="drain", run=after(drain.make), every=LOOK_SECONDS, note=note),
                         Endless(

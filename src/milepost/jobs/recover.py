@@ -55,6 +55,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 NAME: Final = "recover"
+ASKED_BY: Final = "MILEPOST_RECOVER"
 
 AT_ONCE: Final = 8
 """Calls for single contacts that are out at the same time."""
@@ -114,15 +115,22 @@ class Recovery:
 
     def __init__(self, store: Store, *, is_wanted: bool) -> None:
         self._store = store
-        self._is_wanted = self._is_under_way = is_wanted
+        self._is_wanted = is_wanted
+        self._over = asyncio.Event()
+        if not is_wanted:
+            self._over.set()
 
     def is_under_way(self) -> bool:
         """Whether it is."""
-        return self._is_under_way
+        return not self._over.is_set()
+
+    async def over(self) -> None:
+        """Wait until this process knows that it is done."""
+        await self._over.wait()
 
     def holds(self, job: str) -> bool:
         """Whether a job has to wait for it."""
-        return self._is_under_way and job != NAME
+        return self.is_under_way() and job != NAME
 
     def after(
         self, work: Callable[[asyncio.Event], Awaitable[T]]
@@ -130,7 +138,7 @@ class Recovery:
         """Work that is done only when it is over."""
 
         async def held(stopping: asyncio.Event) -> T | None:
-            return None if self._is_under_way else await work(stopping)
+            return None if self.is_under_way() else await work(stopping)
 
         return held
 
@@ -148,10 +156,10 @@ class Recovery:
             await asyncio.wait({watch})
 
     async def _watch(self) -> None:
-        while self._is_under_way:
+        while True:
             with suppress(DatabaseError):  # it is looked at again
                 if await self._store.recovered.is_over():
-                    self._is_under_way = False
+                    self._over.set()
                     left = await self._store.recovered.lost()
                     log.warning("recovered: %d links wait for their events to come again", left)
                     return
@@ -163,7 +171,7 @@ class Recovery:
         run = known and known.run
         if known and run and (run.ended_at is None or known.now < run.ended_at + AGAIN_AFTER):
             return
-        await self._store.runs.ask(NAME, asked_by="MILEPOST_RECOVER")
+        await self._store.runs.ask(NAME, asked_by=ASKED_BY)
 
 
 class Recover:
@@ -201,6 +209,8 @@ class Recover:
     async def run_once(self, run: Run) -> Counts:
         """See `Job`. It is over when this has come to its end."""
         way = _Way(run)
+        if run.record.asked_by == ASKED_BY and await self._store.recovered.is_over():
+            return way.counts  # two processes have asked for it at once
         since = await self._store.recovered.latest()
         await self._take_lists(way)
         chains = await self._take_batches(way, since)
@@ -278,8 +288,8 @@ class Recover:
         await way.note("batches")
         places = await self._store.recovered.places()
         taken = {place.batch_id for place in places if place.batch_id}
-        surveys = await self._store.recovered.surveys()
-        if not surveys and not any(place.route is Route.TRANSACTION for place in places):
+        routes = {each.definition.route for each in await self._store.milestones.all()}
+        if not taken and routes.isdisjoint({Route.TRANSACTION, Route.STEPWISE}):
             return []
         chains = []
         async for batch in self._upstream.batches(self._directory_id):
@@ -440,9 +450,8 @@ class Recover:
             case False:
                 way.counts.settled += 1
             case None:
-                way.find(
-                    found.lookup_id, f"another link is in the place of {found.id}", ref=found.ref
-                )
+                reason = f"link {found.id} has ended, or another one is in its place"
+                way.find(found.lookup_id, reason, ref=found.ref)
 
     async def _member(self, way: _Way, list_id: str, listed: ListContact) -> _Found | None:
         """What a member of a list says of its link."""

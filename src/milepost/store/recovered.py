@@ -359,8 +359,8 @@ class RecoveredStore:
         """Write a found link down, or settle the ledger's own.
 
         Returns:
-            Whether the ledger did not know it; None: it stays out of the ledger, where another link
-            is in its place, or its event has one by now.
+            Whether the ledger did not know it; None: it is left to others, since another link is in
+            its place, or its own has ended.
         """
         name = token(found.id, self._naming_key)
         given = {

@@ -45,4 +45,7 @@ ON CONFLICT (id) DO UPDATE SET
     data_at = milepost_now(),
     steps = coalesce(excluded.steps, l.steps)
 WHERE l.state IN ('claimed', 'waiting', 'unknown')
+    -- A lease is that of a process from before the restore. Where the call went to another
+    -- distribution, its outcome is asked as ever.
+    AND coalesce(l.distribution_id = excluded.distribution_id, true)
 RETURNING l.xmax = 0 AS is_new
