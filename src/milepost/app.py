@@ -352,9 +352,7 @@ async def opened(settings: Settings, database_url: str) -> AsyncIterator[Milepos
                         Endless(
                             job="sweep", run=after(sweep.run_once), every=LOOK_SECONDS, note=note
                         ),
-                        Endless(
-                            job="reconcile", run=after(responses.run_once), every=LOOK_SECONDS
-                        ),
+                        Endless(job="reconcile", run=after(responses.run_once), every=LOOK_SECONDS),
                         Endless(
                             job="deliver",
                             run=after(deliver.run_once),
