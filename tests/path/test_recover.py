@@ -19,7 +19,15 @@ from milepost import app
 from milepost.app import Milepost
 from milepost.errors import EventMismatch, Recovering
 from milepost.issuing import Answer
-from milepost.model import Event, Field, Lane, MilestoneDefinition, RegistrantDetails, Route
+from milepost.model import (
+    DriftKind,
+    Event,
+    Field,
+    Lane,
+    MilestoneDefinition,
+    RegistrantDetails,
+    Route,
+)
 from milepost.settings import Settings
 
 PEOPLE = tuple(f"p{number}" for number in range(6))
@@ -171,12 +179,17 @@ async def test_other_events_take_nobodys_place_and_nobodys_name(
         before = urls(await issue(milepost, range(8)))
     world.url = backup
     async with world.recovered() as milepost:
+        lost = await milepost.store.drift.page(kind=DriftKind.LOST_EVENT)
+        assert 8 == len(lost)
         fresh = urls(await issue(milepost, range(20, 24)))
         assert not {*fresh.values()} & {*before.values()}
         with pytest.raises(EventMismatch) as refused:
             await milepost.issuing.issue(event(0, ref="p5"))
         assert ("registrant",) == refused.value.fields
-        assert before == urls(await issue(milepost, range(8)))
+        again = await issue(milepost, range(8))
+        assert before == urls(again)
+        assert {flag.link_id for flag in lost} == {answer.link.id for answer in again}
+        assert [] == await milepost.store.drift.page(kind=DriftKind.LOST_EVENT)
     assert {f"gate {n}": 1 for n in (*range(8), *range(20, 24))} == await made(platform)
 
 

@@ -62,6 +62,7 @@ from milepost.errors import (
 )
 from milepost.model import (
     Claim,
+    DriftKind,
     Event,
     Field,
     Lane,
@@ -96,6 +97,7 @@ from milepost.store.connections import (
     statement,
     storable,
 )
+from milepost.store.drift import clear
 from milepost.store.grouping import GroupCommit
 from milepost.store.recovered import recovered_event
 from milepost.store.registrants import details_of
@@ -429,8 +431,10 @@ class LinkStore:
             "fingerprint": msgspec.json.encode(given).decode(),
             "asked_by": event.asked_by,
         }
-        async with self._connections.path() as connection:
+        async with self._connections.path() as connection, connection.transaction():
             row = await (await connection.execute(_GIVE_BACK, wanted)).fetchone()
+            if row is not None and not row["differing"]:
+                await clear(connection, [(DriftKind.LOST_EVENT, str(row["id"]))])
         if row is not None and row["differing"]:
             raise EventMismatch(event.event_id, row["differing"])
 

@@ -23,10 +23,11 @@ from msgspec import Struct
 from sqlalchemy import and_, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from milepost.model import Route
+from milepost.model import DriftKind, Route
 from milepost.payload import moment, tag, token
 from milepost.store import tables
 from milepost.store.connections import Connections, Sacrificed, plain, statement
+from milepost.store.drift import Flag, flag
 
 RECOVERED: Final = "recovered:"
 """Before the hash of its event's name, what a link has for an event that has not come again."""
@@ -383,8 +384,18 @@ class RecoveredStore:
             "is_short": found.is_short,
         }
         try:
-            async with self._connections.path() as connection:
+            async with self._connections.path() as connection, connection.transaction():
                 row = await (await connection.execute(_HOLD, given)).fetchone()
+                if row is not None and row["is_new"]:
+                    lost = Flag(
+                        kind=DriftKind.LOST_EVENT,
+                        subject=str(found.id),
+                        milestone=found.milestone,
+                        link_id=found.id,
+                        survey_id=found.survey_id,
+                        lookup_id=found.lookup_id,
+                    )
+                    await flag(connection, [lost])
         except (psycopg.errors.UniqueViolation, Sacrificed) as error:
             cause = error.__cause__ if isinstance(error, Sacrificed) else error
             if isinstance(cause, psycopg.Error) and cause.diag.constraint_name in _TAKEN:

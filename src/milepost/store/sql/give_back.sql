@@ -34,4 +34,4 @@ given AS (
     WHERE l.id = f.id AND cardinality(f.differing) = 0
 )
 
-SELECT differing FROM found
+SELECT id, differing FROM found
