@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import gc
+import logging
 import signal
 import socket
 import sys
@@ -34,6 +35,7 @@ from milepost.jobs.intake import Import, Intake, stage_files
 from milepost.jobs.late_data import LateDataFlow
 from milepost.jobs.provisioning import Provisioning
 from milepost.jobs.reconcile import Reconcile
+from milepost.jobs.recover import Recover, Recovery
 from milepost.jobs.replenish import Replenish
 from milepost.jobs.responses import Responses
 from milepost.jobs.rotate import Rotate
@@ -58,6 +60,8 @@ from milepost.store.runs import RunRecord
 from milepost.upstream import ClientCredentials, Credentials, Token, Upstream
 from milepost.webhooks import Webhooks
 from milepost.worker import Endless, Worker, told_to_stop
+
+log = logging.getLogger(__name__)
 
 KEEP_ALIVE_SECONDS = 65
 """Longer than callers keep their pooled connections (60 s is usual): it is they who close first,
@@ -115,6 +119,7 @@ class Milepost(Struct, frozen=True, kw_only=True):
     responses: Responses
     webhooks: Webhooks
     deliver: Deliver
+    recovery: Recovery
     worker: Worker
 
     async def run(
@@ -237,7 +242,11 @@ async def opened(settings: Settings, database_url: str) -> AsyncIterator[Milepos
     source = configured(settings.registrants_source)
     async with (
         await Store.open(
-            database_url, settings.public_url or LOCAL_URL, secret=settings.secret
+            database_url,
+            settings.public_url or LOCAL_URL,
+            secret=settings.secret,
+            secret_before=settings.secret_before,
+            recovers=settings.recover,
         ) as store,
         Budget(
             store.budget, rate_per_minute=settings.rate_per_minute, limits=settings.limits
@@ -282,7 +291,8 @@ async def opened(settings: Settings, database_url: str) -> AsyncIterator[Milepos
             Route.TRANSACTION: transactions,
             Route.STEPWISE: stepwise,
         }
-        issuing = Issuing(store, makers, maker, budget)
+        recovery = Recovery(store, is_wanted=settings.recover)
+        issuing = Issuing(store, makers, maker, budget, recovering=recovery.is_under_way)
         flow = Flow(store.links, issuing)
         late_data = LateDataFlow(store.links, issuing, budget, call_class=maker.call_class)
         drain, sweep = Drain(flow, late_data), Sweep(flow)
@@ -307,35 +317,52 @@ async def opened(settings: Settings, database_url: str) -> AsyncIterator[Milepos
             "funnel": Whole(lambda stopping, told: funnel.run_once(stopping, progress=told)),
             "import": Import(store),
         }
-        scheduler = Scheduler(store.runs, jobs, when)
+        if settings.recover:
+            jobs["recover"] = Recover(store, upstream, provisioning, deployment, settings.secrets)
+        scheduler = Scheduler(store.runs, jobs, when, holds=recovery.holds)
         note = store.runs.note_round
+        after = recovery.after
         try:
-            yield Milepost(
-                store=store,
-                upstream=upstream,
-                budget=budget,
-                deployment=deployment,
-                issuing=issuing,
-                sync=sync,
-                replenish=replenish,
-                drain=drain,
-                sweep=sweep,
-                funnel=funnel,
-                scheduler=scheduler,
-                matching=matching,
-                responses=responses,
-                webhooks=webhooks,
-                deliver=deliver,
-                worker=Worker(
-                    Endless(job="drain", run=drain.make, every=LOOK_SECONDS, note=note),
-                    Endless(job="drain", run=drain.tell, every=LATE_DATA_LOOK_SECONDS, note=note),
-                    Endless(job="sweep", run=sweep.run_once, every=LOOK_SECONDS, note=note),
-                    Endless(job="reconcile", run=responses.run_once, every=LOOK_SECONDS),
-                    Endless(job="deliver", run=deliver.run_once, every=LOOK_SECONDS, note=note),
-                    Endless(job="deliver", run=deliver.tidy, every=TIDY_SECONDS),
-                    Endless(job="scheduler", run=scheduler.tick, every=TICK_SECONDS),
-                ),
-            )
+            async with recovery.watched():
+                yield Milepost(
+                    store=store,
+                    upstream=upstream,
+                    budget=budget,
+                    deployment=deployment,
+                    issuing=issuing,
+                    sync=sync,
+                    replenish=replenish,
+                    drain=drain,
+                    sweep=sweep,
+                    funnel=funnel,
+                    scheduler=scheduler,
+                    matching=matching,
+                    responses=responses,
+                    webhooks=webhooks,
+                    deliver=deliver,
+                    recovery=recovery,
+                    worker=Worker(
+                        Endless(job="drain", run=after(drain.make), every=LOOK_SECONDS, note=note),
+                        Endless(
+                            job="drain",
+                            run=after(drain.tell),
+                            every=LATE_DATA_LOOK_SECONDS,
+                            note=note,
+                        ),
+                        Endless(
+                            job="sweep", run=after(sweep.run_once), every=LOOK_SECONDS, note=note
+                        ),
+                        Endless(job="reconcile", run=after(responses.run_once), every=LOOK_SECONDS),
+                        Endless(
+                            job="deliver",
+                            run=after(deliver.run_once),
+                            every=LOOK_SECONDS,
+                            note=note,
+                        ),
+                        Endless(job="deliver", run=deliver.tidy, every=TIDY_SECONDS),
+                        Endless(job="scheduler", run=scheduler.tick, every=TICK_SECONDS),
+                    ),
+                )
         finally:
             await scheduler.finish()
             await issuing.finish()
@@ -417,6 +444,7 @@ async def serve(
     """
     stopping = asyncio.Event()
     async with opened(settings, database_url) as milepost:
+        await _forget_recovery(settings, milepost)
         config = uvicorn.Config(
             api.create(
                 milepost.store,
@@ -473,8 +501,18 @@ async def work(settings: Settings, database_url: str, ready: Callable[[], None])
             opened(settings, database_url) as milepost,
             _working(milepost, stopping, stopping.set),
         ):
+            await _forget_recovery(settings, milepost)
             ready()
             await stopping.wait()
+
+
+async def _forget_recovery(settings: Settings, milepost: Milepost) -> None:
+    """Where nobody recovers any more, let the next restore be recovered anew."""
+    if settings.recover:
+        return
+    await milepost.store.recovered.forget()
+    if left := await milepost.store.recovered.lost():
+        log.warning("%d links wait for events that have not come again since a restore", left)
 
 
 @asynccontextmanager

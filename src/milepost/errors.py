@@ -6,6 +6,7 @@
     ├── ConfigurationError        a setting is missing or wrong: the program does not start
     ├── DatabaseError             Postgres cannot be reached, or is not as Milepost needs it
     │   └── DatabaseBusy          for the moment: come back in `retry_after` seconds
+│       └── Recovering        it was restored, and does not know yet what has been made since
     ├── Refusal                   what was asked is not done, and nothing was changed
     │   ├── InvalidRequest        malformed, or a value that can never be right; names the `field`
     │   ├── InvalidData           the event's data do not fit the milestone; names the `field`
@@ -55,6 +56,16 @@ class DatabaseBusy(DatabaseError):
 
     retry_after: ClassVar[int] = 1
     """Seconds until a second try is worth it: a restart of Postgres takes about that long."""
+
+
+class Recovering(DatabaseBusy):
+    """The ledger was restored from a backup: what the platform knows beyond it is looked for."""
+
+    retry_after: ClassVar[int] = 10
+    """Seconds; it takes minutes where many links were made since the backup."""
+
+    def __init__(self) -> None:
+        super().__init__("the ledger was restored, and job recover has not ended yet")
 
 
 class UpstreamError(MilepostError):

@@ -25,7 +25,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from typing import Final
 from uuid import UUID
@@ -39,6 +39,7 @@ from milepost.errors import (
     DatabaseBusy,
     InvalidData,
     MilepostError,
+    Recovering,
     UnknownMilestone,
     UnknownRegistrant,
 )
@@ -152,15 +153,24 @@ class Issuing:
         makers: of the routes whose links take calls.
         teller: tells data that follow a link.
         budget: permits calls.
+        recovering: says whether the ledger still lacks what was made since its backup; as long as
+            it does, only what stands in it is answered.
     """
 
     def __init__(
-        self, store: Store, makers: Mapping[Route, Maker], teller: Teller, budget: Budget
+        self,
+        store: Store,
+        makers: Mapping[Route, Maker],
+        teller: Teller,
+        budget: Budget,
+        *,
+        recovering: Callable[[], bool] = lambda: False,
     ) -> None:
         self._store = store
         self._makers = makers
         self._teller = teller
         self._budget = budget
+        self._recovering = recovering
         # A looser definition is in force at once, since it is asked for again before an event is
         # refused; a stricter one when the last is forgotten.
         self._definitions = Remembered(self._read_definition)
@@ -177,9 +187,11 @@ class Issuing:
 
         Raises:
             Refusal: the event is not taken, and says which field is wrong.
-            DatabaseBusy: nothing was promised.
+            DatabaseBusy: nothing was promised; `Recovering` among them.
         """
         arrived = asyncio.get_running_loop().time()
+        if self._recovering():
+            await self._see_that_it_is_told(event)
         definition = await self._admit(event)
         seconds = (deadline_ms or definition.deadline_ms) / 1000
         hand_over_at = arrived + seconds - min(HAND_OVER_SECONDS, seconds / 2)
@@ -253,6 +265,9 @@ class Issuing:
         Raises:
             DatabaseBusy: nothing was done.
         """
+        if self._recovering():
+            permit.give_back()
+            raise Recovering
         claimed_at = asyncio.get_running_loop().time()
         try:
             asked = await self._store.links.claim(event, purpose=permit.purpose)
@@ -319,7 +334,7 @@ class Issuing:
         until = asyncio.get_running_loop().time() + wait
         opened = await self._store.links.click(token)
         pause = FIRST_POLL_SECONDS
-        while opened.url is None and opened.gone is None:
+        while opened.url is None and opened.gone is None and not self._recovering():
             left = until - asyncio.get_running_loop().time()
             permit = await self.permit(opened.route, Purpose.CLICK)
             if isinstance(permit, Permit) and left > 0:
@@ -344,6 +359,16 @@ class Issuing:
         """Wait until the calls that are out have settled; for the end of a process."""
         while out := {*self._under_way.values(), *self._others}:
             await asyncio.wait(out)
+
+    async def _see_that_it_is_told(self, event: Event) -> None:
+        """See that the ledger knows what the event's caller was given: nothing else is done now.
+
+        Raises:
+            Recovering: it does not.
+        """
+        link = await self._store.links.find(event_id=event.event_id)
+        if link is None or (link.unsettled and link.url is None):
+            raise Recovering
 
     async def _admit(self, event: Event) -> MilestoneDefinition:
         """Hold an event against its milestone and return the milestone's definition.

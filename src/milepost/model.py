@@ -484,6 +484,7 @@ class DriftKind(StrEnum):
     EARLY_RESPONSE = "early-response"
     MEMBERSHIP_WITHOUT_LINK = "membership-without-link"
     LINK_WITHOUT_MEMBERSHIP = "link-without-membership"
+    LOST_EVENT = "lost-event"
 
 
 class Outcome(Struct, frozen=True, kw_only=True):

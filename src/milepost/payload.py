@@ -3,6 +3,9 @@
 `check` holds it against the milestone's fields, `fingerprint` keeps what identifies it when the
 data themselves are gone, `embedded` makes what is sent, `seal` signs the one value that ties a
 response to its link.
+
+`link_id` and `token` are names that follow from the event: the same event, asked for again of a
+ledger that was restored from a backup, has the same ones.
 """
 
 from __future__ import annotations
@@ -19,12 +22,16 @@ from typing import Final
 from uuid import UUID
 
 from milepost.errors import InvalidData
-from milepost.model import MAX_VALUE_LENGTH, Event, Field, FieldType, Scalar
+from milepost.model import MAX_VALUE_LENGTH, Event, Field, FieldType, Lane, Link, Scalar
 
 REFERENCE_FIELD: Final = "milepost_ref"
 """The embedded data field by which a response is matched to its link."""
 
+_TAG_BYTES: Final = 10  # of a UUID: what is not its time; 74 of the bits are free
+_TOKEN_BYTES: Final = 16
 _MAC_BYTES: Final = 10  # 80 bits: nobody can guess one, and the reference stays at 35 characters
+_FIXED_BITS: Final = 0xF000_C000_0000_0000_0000
+_VERSION_7: Final = 0x7000_8000_0000_0000_0000
 _INT64: Final = 2**63
 _DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 _NOUN: Final = {
@@ -192,9 +199,68 @@ def embedded(
     return {name: value for name, value in values.items() if value} | {REFERENCE_FIELD: reference}
 
 
-def seal(link_id: UUID, secret: bytes) -> str:
-    """The opaque reference of a link: its id and a MAC, 35 characters that a URL can hold."""
-    return base64.urlsafe_b64encode(link_id.bytes + _mac(link_id, secret)).decode().rstrip("=")
+def naming_key(secret: bytes, fingerprint_key: bytes) -> bytes:
+    """The key by which an event's link is named: who lacks the secret cannot tell a token."""
+    return hashlib.blake2b(secret, key=fingerprint_key, digest_size=32, person=b"naming").digest()
+
+
+def link_id(event_id: str, milliseconds: int, key: bytes) -> UUID:
+    """The id of an event's link: a UUID of version 7, whose random part follows from the event.
+
+    Args:
+        event_id: the event's id.
+        milliseconds: since 1970, when the event came.
+        key: see `naming_key`.
+    """
+    hashed = _hashed(event_id.encode(), key, _TAG_BYTES, b"link")
+    bits = int.from_bytes(hashed) | milliseconds << 8 * _TAG_BYTES
+    return UUID(int=bits & ~_FIXED_BITS | _VERSION_7)
+
+
+def tag(link: UUID) -> bytes:
+    """What all ids that one event could ever have are alike in: all but the time."""
+    return link.bytes[-_TAG_BYTES:]
+
+
+def moment(link: UUID) -> int:
+    """When the event of a link came, in milliseconds since 1970."""
+    return link.int >> 8 * _TAG_BYTES
+
+
+def token(link: UUID, key: bytes) -> str:
+    """What stands in a link's short URL: 128 bits, as 22 characters that a URL can hold."""
+    hashed = _hashed(tag(link), key, _TOKEN_BYTES, b"token")
+    return base64.urlsafe_b64encode(hashed).decode().rstrip("=")
+
+
+def timeless(link: UUID) -> UUID:
+    """What the plain link of an event is named by: whenever it is made, it is the same."""
+    return UUID(bytes=tag(link).rjust(16, b"\0"))
+
+
+def _hashed(what: bytes, key: bytes, size: int, person: bytes) -> bytes:
+    return hashlib.blake2b(what, key=key, digest_size=size, person=person).digest()
+
+
+def seal(link: UUID, secret: bytes, *, is_short: bool = False) -> str:
+    """The opaque reference of a link: its id and a MAC, 35 characters that a URL can hold.
+
+    Args:
+        link: the link's id.
+        secret: signs it.
+        is_short: its caller has been given a short URL already. That stands nowhere else but in
+            the ledger, which may be lost.
+    """
+    return (
+        base64.urlsafe_b64encode(link.bytes + _mac(link, secret, is_short=is_short))
+        .decode()
+        .rstrip("=")
+    )
+
+
+def reference(link: Link, secret: bytes) -> str:
+    """The reference of a link that is being made."""
+    return seal(link.id, secret, is_short=link.lane is Lane.DEFERRED)
 
 
 def unseal(reference: str, secrets: Iterable[bytes]) -> UUID | None:
@@ -202,14 +268,24 @@ def unseal(reference: str, secrets: Iterable[bytes]) -> UUID | None:
 
     It is the link's id; under route `anonymous`, where the reference itself names the link, any.
     """
+    found = unseal_whole(reference, secrets)
+    return found and found[0]
+
+
+def unseal_whole(reference: str, secrets: Iterable[bytes]) -> tuple[UUID, bool] | None:
+    """As `unseal`, and whether the link's caller had been given a short URL when it was made."""
     try:
         raw = base64.urlsafe_b64decode(reference + "=" * (-len(reference) % 4))
-        link_id = UUID(bytes=raw[:16])
+        link = UUID(bytes=raw[:16])
     except ValueError:
         return None
-    sealed = (seal(link_id, secret) for secret in secrets)
-    return link_id if any(hmac.compare_digest(one, reference) for one in sealed) else None
+    for secret in secrets:
+        for is_short in (False, True):
+            if hmac.compare_digest(seal(link, secret, is_short=is_short), reference):
+                return link, is_short
+    return None
 
 
-def _mac(link_id: UUID, secret: bytes) -> bytes:
-    return hmac.digest(secret, b"milepost_ref" + link_id.bytes, "sha256")[:_MAC_BYTES]
+def _mac(link: UUID, secret: bytes, *, is_short: bool) -> bytes:
+    name = b"milepost_ref short" if is_short else b"milepost_ref"
+    return hmac.digest(secret, name + link.bytes, "sha256")[:_MAC_BYTES]

@@ -130,6 +130,12 @@ DRIFT: Final[Mapping[DriftKind, Advice]] = {
         fix="Revoke the link, and send its customer's event again under an event_id of its own. If "
         "there are many, see who removes contacts at the platform.",
     ),
+    DriftKind.LOST_EVENT: Advice(
+        what="A link that was found at the platform after a restore of the ledger, and whose event "
+        "has not come again: the link opens, and nobody here knows its event's data.",
+        fix="Send the event again while MILEPOST_RECOVER is set. If nobody has it any more, settle "
+        "this: the link keeps its place until it ends.",
+    ),
 }
 """What drift of a kind is, and what to do about it."""
 

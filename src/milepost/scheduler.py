@@ -127,6 +127,10 @@ CADENCES: Final[Mapping[str, Cadence]] = {
         due=Every(120),
         grace=timedelta(minutes=15),
     ),
+    "recover": Cadence(
+        does="finds out what was made at the platform since the backup that was restored",
+        due=None,
+    ),
     "import": Cadence(
         does="takes in registrants that somebody has sent",
         due=None,
@@ -243,12 +247,21 @@ class Scheduler:
         runs: where runs are taken.
         jobs: by name.
         when: they are due.
+        holds: says of a job that none of its runs may begin now.
     """
 
-    def __init__(self, runs: RunStore, jobs: Mapping[str, Job], when: Timetable) -> None:
+    def __init__(
+        self,
+        runs: RunStore,
+        jobs: Mapping[str, Job],
+        when: Timetable,
+        *,
+        holds: Callable[[str], bool] = lambda _: False,
+    ) -> None:
         self.jobs = jobs
         self.when = when
         self._runs = runs
+        self._holds = holds
         self._under_way: dict[str, asyncio.Task[None]] = {}
 
     async def standings(self, jobs: Collection[str]) -> list[Standing]:
@@ -267,7 +280,8 @@ class Scheduler:
         Raises:
             DatabaseError: Postgres is away.
         """
-        for outlook in await self._runs.look(self.jobs.keys() - self._under_way.keys()):
+        free = [job for job in self.jobs.keys() - self._under_way.keys() if not self._holds(job)]
+        for outlook in await self._runs.look(free):
             due = self._due(outlook)
             if outlook.is_wanted or due is not None:
                 task = asyncio.create_task(self._look_after(outlook, due, stopping))
@@ -316,6 +330,8 @@ class Scheduler:
         Raises:
             DatabaseError: Postgres is away.
         """
+        if self._holds(name):
+            return None
         (outlook,) = await self._runs.look([name])
         due = self._due(outlook) if run_id is None else None
         return await self._run_next(outlook, due, stopping, run_id=run_id, progress=progress)

@@ -110,6 +110,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     """Where the nightly job finds the registrants, in the words of `jobs/sources.py`."""
     webhooks_allow: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]
     """Networks that endpoints may be in although they are not public."""
+    recover: bool
+    """The database was restored from a backup: what is known at the platform alone is found out
+    before anything is made, and events that were answered since the backup come again."""
 
     @property
     def secrets(self) -> tuple[bytes, ...]:
@@ -159,6 +162,7 @@ def load(environment: Mapping[str, str] = os.environ, home: Path = HOME) -> Sett
         events_key=_events_key(environment),
         registrants_source=_secret(environment, "REGISTRANTS_SOURCE"),
         webhooks_allow=_webhooks_allow(environment),
+        recover=_recover(environment),
     )
 
 
@@ -281,6 +285,13 @@ def _limit(call_class: str, number: object) -> int:
             _LIMITS_EXAMPLE,
         )
     return number
+
+
+def _recover(environment: Mapping[str, str]) -> bool:
+    given = environment.get(f"{PREFIX}RECOVER", "")
+    if given not in {"", "0", "1"}:
+        raise _wrong("RECOVER", "is neither 1 nor 0", "1, after a restore of the database")
+    return given == "1"
 
 
 def _schedule(environment: Mapping[str, str]) -> Mapping[str, str]:

@@ -102,7 +102,7 @@ async def test_a_late_job_is_told(
     await got(client, "/v1/jobs")
     clock.go(days=2)
     jobs = {job["name"]: job for job in (await got(client, "/v1/jobs"))["jobs"]}
-    assert ["import"] == [name for name, job in jobs.items() if job["fresh"]]
+    assert ["recover", "import"] == [name for name, job in jobs.items() if job["fresh"]]
     assert "refused" == jobs["drain"]["error"]
     assert timedelta(days=2) <= timedelta(seconds=jobs["drain"]["late_seconds"])
     assert timedelta(days=1) <= timedelta(seconds=jobs["sync"]["late_seconds"])

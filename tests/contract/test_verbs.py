@@ -196,6 +196,10 @@ async def test_a_batch_begins_empty_or_not_and_takes_more(place: Place) -> None:
     held = await place.found(lambda: upstream.batch_transactions(directory, full))
     assert sorted(held) == sorted([first, second])
     assert await place.found(lambda: upstream.batch_transactions(directory, empty)) == [first]
+    (page,) = [each async for each in upstream.batch_pages(directory, empty)]
+    assert [each.transaction_id for each in page.elements] == [first]
+    known = [each.batch_id async for each in upstream.batches(directory)]
+    assert {empty, full} <= {*known}
     for batch in (empty, full):
         await upstream.delete_batch(directory, batch)
     with pytest.raises(NotFound):

@@ -24,6 +24,7 @@ from milepost.errors import (
     InvalidMilestone,
     MilestonePaused,
     NothingGiven,
+    Recovering,
     Refusal,
     TooManyImports,
     UnknownDrift,
@@ -163,10 +164,14 @@ def away(_: Request[Any, Any, Any], error: UpstreamError) -> Response[bytes]:
 
 def of_busy(error: DatabaseBusy) -> Problem:
     """The problem that a database is which is away, for a request or for one event of a batch."""
+    code, detail = "try-again", "Milepost cannot reach its database at the moment."
+    if isinstance(error, Recovering):
+        code = "recovering"
+        detail = "Milepost was restored, and looks for what has been made since the backup."
     return problem(
         HTTPStatus.SERVICE_UNAVAILABLE,
-        "try-again",
-        "Milepost cannot reach its database at the moment.",
+        code,
+        detail,
         fix=f"Send the same request again in {error.retry_after} s.",
     )
 

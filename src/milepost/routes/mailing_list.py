@@ -197,7 +197,7 @@ class MailingListMaker:
     def _contact(self, claim: Claim, account: Capabilities) -> ContactFields:
         if not account.holds(Fact.PRIVATE_DATA):
             return contact_fields(claim.ref, claim.details)
-        reference = payload.seal(claim.link.id, self._secret)
+        reference = payload.reference(claim.link, self._secret)
         private = payload.embedded(claim.data, claim.details.attributes, claim.fields, reference)
         return contact_fields(claim.ref, claim.details, private)
 

@@ -408,7 +408,7 @@ class _Way:
     @property
     def _values(self) -> dict[str, str]:
         claim = self._claim
-        reference = payload.seal(claim.link.id, self._maker.secrets[0])
+        reference = payload.reference(claim.link, self._maker.secrets[0])
         return payload.embedded(claim.data, claim.details.attributes, claim.fields, reference)
 
     # --- the link -------------------------------------------------------------------------------

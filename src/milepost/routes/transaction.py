@@ -442,7 +442,7 @@ class TransactionMaker:
 
     def _fields(self, making: _Making, home: str) -> TransactionFields:
         claim = making.claim
-        reference = payload.seal(claim.link.id, self._secrets[0])
+        reference = payload.reference(claim.link, self._secrets[0])
         return TransactionFields(
             contact_id=making.contact_id or "",
             list_id=home,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Self
 
 from milepost.model import Deployment
+from milepost.payload import naming_key
 from milepost.store.budget import BudgetStore
 from milepost.store.canaries import CanaryStore
 from milepost.store.capabilities import CapabilityStore
@@ -26,6 +27,7 @@ from milepost.store.messages import MessageStore
 from milepost.store.milestones import MilestoneStore
 from milepost.store.outcomes import OutcomeStore
 from milepost.store.pools import PoolStore
+from milepost.store.recovered import RecoveredStore
 from milepost.store.registrants import RegistrantStore
 from milepost.store.reminders import ReminderStore
 from milepost.store.responses import ResponseStore
@@ -47,6 +49,9 @@ class Store:
         deployment: Deployment,
         public_url: str,
         secret: bytes | None = None,
+        *,
+        secret_before: bytes | None = None,
+        recovers: bool = False,
     ) -> None:
         self.connections = connections
         self.budget = BudgetStore(connections)
@@ -59,12 +64,22 @@ class Store:
         self.exports = ExportStore(connections)
         self.funnel = FunnelStore(connections)
         self.keys = KeyStore(connections)
-        self.links = LinkStore(connections, deployment.fingerprint_key, public_url, secret)
+        self.links = LinkStore(
+            connections,
+            deployment.fingerprint_key,
+            public_url,
+            secret,
+            secret_before=secret_before,
+            recovers=recovers,
+        )
         self.memberships = MembershipStore(connections)
         self.messages = MessageStore(connections)
         self.milestones = MilestoneStore(connections)
         self.outcomes = OutcomeStore(connections)
         self.pools = PoolStore(connections)
+        self.recovered = RecoveredStore(
+            connections, naming_key(secret or b"", deployment.fingerprint_key), public_url
+        )
         self.registrants = RegistrantStore(connections)
         self.reminders = ReminderStore(connections)
         self.responses = ResponseStore(connections)
@@ -73,7 +88,13 @@ class Store:
 
     @classmethod
     async def open(
-        cls, url: str, public_url: str = LOCAL_URL, *, secret: bytes | None = None
+        cls,
+        url: str,
+        public_url: str = LOCAL_URL,
+        *,
+        secret: bytes | None = None,
+        secret_before: bytes | None = None,
+        recovers: bool = False,
     ) -> Self:
         """Connect to a migrated database.
 
@@ -81,14 +102,24 @@ class Store:
             url: the database.
             public_url: where short URLs lead.
             secret: signs the references that links of route `anonymous` carry; without it none is
-                made.
+                made. It also names links, as `secret_before` has done.
+            secret_before: what it was before.
+            recovers: the database was restored from a backup, and events come again.
 
         Raises:
             DatabaseError: Postgres cannot be reached.
         """
         connections = Connections(url)
         await connections.open()
-        return cls(connections, await DeploymentStore(connections).load(), public_url, secret)
+        deployment = await DeploymentStore(connections).load()
+        return cls(
+            connections,
+            deployment,
+            public_url,
+            secret,
+            secret_before=secret_before,
+            recovers=recovers,
+        )
 
     async def close(self) -> None:
         """Close every connection."""

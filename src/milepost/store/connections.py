@@ -165,11 +165,14 @@ def _ours(error: BaseException | None) -> DatabaseBusy | None:
             return Sacrificed("Postgres gave the transaction up for another one")
         case psycopg.errors.UniqueViolation(
             diag=psycopg.errors.Diagnostic(
-                constraint_name="links_one_per_distribution" | "links_one_per_contact"
+                constraint_name="links_one_per_distribution"
+                | "links_one_per_contact"
+                | "links_pkey"
             )
         ):
             # The registrant was written between a claim's lock and its decision, so nobody held
-            # them and two claims chose one place. Begun again, the claim finds them and waits.
+            # them, and two claims chose one place, or were one event's in one millisecond. Begun
+            # again, the claim finds them and waits.
             return Sacrificed("two claims chose the same place")
         case psycopg.errors.FeatureNotSupported() if _is_outdated(error):
             return Sacrificed("a migration has changed what a statement brings")

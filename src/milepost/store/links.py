@@ -40,8 +40,7 @@ cannot be a constraint, since links expire without anybody writing: there the lo
 
 from __future__ import annotations
 
-import base64
-import os
+import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final, Literal
@@ -49,7 +48,6 @@ from uuid import UUID
 
 import msgspec
 import psycopg
-import uuid_utils.compat as uuid_utils
 from msgspec import Struct
 from sqlalchemy import func, select, update
 
@@ -64,6 +62,7 @@ from milepost.errors import (
 )
 from milepost.model import (
     Claim,
+    DriftKind,
     Event,
     Field,
     Lane,
@@ -78,7 +77,15 @@ from milepost.model import (
     Route,
     Scalar,
 )
-from milepost.payload import differing, fingerprint, seal
+from milepost.payload import (
+    differing,
+    fingerprint,
+    link_id,
+    naming_key,
+    seal,
+    timeless,
+    token,
+)
 from milepost.policy import EXPLANATIONS, REVOKED, sample_point
 from milepost.store import tables
 from milepost.store.connections import (
@@ -90,7 +97,9 @@ from milepost.store.connections import (
     statement,
     storable,
 )
+from milepost.store.drift import clear
 from milepost.store.grouping import GroupCommit
+from milepost.store.recovered import recovered_event
 from milepost.store.registrants import details_of
 from milepost.store.remembering import Remembered
 
@@ -139,6 +148,7 @@ _LOOK: Final = statement("look")
 _CLICK: Final = statement("click")
 _DELIVERED: Final = statement("delivered")
 _BACKLOG: Final = statement("backlog")
+_GIVE_BACK: Final = statement("give_back")
 _LATE_DATA_CLAIM: Final = statement("late_data_claim")
 _LATE_DATA_SETTLE: Final = statement("late_data_settle")
 
@@ -298,7 +308,9 @@ class LinkStore:
         connections: to Postgres.
         fingerprint_key: keys the hashes that identify a payload.
         public_url: where short URLs lead, such as `https://milepost.example`.
-        secret: signs the references that links of route `anonymous` carry.
+        secret: signs the references that links of route `anonymous` carry, and names links.
+        secret_before: has named some.
+        recovers: the ledger was restored, and events come again that it does not know.
     """
 
     def __init__(
@@ -307,10 +319,18 @@ class LinkStore:
         fingerprint_key: bytes,
         public_url: str,
         secret: bytes | None = None,
+        *,
+        secret_before: bytes | None = None,
+        recovers: bool = False,
     ) -> None:
         self._connections = connections
         self._fingerprint_key = fingerprint_key
         self._secret = secret
+        self._naming_key = naming_key(secret or b"", fingerprint_key)
+        self._naming_keys = [self._naming_key]
+        if secret_before is not None:
+            self._naming_keys.append(naming_key(secret_before, fingerprint_key))
+        self._recovers = recovers
         self._short = f"{public_url}/l/"
         self._claims = GroupCommit(
             self._write_claims,
@@ -379,6 +399,8 @@ class LinkStore:
     ) -> tuple[Row, bool]:
         """What `claim.sql` says of an event that it does not refuse, and whether to its asker."""
         given = fingerprint(event, self._fingerprint_key)
+        if self._recovers:
+            await self._give_back(event, given)
         row, own = await self._claims.submit(_Asking(event, given, purpose, may_call, without))
         match row["course"]:
             case "unknown-milestone":
@@ -390,6 +412,31 @@ class LinkStore:
         if row["fingerprint"] is not None and given != row["fingerprint"]:
             raise EventMismatch(event.event_id, differing(given, row["fingerprint"]))
         return row, own
+
+    @begun_again
+    async def _give_back(self, event: Event, given: Mapping[str, str]) -> None:
+        """Let a link that was found at the platform be this event's again, if it ever was.
+
+        Raises:
+            EventMismatch: it was this event's, but of another registrant or milestone.
+        """
+        names = [recovered_event(link_id(event.event_id, 0, key)) for key in self._naming_keys]
+        wanted = {
+            "recovered": names,
+            "event_id": event.event_id,
+            "milestone": event.milestone,
+            "ref": event.ref,
+            "occurred_at": event.occurred_at,
+            "data": msgspec.json.encode(event.data).decode(),
+            "fingerprint": msgspec.json.encode(given).decode(),
+            "asked_by": event.asked_by,
+        }
+        async with self._connections.path() as connection, connection.transaction():
+            row = await (await connection.execute(_GIVE_BACK, wanted)).fetchone()
+            if row is not None and not row["differing"]:
+                await clear(connection, [(DriftKind.LOST_EVENT, str(row["id"]))])
+        if row is not None and row["differing"]:
+            raise EventMismatch(event.event_id, row["differing"])
 
     async def note(self, step: Step) -> bool:
         """Write down what was made on the way to a link, before the next call goes out.
@@ -628,11 +675,11 @@ class LinkStore:
 
     @begun_again
     async def _write_claims(self, askings: Sequence[_Asking]) -> Sequence[Row]:
-        ids = [uuid_utils.uuid7() for _ in askings]
-        secret = self._secret
+        now, key, secret = time.time_ns() // 1_000_000, self._naming_key, self._secret
+        ids = [link_id(asking.event.event_id, now, key) for asking in askings]
         batch = [
             {
-                "link_id": link_id,
+                "link_id": link,
                 "event_id": event.event_id,
                 "milestone": event.milestone,
                 "ref": event.ref,
@@ -645,10 +692,10 @@ class LinkStore:
                 "purpose": asking.purpose,
                 "may_call": asking.may_call,
                 "without": asking.without,
-                "token": token,
-                "reference": None if secret is None else seal(link_id, secret),
+                "token": token(link, key),
+                "reference": None if secret is None else seal(timeless(link), secret),
             }
-            for link_id, asking, token in zip(ids, askings, _tokens(len(askings)), strict=True)
+            for link, asking in zip(ids, askings, strict=True)
             for event in (asking.event,)
         ]
         given = {
@@ -656,6 +703,7 @@ class LinkStore:
             "lease": LEASE_SECONDS,
             "tries": PARKED_AFTER,
             "short": self._short,
+            "kept": self._recovers,
         }
         refs = msgspec.json.encode([asking.event.ref for asking in askings]).decode()
         # A pipeline in autocommit is one transaction; to begin and end it by statements would cost
@@ -673,9 +721,9 @@ class LinkStore:
             {
                 **msgspec.structs.asdict(settlement),
                 "detail": settlement.detail and storable(settlement.detail),
-                "token": token,
+                "token": token(settlement.id, self._naming_key),
             }
-            for settlement, token in zip(settlements, _tokens(len(settlements)), strict=True)
+            for settlement in settlements
         ]
         given = msgspec.json.encode(batch).decode()
         async with self._connections.path() as connection:
@@ -696,10 +744,7 @@ class LinkStore:
     @begun_again
     async def _write_hand_overs(self, ids: Sequence[UUID]) -> Sequence[Row]:
         batch = msgspec.json.encode(
-            [
-                {"id": link_id, "token": token}
-                for link_id, token in zip(ids, _tokens(len(ids)), strict=True)
-            ]
+            [{"id": link, "token": token(link, self._naming_key)} for link in ids]
         )
         async with self._connections.path() as connection, connection.pipeline():
             await connection.execute(
@@ -709,14 +754,6 @@ class LinkStore:
             cursor = await connection.execute(_FIND_MANY, {"ids": list(ids)}, prepare=True)
         rows = {row["id"]: row for row in await cursor.fetchall()}
         return [rows[link_id] for link_id in ids]
-
-
-def _tokens(n: int) -> list[str]:
-    """So many times 128 random bits, each as 22 characters that a URL can hold."""
-    bits = os.urandom(16 * n)  # a system call for each would be felt
-    return [
-        base64.urlsafe_b64encode(bits[at : at + 16]).decode()[:22] for at in range(0, 16 * n, 16)
-    ]
 
 
 def _asked(row: Row, event: Event, purpose: Purpose, *, own: bool) -> Asked:

@@ -67,6 +67,7 @@ deployment = Table(
     Column("home_lease_until", Moment),
     Column("created_at", Moment, nullable=False),
     Column("home_listed_at", Moment),
+    Column("recovered_at", Moment),
 )
 
 api_keys = Table(

@@ -27,6 +27,7 @@ from milepost.upstream.errors import (
 from milepost.upstream.wire import (
     Account,
     AddedContact,
+    BatchEntry,
     Contact,
     ContactFields,
     CountedDistribution,
@@ -47,6 +48,7 @@ from milepost.upstream.wire import (
     SurveyDefinition,
     SurveyResponse,
     Transaction,
+    TransactionBatch,
     TransactionFields,
 )
 
@@ -55,6 +57,7 @@ __all__ = [
     "SCOPES",
     "Account",
     "AddedContact",
+    "BatchEntry",
     "BudgetSpent",
     "CallClass",
     "CallFailed",
@@ -87,6 +90,7 @@ __all__ = [
     "Throttled",
     "Token",
     "Transaction",
+    "TransactionBatch",
     "TransactionFields",
     "Unauthorized",
     "Unavailable",

@@ -61,6 +61,7 @@ from milepost.upstream.wire import (
     SurveyResponse,
     Transaction,
     TransactionAnswers,
+    TransactionBatch,
     TransactionBody,
     TransactionFields,
     TransactionIdsBody,
@@ -111,6 +112,7 @@ _TRANSACTION: Final = _decoder(Envelope[Transaction])
 _TRANSACTIONS: Final = _decoder(Envelope[Page[Transaction]])
 _BATCH_MADE: Final = _decoder(Envelope[Made[BatchId]])
 _BATCH: Final = _decoder(Envelope[Page[BatchEntry]])
+_BATCHES: Final = _decoder(Envelope[Page[TransactionBatch]])
 _DISTRIBUTION_MADE: Final = _decoder(Envelope[Made[DistributionId]])
 _DISTRIBUTION: Final = _decoder(Envelope[CountedDistribution])
 _DISTRIBUTIONS: Final = _decoder(Envelope[Page[Distribution]])
@@ -466,6 +468,24 @@ class Upstream:
         path = f"{_batch(directory_id, batch_id)}/transactions?pageSize=100"
         async for entry in self._elements("batch_transactions", "batch_transactions", path, _BATCH):
             yield entry.transaction_id
+
+    def batch_pages(
+        self, directory_id: str, batch_id: str, *, cursor: str | None = None
+    ) -> AsyncIterator[ReadPage[BatchEntry]]:
+        """Iterate over the pages of a batch's transactions, with what is said of each.
+
+        Args:
+            directory_id: `POOL_…`.
+            batch_id: `BT_…`.
+            cursor: That of an earlier page, as in `list_contact_pages`.
+        """
+        path = f"{_batch(directory_id, batch_id)}/transactions?pageSize=100"
+        return self._pages("batch_pages", "batch_transactions", path, _BATCH, cursor=cursor)
+
+    def batches(self, directory_id: str) -> AsyncIterator[TransactionBatch]:
+        """Iterate over a directory's batches, everybody's among them (official path list)."""
+        path = f"{_directory(directory_id)}/transactionbatches?pageSize=100"
+        return self._elements("batches", "transaction_batches", path, _BATCHES)
 
     async def delete_batch(self, directory_id: str, batch_id: str) -> None:
         """Delete a batch. Whether its transactions and their links outlive it is not known."""

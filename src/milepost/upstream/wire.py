@@ -334,6 +334,8 @@ class ListContact(Struct, frozen=True, rename="camel"):
         unsubscribed: Opted out of the directory.
         list_unsubscribed: Opted out of this list.
         embedded_data: Where it was asked for; empty otherwise.
+        private_data: Values of this membership alone, where one contact was asked for (inferred: no
+            answer that shows them is on record).
     """
 
     contact_id: ContactId
@@ -347,11 +349,17 @@ class ListContact(Struct, frozen=True, rename="camel"):
     unsubscribed: bool = False
     list_unsubscribed: bool = field(default=False, name="mailingListUnsubscribed")
     _embedded_data: dict[Text, Value] | None = field(default=None, name="embeddedData")
+    _private_data: dict[Text, Value] | None = field(default=None, name="privateEmbeddedData")
 
     @property
     def embedded_data(self) -> Mapping[str, Value]:
         """Values of the directory contact, where they were asked for."""
         return self._embedded_data or {}
+
+    @property
+    def private_data(self) -> Mapping[str, Value]:
+        """Values of this membership alone."""
+        return self._private_data or {}
 
 
 class _Membership(Struct, frozen=True):
@@ -450,8 +458,39 @@ class _NamedTransaction(Struct, frozen=True, kw_only=True):
         return self._transaction_id or self.id or ""
 
 
-class BatchEntry(_NamedTransaction, frozen=True):
-    """A transaction's place in a batch (its form is undocumented)."""
+class BatchEntry(_NamedTransaction, frozen=True, kw_only=True, rename="camel"):
+    """A transaction's place in a batch (its form is undocumented).
+
+    Attributes:
+        contact_id: Whose it is, where that is said (inferred).
+        data: Its values; None where they are not said (inferred).
+    """
+
+    contact_id: ContactId | None = None
+    data: dict[Text, Value] | None = None
+
+
+class TransactionBatch(Struct, frozen=True):
+    """A batch of transactions; its form is undocumented, and its id may have either name."""
+
+    id: BatchId | None = None
+    _batch_id: BatchId | None = field(default=None, name="batchId")
+    _created_at: Text | None = field(default=None, name="creationDate")
+
+    def __post_init__(self) -> None:
+        """Refuse one that has no id."""
+        if self.id is None and self._batch_id is None:
+            raise ValueError("a batch without an id")
+
+    @property
+    def batch_id(self) -> str:
+        """The batch, `BT_…`."""
+        return self._batch_id or self.id or ""
+
+    @property
+    def created_at(self) -> datetime | None:
+        """When it was made; None where that is not said, or without a zone."""
+        return _moment(self._created_at)
 
 
 class Transaction(_NamedTransaction, frozen=True, kw_only=True, rename="camel"):
@@ -539,6 +578,7 @@ class Distribution(Struct, frozen=True, kw_only=True):
 
     distribution_id: DistributionId = field(name="id")
     _recipients: _Recipients = field(name="recipients")
+    _created_date: Text | None = field(default=None, name="createdDate")
     _survey_link: _SurveyLink | None = field(default=None, name="surveyLink")
 
     @property
@@ -560,6 +600,11 @@ class Distribution(Struct, frozen=True, kw_only=True):
     def expires_at(self) -> datetime | None:
         """When its links expire (documented); None where that is not said, or without a zone."""
         return _moment((self._survey_link or _SurveyLink()).expiration_date)
+
+    @property
+    def created_at(self) -> datetime | None:
+        """When it was made (inferred); None where that is not said, or without a zone."""
+        return _moment(self._created_date)
 
 
 class DistributionStats(Struct, frozen=True):

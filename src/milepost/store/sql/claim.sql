@@ -8,6 +8,8 @@
 -- %(lease)s   seconds for which a claim is its taker's alone
 -- %(tries)s   claims that may end with their taker's death before the event is parked
 -- %(short)s   what a token is put behind to make a short URL
+-- %(kept)s    whether each link keeps one, also beside a personal URL: after a restore nobody knows
+--             which of them its caller was given
 --
 -- The snapshot of this statement is newer than the locks of the one before it, so that it sees all
 -- that those who held them have written. One statement for both would not: under READ COMMITTED the
@@ -406,8 +408,8 @@ written AS (
         CASE WHEN d.is_deferred THEN 'deferred' WHEN d.is_queued THEN 'queued'
             WHEN d.verdict = 'issued' THEN 'ready' END,
         CASE WHEN d.is_deferred THEN 'short' WHEN d.state = 'issued' THEN 'personal' END,
-        CASE WHEN d.is_deferred THEN d.token END,
-        CASE WHEN d.is_deferred THEN %(short)s || d.token END,
+        CASE WHEN d.is_deferred OR %(kept)s THEN d.token END,
+        CASE WHEN d.is_deferred OR %(kept)s THEN %(short)s || d.token END,
         (d.state = 'claimed')::integer,
         CASE d.state WHEN 'claimed' THEN d.due_at END,
         CASE WHEN d.state IN ('claimed', 'waiting') THEN d.at + make_interval(days => d.link_days) END,
@@ -469,7 +471,9 @@ written AS (
         AND (excluded.state <> 'waiting'
             OR excluded.rule IS DISTINCT FROM l.rule
             OR excluded.due_at > l.due_at)
-    RETURNING l.*
+    -- Two requests for an event have the same id where they came in the same millisecond. A row that
+    -- was there has been locked for its update, one that is inserted has not.
+    RETURNING l.*, l.xmax = 0 AS is_first
 ),
 
 -- Who wants to hear of links that this has issued, or of which there will be none although a caller
@@ -505,7 +509,7 @@ outcome AS (
     SELECT w.event_id AS asked, 'decide' AS course, true AS is_written, w.*
     FROM written AS w
     UNION ALL
-    SELECT c.event_id, c.course, false, l.*
+    SELECT c.event_id, c.course, false, l.*, false
     FROM candidate AS c
     LEFT JOIN LATERAL (SELECT l.* FROM links AS l WHERE l.event_id = c.event_id LIMIT 1) AS l ON true
     WHERE c.event_id NOT IN (SELECT w.event_id FROM written AS w)
@@ -518,7 +522,7 @@ SELECT
     CASE o.course WHEN 'seen' THEN o.fingerprint END AS fingerprint,
     {members},
     o.lease_until,
-    o.id IN (SELECT c.link_id FROM candidate AS c) AS is_first,
+    o.is_first,
     o.is_written,
     original.url AS reused_url,
     claim.making

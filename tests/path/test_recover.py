@@ -1,0 +1,280 @@
+"""After a restore: what the platform knows and the ledger does not is found before it is made."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
+
+import msgspec
+import psycopg
+import pytest
+from psycopg import sql
+from tests.path.conftest import Platform
+
+from milepost import app
+from milepost.app import Milepost
+from milepost.errors import EventMismatch, Recovering
+from milepost.issuing import Answer
+from milepost.model import (
+    DriftKind,
+    Event,
+    Field,
+    Lane,
+    MilestoneDefinition,
+    RegistrantDetails,
+    Route,
+)
+from milepost.settings import Settings
+
+PEOPLE = tuple(f"p{number}" for number in range(6))
+
+
+class World:
+    """An installation that is backed up, lost, and restored.
+
+    Its database is copied while nobody is connected; the platform goes on as it is.
+    """
+
+    def __init__(self, settings: Settings, database_url: str, server: str) -> None:
+        self.settings = settings
+        self.url = database_url
+        self._server = server
+        self._numbers = itertools.count()
+        self.databases: list[sql.Identifier] = []
+
+    @asynccontextmanager
+    async def opened(self, **changes: object) -> AsyncIterator[Milepost]:
+        """A process of it; a setting may be another one."""
+        settings = msgspec.structs.replace(self.settings, **changes)
+        async with app.opened(settings, self.url) as milepost:
+            yield milepost
+
+    @asynccontextmanager
+    async def recovered(self) -> AsyncIterator[Milepost]:
+        """A process that was told that the database is restored, when job `recover` has ended."""
+        async with self.opened(recover=True) as milepost:
+            run = await milepost.run("recover", asked_by="test")
+            assert (None, "done") == (run.error, run.state)
+            await asyncio.wait_for(milepost.recovery.over(), 10)
+            yield milepost
+
+    def back_up(self) -> str:
+        """Copy the database as it is now; returns the URL of the copy."""
+        name = f"{urlsplit(self.url).path[1:]}_{next(self._numbers)}"
+        copied = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY FILE_COPY").format(
+            sql.Identifier(name), sql.Identifier(urlsplit(self.url).path[1:])
+        )
+        with psycopg.connect(self._server, autocommit=True) as server:
+            server.execute(copied)
+        self.databases.append(sql.Identifier(name))
+        return urlsplit(self.url)._replace(path=f"/{name}").geturl()
+
+
+@pytest.fixture(autouse=True)
+def _looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process hears at once that it is over; no event goes without calls on a busy machine."""
+    monkeypatch.setattr("milepost.jobs.recover.LOOK_SECONDS", 0.02)
+    monkeypatch.setattr("milepost.issuing.GRANT_SECONDS", 8.0)
+
+
+@pytest.fixture
+def world(settings: Settings, database_url: str, postgres_url: str) -> Iterator[World]:
+    """An installation."""
+    world = World(settings, database_url, postgres_url)
+    yield world
+    with psycopg.connect(postgres_url, autocommit=True) as server:
+        for database in world.databases:
+            server.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(database))
+
+
+def event(number: int, **changes: object) -> Event:
+    """An event of one of the people."""
+    usual = Event(
+        event_id=f"e{number}",
+        milestone="landed",
+        ref=PEOPLE[number % len(PEOPLE)],
+        data={"gate": f"gate {number}"},
+        occurred_at=None,
+        asked_by="app",
+    )
+    return msgspec.structs.replace(usual, **changes)
+
+
+async def register(milepost: Milepost, platform: Platform, **definition: object) -> None:
+    """Write down the people and milestone `landed`; nothing is made of its pool."""
+    people = {ref: RegistrantDetails(email=f"{ref}@example.com") for ref in PEOPLE}
+    await milepost.store.registrants.put(people)
+    wanted = {"survey_id": platform.ready.survey_id, "fields": (Field(name="gate"),), **definition}
+    await milepost.store.milestones.put("landed", MilestoneDefinition(**wanted))
+
+
+async def issue(milepost: Milepost, numbers: range) -> list[Answer]:
+    """Issue events, one after the other."""
+    return [await milepost.issuing.issue(event(number)) for number in numbers]
+
+
+def urls(answers: list[Answer]) -> dict[str, str | None]:
+    """What was answered to which event."""
+    return {answer.link.event_id: answer.link.url for answer in answers}
+
+
+async def made(platform: Platform) -> Counter[str]:
+    """How many places in a list, or transactions, the platform has accepted of each event."""
+    places = set()
+    for entry in await platform.entries():
+        ids, body = entry.get("ids", {}), entry.get("body", {})
+        if entry["operation"] in ("list_contact.add", "list_contact.update"):
+            data = body.get("privateEmbeddedData", {})
+            places.add((data.get("gate"), ids["lookup"]))
+        if entry["operation"] == "transaction.create":
+            for key, each in body.items():
+                places.add((each["data"].get("gate"), ids[f"transaction.{key}"]))
+    return Counter(gate for gate, _ in places if gate is not None)
+
+
+@pytest.mark.parametrize("route", list(Route))
+async def test_a_replay_after_a_restore_gets_the_same_links(
+    world: World, platform: Platform, route: Route
+) -> None:
+    """The backup is older than the pool: its lists, batches and distributions are found as well."""
+    async with world.opened() as milepost:
+        await register(milepost, platform, route=route)
+        if route in (Route.TRANSACTION, Route.STEPWISE):
+            await milepost.run("sync", asked_by="test")
+    backup = world.back_up()
+    async with world.opened() as milepost:
+        await milepost.replenish.run_once()
+        before = urls(await issue(milepost, range(8)))
+    assert None not in before.values()
+    world.url = backup
+
+    async with world.recovered() as milepost:
+        lost = await milepost.store.recovered.lost()
+        if route is Route.ANONYMOUS:
+            await milepost.replenish.run_once()
+        again = await issue(milepost, range(8))
+        assert before == urls(again)
+        assert 0 == await milepost.store.recovered.lost()
+        fresh = (await milepost.issuing.issue(event(8))).link.url
+        assert fresh is not None
+        assert fresh not in before.values()
+    assert (0 if route is Route.ANONYMOUS else 8) == lost
+    expected = {} if route is Route.ANONYMOUS else {f"gate {number}": 1 for number in range(9)}
+    assert expected == await made(platform)
+
+
+async def test_other_events_take_nobodys_place_and_nobodys_name(
+    world: World, platform: Platform
+) -> None:
+    """They come before those that were lost come again; of these the registrants are known."""
+    async with world.opened() as milepost:
+        await register(milepost, platform)
+        await milepost.replenish.run_once()
+    backup = world.back_up()
+    async with world.opened() as milepost:
+        before = urls(await issue(milepost, range(8)))
+    world.url = backup
+    async with world.recovered() as milepost:
+        lost = await milepost.store.drift.page(kind=DriftKind.LOST_EVENT)
+        assert 8 == len(lost)
+        fresh = urls(await issue(milepost, range(20, 24)))
+        assert not {*fresh.values()} & {*before.values()}
+        with pytest.raises(EventMismatch) as refused:
+            await milepost.issuing.issue(event(0, ref="p5"))
+        assert ("registrant",) == refused.value.fields
+        again = await issue(milepost, range(8))
+        assert before == urls(again)
+        assert {flag.link_id for flag in lost} == {answer.link.id for answer in again}
+        assert [] == await milepost.store.drift.page(kind=DriftKind.LOST_EVENT)
+    assert {f"gate {n}": 1 for n in (*range(8), *range(20, 24))} == await made(platform)
+
+
+DEFERRED = (Lane.READY, Lane.DEFERRED)
+"""No call is made at the time of the event."""
+
+
+def token(url: str | None) -> str:
+    """What a short URL ends with."""
+    assert url is not None
+    return url.rpartition("/l/")[2]
+
+
+async def test_until_it_is_over_only_what_the_ledger_knows_is_told(
+    world: World, platform: Platform
+) -> None:
+    """Other events are asked to come back, no job begins, and no link is made for anybody."""
+    async with world.opened() as milepost:
+        await register(milepost, platform, lanes=DEFERRED)
+        await milepost.replenish.run_once()
+        before = urls(await issue(milepost, range(2)))
+    await platform.forget()
+    async with world.opened(recover=True) as milepost:
+        assert before == urls(await issue(milepost, range(2)))
+        with pytest.raises(Recovering):
+            await milepost.issuing.issue(event(2))
+        assert await milepost.scheduler.run_due("sync", asyncio.Event()) is None
+        assert 2 == (await milepost.drain.run_once()).broken_off
+        opened = await milepost.issuing.click(token(before["e0"]))
+        assert (None, None) == (opened.url, opened.gone)
+    assert [] == await platform.writes()
+
+
+async def test_short_urls_are_the_same_and_open(world: World, platform: Platform) -> None:
+    """Those whose links were made open before their events come again, the others after that."""
+    async with world.opened() as milepost:
+        await register(milepost, platform, lanes=DEFERRED)
+        await milepost.replenish.run_once()
+    backup = world.back_up()
+    async with world.opened() as milepost:
+        before = urls(await issue(milepost, range(4)))
+        await milepost.drain.run_once()
+        before |= urls(await issue(milepost, range(4, 5)))
+        unmade = token(urls(await issue(milepost, range(5, 6)))["e5"])
+    world.url = backup
+    async with world.recovered() as milepost:
+        assert 4 == await milepost.store.recovered.lost()
+        assert (await milepost.store.links.look(token(before["e0"]))).url is not None
+        assert before == urls(await issue(milepost, range(5)))
+        # By now calls are made for events: that this one was not called for, nobody can tell.
+        await register(milepost, platform, lanes=(Lane.DIRECT, Lane.DEFERRED))
+    async with world.opened(recover=True) as milepost:
+        await asyncio.wait_for(milepost.recovery.over(), 10)
+        now = (await milepost.issuing.issue(event(5), deadline_ms=8_000)).link.url
+        assert now == (await milepost.store.links.look(unmade)).url
+        await milepost.drain.run_once()
+    assert {f"gate {number}": 1 for number in range(6)} == await made(platform)
+
+
+async def test_a_link_that_waited_at_the_backup_is_found(world: World, platform: Platform) -> None:
+    """It was made since, and is not made again."""
+    async with world.opened() as milepost:
+        await register(milepost, platform, lanes=DEFERRED)
+        await milepost.replenish.run_once()
+        before = urls(await issue(milepost, range(4)))
+    backup = world.back_up()
+    async with world.opened() as milepost:
+        await milepost.drain.run_once()
+    await platform.forget()
+    world.url = backup
+    async with world.recovered() as milepost:
+        *_, run = await milepost.store.runs.page("recover")
+        assert (4, 0) == (run.counts["settled"], run.counts["links"])
+        assert 0 == (await milepost.drain.run_once()).issued
+        assert before == urls(await issue(milepost, range(4)))
+    assert {} == await made(platform)
+
+
+async def test_it_is_done_once_for_each_restore(world: World) -> None:
+    """Started again it is over at once; but not when somebody has served without it in between."""
+    async with world.recovered():
+        pass
+    async with world.opened(recover=True) as milepost:
+        await asyncio.wait_for(milepost.recovery.over(), 10)
+        await milepost.store.recovered.forget()
+    async with world.opened(recover=True) as milepost:
+        await milepost.scheduler.standings(["recover"])
+        assert milepost.recovery.is_under_way()
