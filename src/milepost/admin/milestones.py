@@ -2,20 +2,39 @@
 
 from __future__ import annotations
 
+from datetime import UTC, timedelta
+from typing import Annotated, Final
+
 from litestar import Response, get, post
 from litestar.handlers import HTTPRouteHandler
-from litestar.params import FromPath
+from litestar.params import FromPath, QueryParameter
 from msgspec import Struct
 
 from milepost.admin.frame import Frame, go
 from milepost.admin.sessions import form
 from milepost.api import milestones
 from milepost.api.access import caller_of, needs
+from milepost.api.funnel import MOST_DAYS, USUAL_DAYS, Funnel, funnel_of
 from milepost.api.milestones import MilestoneView, Pool, known, pool_of, resumed
 from milepost.api.requests import StrictRequest
 from milepost.errors import InvalidRequest
 from milepost.model import Milestone, Scope
 from milepost.store import Store
+
+SPANS: Final = (7, USUAL_DAYS, 90)
+"""Days that are offered: a week, a month, and as long as a link lives at the most, and a while."""
+
+
+STEPS: Final = {
+    "requested": "events, one link for each",
+    "eligible": "those that were neither reused nor suppressed",
+    "issued": "a personal link was made",
+    "delivered": "the app says that the customer was shown it",
+    "clicked": "a person has opened the short URL; personal URLs do not lead through Milepost",
+    "started": "the platform says so",
+    "finished": "the platform says so",
+}
+"""What the steps of a funnel mean, in a few words."""
 
 
 class Glance(Struct, frozen=True, kw_only=True):
@@ -23,6 +42,7 @@ class Glance(Struct, frozen=True, kw_only=True):
 
     milestone: MilestoneView
     pool: Pool
+    today: Funnel
 
 
 def handlers(store: Store, frame: Frame) -> list[HTTPRouteHandler]:
@@ -35,21 +55,39 @@ def handlers(store: Store, frame: Frame) -> list[HTTPRouteHandler]:
     @get("/", opt=needs(Scope.READ))
     async def every(request: StrictRequest) -> Response[bytes]:
         """Look at all milestones."""
+        today = (await store.runs.now()).astimezone(UTC).date()
         glances = [
-            Glance(milestone=await view(request, one), pool=await pool_of(store, one))
+            Glance(
+                milestone=await view(request, one),
+                pool=await pool_of(store, one),
+                today=(await funnel_of(store, one.key, since=today, until=today)).in_all,
+            )
             for one in await store.milestones.all()
         ]
         return frame.show(request, "milestones.html", glances=glances)
 
     @get("/milestones/{key:str}", opt=needs(Scope.READ))
-    async def read(request: StrictRequest, key: FromPath[str]) -> Response[bytes]:
-        """Look at one milestone."""
+    async def read(
+        request: StrictRequest,
+        key: FromPath[str],
+        *,
+        days: Annotated[int, QueryParameter(ge=1, le=MOST_DAYS)] = USUAL_DAYS,
+    ) -> Response[bytes]:
+        """Look at one milestone, and at its funnel of the last days."""
         milestone = await known(store, key)
+        today = (await store.runs.now()).astimezone(UTC).date()
+        since = today - timedelta(days=days - 1)
+        funnel = await funnel_of(store, key, since=since, until=today)
         return frame.show(
             request,
             "milestone.html",
             milestone=await view(request, milestone),
             pool=await pool_of(store, milestone),
+            funnel=funnel,
+            steps=STEPS,
+            most=max(1, *(day.requested.links for day in funnel.days)),
+            spans=SPANS,
+            days=days,
         )
 
     @post("/milestones/{key:str}", opt=needs(Scope.ADMIN))
