@@ -81,6 +81,8 @@ OPEN_TO = {
     "GET /admin/jobs": {Scope.READ},
     "GET /admin/sign-out": {Scope.READ},
     "POST /admin/sign-out": {Scope.READ},
+    "GET /admin/v1/milestones/{key:str}/funnel": {Scope.READ},
+    "GET /admin/v1/exports/links": {Scope.READ},
     "GET /admin/{elsewhere:path}": {Scope.READ},
 }
 """The scopes besides `admin` that open each operation."""

@@ -17,6 +17,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 from milepost import admin
+from milepost.admin.milestones import STEPS
 from milepost.admin.sessions import COOKIE, Sessions
 from milepost.model import DriftKind, MilestoneDefinition, Scope
 from milepost.store import Store
@@ -394,6 +395,40 @@ async def test_pausing_is_for_admins(
         for page in ("/admin", place):
             told = "new events are refused" in (await signed_in[Scope.READ].get(page)).text
             assert (page, state == "paused") == (page, told)
+
+
+async def test_the_funnel_is_a_picture_a_table_and_files(
+    signed_in: dict[Scope, httpx.AsyncClient], store: Store
+) -> None:
+    """Today's numbers, the steps with their shares, a row for each day, and the same as CSV."""
+    async with store.connections.path() as database:
+        await database.execute(
+            b"INSERT INTO funnel SELECT 'landed', date_trunc('hour', now()), 1,"
+            b" 1200, 0, 0, 0, 1100, 900, 300, 600, 450, now()"
+        )
+        await database.execute(b"INSERT INTO funnel_folds VALUES ('landed', now(), now())")
+    browser = signed_in[Scope.READ]
+    assert "1\u202f100" in (await browser.get("/admin")).text
+    page = Seen((await browser.get("/admin/milestones/landed?days=7")).text)
+    rows = [heading for heading in page.all("th") if heading.get("scope") == "row"]
+    assert 7 + len(STEPS) == len(rows)
+    for said in ("1\u202f200", "100.0\u202f%", "37.5\u202f%"):
+        assert said in page.text
+    files = [link["href"] or "" for link in page.all("a") if "download" in link]
+    kinds = []
+    for file in files:
+        answer = await browser.get(urljoin("/admin/milestones/landed", file))
+        assert (file, 200, "no-store") == (
+            file,
+            answer.status_code,
+            answer.headers["Cache-Control"],
+        )
+        kinds.append(answer.headers["Content-Type"].partition(";")[0])
+    usual = ["text/csv", "application/json", "image/svg+xml", "text/csv", "application/x-ndjson"]
+    assert usual == kinds
+    assert "1200" in (await browser.get(urljoin("/admin/milestones/landed", files[0]))).text
+    wrong = await browser.get("/admin/milestones/landed?days=0")
+    assert (400, True) == (wrong.status_code, is_page(wrong))
 
 
 async def test_every_link_of_every_page_leads_somewhere(

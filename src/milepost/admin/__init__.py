@@ -12,7 +12,9 @@ from litestar.exceptions import NotFoundException
 from milepost.admin import drift, jobs, links, milestones, sign_in
 from milepost.admin.frame import PATH, Frame
 from milepost.admin.sessions import MAX_FORM_BYTES, Sessions
+from milepost.api import exports, funnel
 from milepost.api.access import SHOWN, needs
+from milepost.api.pages import PRIVATE
 from milepost.api.requests import StrictRequest
 from milepost.model import Caller, Scope
 from milepost.scheduler import Scheduler
@@ -50,6 +52,12 @@ def router(store: Store, scheduler: Scheduler, *, secret: bytes, secure: bool) -
             *links.handlers(store, frame),
             *drift.handlers(store, frame),
             *jobs.handlers(scheduler, frame),
+            # Files to take along: the API's own routes, shown a session.
+            Router(
+                "/",
+                route_handlers=[funnel.reading(store), exports.router(store)],
+                response_headers=PRIVATE,
+            ),
             elsewhere,
         ],
         opt={SHOWN: shown},

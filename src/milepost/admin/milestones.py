@@ -2,54 +2,94 @@
 
 from __future__ import annotations
 
+from datetime import UTC, timedelta
+from typing import Annotated, Final
+
 from litestar import Response, get, post
 from litestar.handlers import HTTPRouteHandler
-from litestar.params import FromPath
+from litestar.params import FromPath, QueryParameter
 from msgspec import Struct
 
 from milepost.admin.frame import Frame, go
 from milepost.admin.sessions import form
-from milepost.api import milestones
 from milepost.api.access import caller_of, needs
-from milepost.api.milestones import MilestoneView, Pool, known, pool_of, resumed
+from milepost.api.funnel import MOST_DAYS, USUAL_DAYS, Funnel, funnel_of
+from milepost.api.milestones import MilestoneView, headroom_days, known, pool_of, resumed, view
 from milepost.api.requests import StrictRequest
 from milepost.errors import InvalidRequest
-from milepost.model import Milestone, Scope
+from milepost.model import Scope
 from milepost.store import Store
+
+SPANS: Final = (7, USUAL_DAYS, 90)
+"""Days that are offered: a week, a month, a quarter."""
+
+STEPS: Final = {
+    "requested": "events, one link for each",
+    "eligible": "those that were neither reused nor suppressed",
+    "issued": "a personal link was made",
+    "delivered": "the app says that the customer was shown it",
+    "clicked": "a person has opened the short URL; personal URLs do not lead through Milepost",
+    "started": "the platform says so",
+    "finished": "the platform says so",
+}
+"""What the steps of a funnel mean, in a few words."""
 
 
 class Glance(Struct, frozen=True, kw_only=True):
     """A milestone as the first page shows it."""
 
     milestone: MilestoneView
-    pool: Pool
+    headroom_days: float | None
+    today: Funnel
 
 
 def handlers(store: Store, frame: Frame) -> list[HTTPRouteHandler]:
     """The first page, and that of each milestone."""
 
-    async def view(request: StrictRequest, milestone: Milestone) -> MilestoneView:
-        in_full = caller_of(request).may(Scope.ADMIN)
-        return milestones.view(milestone, await store.capabilities.all(), in_full=in_full)
-
     @get("/", opt=needs(Scope.READ))
     async def every(request: StrictRequest) -> Response[bytes]:
         """Look at all milestones."""
+        today = (await store.runs.now()).astimezone(UTC).date()
+        account = await store.capabilities.all()
+        in_full = caller_of(request).may(Scope.ADMIN)
         glances = [
-            Glance(milestone=await view(request, one), pool=await pool_of(store, one))
+            Glance(
+                milestone=view(one, account, in_full=in_full),
+                headroom_days=await headroom_days(
+                    store, one.key, await store.pools.standing(one.key)
+                ),
+                today=(await funnel_of(store, one.key, since=today, until=today)).in_all,
+            )
             for one in await store.milestones.all()
         ]
         return frame.show(request, "milestones.html", glances=glances)
 
     @get("/milestones/{key:str}", opt=needs(Scope.READ))
-    async def read(request: StrictRequest, key: FromPath[str]) -> Response[bytes]:
-        """Look at one milestone."""
+    async def read(
+        request: StrictRequest,
+        key: FromPath[str],
+        *,
+        days: Annotated[int, QueryParameter(ge=1, le=MOST_DAYS)] = USUAL_DAYS,
+    ) -> Response[bytes]:
+        """Look at one milestone, and at its funnel of the last days."""
         milestone = await known(store, key)
+        today = (await store.runs.now()).astimezone(UTC).date()
+        since = today - timedelta(days=days - 1)
+        funnel = await funnel_of(store, key, since=since, until=today)
         return frame.show(
             request,
             "milestone.html",
-            milestone=await view(request, milestone),
+            milestone=view(
+                milestone,
+                await store.capabilities.all(),
+                in_full=caller_of(request).may(Scope.ADMIN),
+            ),
             pool=await pool_of(store, milestone),
+            funnel=funnel,
+            steps=STEPS,
+            most=max(1, *(day.requested.links for day in funnel.days)),
+            spans=SPANS,
+            days=days,
         )
 
     @post("/milestones/{key:str}", opt=needs(Scope.ADMIN))

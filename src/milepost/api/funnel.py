@@ -15,6 +15,7 @@ from uuid import UUID
 import msgspec
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from litestar import Response, Router, get, post
+from litestar.handlers import HTTPRouteHandler
 from litestar.openapi import ResponseSpec
 from litestar.openapi.spec import (
     OpenAPIMediaType,
@@ -133,6 +134,30 @@ class _FunnelOperation(Operation):
 def router(store: Store) -> Router:
     """The routes of the funnel, and of what the app tells for it."""
 
+    @post(
+        "/v1/links/{link_id:uuid}/delivered",
+        opt=needs(Scope.ISSUE),
+        status_code=HTTPStatus.OK,
+        responses=documented(404, 409),
+        tags=["links"],
+    )
+    async def deliver(request: StrictRequest, link_id: FromPath[UUID]) -> LinkRecord:
+        """Confirm that the customer was shown the link: the funnel counts it as delivered.
+
+        A key may confirm what a key of its name asked for, an admin everything. Again changes
+        nothing: the first moment stays.
+        """
+        caller = caller_of(request)
+        if caller.may(Scope.ADMIN):
+            return await store.links.deliver(link_id)
+        return asked_for(await store.links.deliver(link_id, asked_by=caller.name))
+
+    return Router("/", route_handlers=[reading(store), deliver])
+
+
+def reading(store: Store) -> HTTPRouteHandler:
+    """The route that tells the funnel."""
+
     @get(
         "/v1/milestones/{key:str}/funnel",
         opt=needs(Scope.READ),
@@ -161,9 +186,7 @@ def router(store: Store) -> Router:
         known = checked(key, Key, "key")
         if await store.milestones.find(known) is None:
             raise UnknownMilestone(known)
-        now, as_of = await store.funnel.standing(known)
-        first, last = _days(since, until, now.astimezone(UTC).date())
-        view = told(known, first, last, await store.funnel.days(known, first, last), as_of)
+        view = await funnel_of(store, known, since=since, until=until)
         accepts = header(request.scope, b"accept")
         if form is None:
             form = "csv" if CSV in accepts else "svg" if SVG in accepts else "json"
@@ -173,25 +196,20 @@ def router(store: Store) -> Router:
         disposition = f'inline; filename="funnel-{known}.{form}"'
         return Response(body, media_type=kind, headers={"Content-Disposition": disposition})
 
-    @post(
-        "/v1/links/{link_id:uuid}/delivered",
-        opt=needs(Scope.ISSUE),
-        status_code=HTTPStatus.OK,
-        responses=documented(404, 409),
-        tags=["links"],
-    )
-    async def deliver(request: StrictRequest, link_id: FromPath[UUID]) -> LinkRecord:
-        """Confirm that the customer was shown the link: the funnel counts it as delivered.
+    return funnel
 
-        A key may confirm what a key of its name asked for, an admin everything. Again changes
-        nothing: the first moment stays.
-        """
-        caller = caller_of(request)
-        if caller.may(Scope.ADMIN):
-            return await store.links.deliver(link_id)
-        return asked_for(await store.links.deliver(link_id, asked_by=caller.name))
 
-    return Router("/", route_handlers=[funnel, deliver])
+async def funnel_of(
+    store: Store, milestone: str, *, since: date | None = None, until: date | None = None
+) -> FunnelView:
+    """The funnel of a milestone, from one day to another, by default the last 30.
+
+    Raises:
+        InvalidRequest: the days are in the wrong order, or too far apart.
+    """
+    now, as_of = await store.funnel.standing(milestone)
+    first, last = _days(since, until, now.astimezone(UTC).date())
+    return told(milestone, first, last, await store.funnel.days(milestone, first, last), as_of)
 
 
 def _days(since: date | None, until: date | None, today: date) -> tuple[date, date]:

@@ -23,6 +23,7 @@ from milepost.model import (
     Key,
     Milestone,
     MilestoneDefinition,
+    PoolStanding,
     Route,
     Scope,
     Stop,
@@ -185,12 +186,17 @@ async def pool_of(store: Store, milestone: Milestone) -> Pool:
         survey_id=survey_id,
         route=milestone.definition.route,
         is_tended=standing.is_tended,
-        headroom_days=policy.headroom_days(standing, await store.pools.demand(key))
-        if standing.is_tended
-        else None,
+        headroom_days=await headroom_days(store, key, standing),
         ready=sum(entry.takes_links(standing.now) for entry in entries),
         distributions=list(entries),
     )
+
+
+async def headroom_days(store: Store, milestone: str, standing: PoolStanding) -> float | None:
+    """For how many days a pool can go on giving links; None: there is none, or nobody tends it."""
+    if not standing.is_tended:
+        return None
+    return policy.headroom_days(standing, await store.pools.demand(milestone))
 
 
 async def known(store: Store, key: str) -> Milestone:
