@@ -50,14 +50,14 @@ Deeds = Mapping[str, float]
 """How many of so many customers do what: the names of methods of `Month`."""
 
 PERSONAL: Final[Deeds] = {
-    "ignore": 42,
+    "ignore": 41,
     "leave": 12,
     "answer": 28,
     "come_back": 7,
     "answer_twice": 4,
     "share": 3,
     "alter": 2,
-    "paste": 2,
+    "paste": 3,
 }
 
 PLAIN: Final[Deeds] = {
@@ -326,7 +326,7 @@ class Month:
 
         await self.on.each(told, deliver)
 
-    async def meddle(self, times: int) -> None:
+    def meddle(self, times: int) -> None:
         """Somebody at the platform puts people into our lists, and takes others out of them.
 
         These have but one link there, and leave it alone.
@@ -348,8 +348,6 @@ class Month:
                 (contact,) = found.raise_for_status().json()["result"]["elements"]
                 web.delete(f"{members}/{contact['contactId']}").raise_for_status()
                 self.plants[link.lookup_id] = Plant("link-without-membership", ref)
-        self.on.travel(self.on.now + LOOK)
-        await self.on.work()
 
     # --- what customers do ----------------------------------------------------------------------
 
@@ -470,7 +468,8 @@ class Month:
         That of a plain link is known once somebody has opened it.
         """
         if not link.is_plain:
-            return seal(link.told.id, SECRET.encode())
+            is_short = link.told.lane == "deferred"
+            return seal(link.told.id, SECRET.encode(), is_short=is_short)
         (reference,) = parse_qs(urlsplit(self.urls[link.event_id]).query)[REFERENCE_FIELD]
         return reference
 

@@ -98,6 +98,8 @@ class Verdict(Struct, frozen=True, kw_only=True):
     memory_mb: dict[str, int]
     """The most that each process held; two Mileposts run in that of the test."""
     funnel: Mapping[str, Mapping[str, int]]
+    reconciled: Mapping[str, float | None]
+    """Of how many issued links the funnel says that the platform was asked."""
 
 
 async def verify(month: Month) -> Verdict:
@@ -112,9 +114,10 @@ async def verify(month: Month) -> Verdict:
     assert not disagreeing, "\n".join(disagreeing)
     became = {key: _became(month, link, of) for key, link, of in _by_link(month, visits)}
     counted = _counted(month, became)
+    funnels = await _told(month)
     differing = [
         *_ledger(month, became),
-        *(await _funnel(month, counted)),
+        *_funnels(funnels, counted),
         *(await _drift(month, visits)),
     ]
     assert not differing, "\n".join(differing)
@@ -141,6 +144,9 @@ async def verify(month: Month) -> Verdict:
             "test": peak_kb(os.getpid()) // 1024,
         },
         funnel=totals,
+        reconciled={
+            key: one["total"]["finished"]["reconciled"] for key, one in sorted(funnels.items())
+        },
     )
 
 
@@ -230,12 +236,13 @@ def _became(month: Month, link: Link, visits: Sequence[Session]) -> Became:
     )
 
 
-Counted = Mapping[tuple[str, date], Counter[str]]
+Counted = defaultdict[tuple[str, date], Counter[str]]
+"""Figures by milestone and day."""
 
 
 def _counted(month: Month, became: Mapping[str, Became]) -> Counted:
     """The funnel of each milestone and day, by what happened."""
-    counted: dict[tuple[str, date], Counter[str]] = defaultdict(Counter)
+    counted: Counted = defaultdict(Counter)
     for told in month.on.told.values():
         figures = counted[told.milestone, told.at.astimezone(UTC).date()]
         figures["requested"] += 1
@@ -291,21 +298,26 @@ def _ledger(month: Month, became: Mapping[str, Became]) -> Iterator[str]:
     yield from _differ("each link as what became of it", other, len(rows))
 
 
-async def _funnel(month: Month, counted: Counted) -> list[str]:
-    wrong, cells = [], 0
+async def _told(month: Month) -> Mapping[str, Any]:
+    """The funnels, as Milepost tells them."""
     days = f"from={BEGINS.date()}&to={month.on.now.date()}"
-    for milestone in sorted({key for key, _ in counted}):
-        told = await month.on.call("GET", f"/v1/milestones/{milestone}/funnel?{days}")
-        found = {date.fromisoformat(one["day"]): one for one in told["days"]}
-        expected = {day: figures for (key, day), figures in counted.items() if key == milestone}
-        for day in sorted(found.keys() | expected.keys()):
-            for figure in FIGURES:
-                cells += 1
-                came = found[day][figure]["links"] if day in found else 0
-                happened = expected.get(day, Counter())[figure]
-                if came != happened:
-                    wrong.append(f"{milestone} {day} {figure}: {came}, not {happened}")
-    return [*_differ("each figure of each funnel as counted by hand", wrong, cells)]
+    return {
+        one.key: await month.on.call("GET", f"/v1/milestones/{one.key}/funnel?{days}")
+        for one in month.on.milestones
+    }
+
+
+def _funnels(funnels: Mapping[str, Any], counted: Counted) -> Iterator[str]:
+    wrong = [
+        f"{milestone} {day['day']} {figure}: {came}, not {happened}"
+        for milestone, told in funnels.items()
+        for day in told["days"]
+        for figure in FIGURES
+        if (came := day[figure]["links"])
+        != (happened := counted[milestone, date.fromisoformat(day["day"])][figure])
+    ]
+    cells = len(FIGURES) * sum(len(told["days"]) for told in funnels.values())
+    yield from _differ("each figure of each funnel as counted by hand", wrong, cells)
 
 
 async def _drift(month: Month, visits: Sequence[Session]) -> list[str]:
