@@ -47,12 +47,12 @@ CREATE TABLE IF NOT EXISTS funnel_folds (
     as_of        timestamptz
 );
 
--- Whether an hour is counted again without being named as one that has changed: the newest ones
--- are, whatever happens, so that an event and its settlement have nothing to write for it.
-CREATE OR REPLACE FUNCTION milepost_counted_anyway(created_at timestamptz)
-RETURNS boolean
+-- Links that were created since then are counted again without being named as ones that have
+-- changed, so that an event and its settlement have nothing to write for it.
+CREATE OR REPLACE FUNCTION milepost_counted_since()
+RETURNS timestamptz
 LANGUAGE sql STABLE PARALLEL SAFE AS $$
-    SELECT created_at > milepost_now() - interval '1 hour'
+    SELECT milepost_now() - interval '1 hour'
 $$;
 
 ALTER TABLE milestones
@@ -88,7 +88,7 @@ BESIDE_TRAFFIC = (
 DOWNGRADE = """
 DROP INDEX links_of_an_hour;
 DROP TABLE reminders, funnel, funnel_changes, funnel_folds;
-DROP FUNCTION milepost_counted_anyway(timestamptz);
+DROP FUNCTION milepost_counted_since();
 ALTER TABLE milestones
     DROP COLUMN reminders,
     DROP COLUMN reminders_until;

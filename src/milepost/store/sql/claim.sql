@@ -498,9 +498,9 @@ told AS (
 -- What waited for long and waits no more changes a count that is done (settle.sql).
 recounted AS (
     INSERT INTO funnel_changes (milestone, hour)
-    SELECT DISTINCT w.milestone, date_trunc('hour', w.created_at, 'UTC')
+    SELECT w.milestone, date_trunc('hour', w.created_at, 'UTC')
     FROM written AS w
-    WHERE NOT milepost_counted_anyway(w.created_at)
+    WHERE w.created_at <= (SELECT milepost_counted_since())
         AND w.state IN ('issued', 'suppressed', 'failed')
 ),
 

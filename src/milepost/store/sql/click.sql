@@ -14,4 +14,4 @@ WITH clicked AS (
 INSERT INTO funnel_changes (milestone, hour)
 SELECT c.milestone, date_trunc('hour', c.created_at, 'UTC')
 FROM clicked AS c
-WHERE NOT milepost_counted_anyway(c.created_at)
+WHERE c.created_at <= (SELECT milepost_counted_since())

@@ -14,4 +14,4 @@ WITH delivered AS (
 INSERT INTO funnel_changes (milestone, hour)
 SELECT d.milestone, date_trunc('hour', d.created_at, 'UTC')
 FROM delivered AS d
-WHERE NOT milepost_counted_anyway(d.created_at)
+WHERE d.created_at <= (SELECT milepost_counted_since())

@@ -1,5 +1,5 @@
 -- Put the hours of milestones that have links among those to be counted, from an hour before the last
--- time on: whatever changed of them since has not been written down (`milepost_counted_anyway`). A
+-- time on: whatever changed of them since has not been written down (`milepost_counted_since`). A
 -- milestone that was never counted has all of its hours put there.
 --
 -- A minute more is for transactions that were open then.

@@ -49,7 +49,7 @@ recounted AS (
     INSERT INTO funnel_changes (milestone, hour)
     SELECT DISTINCT t.milestone, date_trunc('hour', t.created_at, 'UTC')
     FROM told AS t
-    WHERE (t.is_started OR t.is_finished) AND NOT milepost_counted_anyway(t.created_at)
+    WHERE (t.is_started OR t.is_finished) AND t.created_at <= (SELECT milepost_counted_since())
 ),
 
 changed AS (

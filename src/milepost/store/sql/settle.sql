@@ -37,9 +37,9 @@ WITH settlement AS MATERIALIZED (
 -- What waited for long changes a count that is done.
 recounted AS (
     INSERT INTO funnel_changes (milestone, hour)
-    SELECT DISTINCT s.milestone, date_trunc('hour', s.created_at, 'UTC')
+    SELECT s.milestone, date_trunc('hour', s.created_at, 'UTC')
     FROM settlement AS s
-    WHERE NOT milepost_counted_anyway(s.created_at)
+    WHERE s.created_at <= (SELECT milepost_counted_since())
 ),
 
 settled AS (
