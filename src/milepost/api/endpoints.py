@@ -6,10 +6,9 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import msgspec
-import uuid_utils.compat as uuid_utils
 from litestar import Router, delete, get, post
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
@@ -192,7 +191,7 @@ def _of_messages(store: Store, webhooks: Webhooks) -> list[HTTPRouteHandler]:
         endpoint = await store.messages.endpoint(endpoint_id)
         secrets = await store.messages.secrets(endpoint_id)
         content = body(TEST, datetime.now(UTC), {"endpoint_id": endpoint_id})
-        answer = await webhooks.send(endpoint.url, secrets, name_of(uuid_utils.uuid7()), content)
+        answer = await webhooks.send(endpoint.url, secrets, name_of(uuid4()), content)
         return Tried(
             delivered=answer.is_taken,
             seconds=answer.seconds,
