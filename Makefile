@@ -35,11 +35,12 @@ test battery: export PYTHONDONTWRITEBYTECODE =
 test: .venv/.dev ## run the tests
 	@.venv/bin/pytest --quiet --numprocesses 3 $(ARGS)
 
-check: .venv/.dev ## lint, formatting, types, imports, docstrings of the tests
+check: .venv/.dev ## lint, formatting, types, imports and what declares them, docstrings of the tests
 	@.venv/bin/ruff check --quiet .
 	@.venv/bin/ruff format --quiet --check .
 	@.venv/bin/mypy --no-error-summary
 	@.venv/bin/lint-imports --no-logo
+	@.venv/bin/deptry --no-ansi src migrations
 	@.venv/bin/interrogate --quiet tests || .venv/bin/interrogate -vv tests
 
 battery: .venv/.dev ## run the long forms of the reliability tests, most of an hour (docs/reliability.md)
