@@ -74,14 +74,14 @@ CREATE INDEX IF NOT EXISTS reminders_by_due_time ON reminders (milestone, due_at
     WHERE due_at IS NOT NULL;
 """
 
-# The ledger is read for it. One that broke off is there and serves nobody. By an expression that
-# the statements of the path do not use: planned while the ledger is empty, one of them could come
-# to find a person's last link of a milestone by all links of the milestone.
+# The ledger is read for it. One that broke off is there and serves nobody. Of expressions that the
+# statements of the path do not use: planned while the ledger is empty, one of them would come to
+# find a link among all links of its milestone.
 BESIDE_TRAFFIC = (
     "DROP INDEX CONCURRENTLY IF EXISTS links_of_an_hour",
     """
     CREATE INDEX CONCURRENTLY links_of_an_hour
-        ON links (milestone, (created_at AT TIME ZONE 'UTC'))
+        ON links ((milestone || ''), (created_at AT TIME ZONE 'UTC'))
     """,
 )
 

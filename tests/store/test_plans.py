@@ -367,6 +367,9 @@ async def test_what_is_planned_for_an_empty_ledger_is_right_for_a_large_one(
         }
     assert 4 == len(found)
     assert [] == [name for name, nodes in found.items() if any(map(reads_all, nodes))]
+    # Who begins with a milestone's name reads all links of the milestone.
+    used = {node.get("Index Name") for nodes in found.values() for node in nodes}
+    assert "links_of_an_hour" not in used
 
 
 async def test_the_backlog_is_counted_by_the_indexes_of_what_is_due(store: Store) -> None:

@@ -73,9 +73,6 @@ _PATH_OPTIONS: Final = (
     # connection: made while the ledger is empty, it would read all of it, and go on doing so until
     # the next ANALYZE (three times the work after 20,000 links). The statements see to the rest:
     # see claim.sql and settle.sql.
-    # Left to itself, Postgres compares that plan with the first five, which were made for a smaller
-    # ledger, and may come to plan a claim anew each time: 35 ms, four times what it takes.
-    " -c plan_cache_mode=force_generic_plan"
     " -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c enable_material=off"
 )
 

@@ -290,7 +290,11 @@ links = Table(
     Index("links_token", "token", unique=True, postgresql_where=text("token IS NOT NULL")),
     Index("links_of_a_registrant", "ref", "created_at"),
     Index("links_of_a_milestone", "milestone", "id"),
-    Index("links_of_an_hour", "milestone", text("(created_at AT TIME ZONE 'UTC')")),
+    Index(
+        "links_of_an_hour",
+        text("(milestone || '')"),
+        text("(created_at AT TIME ZONE 'UTC')"),
+    ),
     Index(
         "links_due",
         "state",

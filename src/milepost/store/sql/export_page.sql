@@ -15,7 +15,7 @@ SELECT
 FROM links AS l
 LEFT JOIN links AS original ON original.id = l.reuses
 LEFT JOIN reminders AS r ON r.link_id = l.id
-WHERE l.milestone = %(milestone)s
+WHERE l.milestone || '' = %(milestone)s
     AND l.created_at AT TIME ZONE 'UTC' >= %(after_at)s::timestamptz AT TIME ZONE 'UTC'
     AND l.created_at AT TIME ZONE 'UTC' < %(until)s::timestamptz AT TIME ZONE 'UTC'
     AND (l.created_at, l.id) > (%(after_at)s, %(after_id)s)

@@ -30,7 +30,7 @@ FROM (
         l.reuses IS NOT NULL AS is_reused,
         l.reuses IS NULL AND l.state <> 'suppressed' AS is_eligible
     FROM links AS l
-    WHERE l.milestone = %(milestone)s
+    WHERE l.milestone || '' = %(milestone)s
         AND l.created_at AT TIME ZONE 'UTC' >= %(hour)s::timestamptz AT TIME ZONE 'UTC'
         AND l.created_at AT TIME ZONE 'UTC'
             < (%(hour)s::timestamptz + interval '1 hour') AT TIME ZONE 'UTC'

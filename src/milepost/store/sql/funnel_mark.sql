@@ -18,7 +18,7 @@ first_link AS (
     CROSS JOIN LATERAL (
         SELECT l.created_at AT TIME ZONE 'UTC' AS at
         FROM links AS l
-        WHERE l.milestone = m.key
+        WHERE l.milestone || '' = m.key
             AND l.created_at AT TIME ZONE 'UTC'
                 >= coalesce(m.since AT TIME ZONE 'UTC', '-infinity')
         ORDER BY l.created_at AT TIME ZONE 'UTC'
@@ -29,7 +29,7 @@ first_link AS (
     CROSS JOIN LATERAL (
         SELECT l.created_at AT TIME ZONE 'UTC' AS at
         FROM links AS l
-        WHERE l.milestone = f.key
+        WHERE l.milestone || '' = f.key
             AND l.created_at AT TIME ZONE 'UTC' >= date_trunc('hour', f.at) + interval '1 hour'
         ORDER BY l.created_at AT TIME ZONE 'UTC'
         LIMIT 1) AS following

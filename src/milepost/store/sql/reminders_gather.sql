@@ -24,7 +24,7 @@ upto AS MATERIALIZED (
     LEFT JOIN LATERAL (
         SELECT l.created_at AT TIME ZONE 'UTC' AS at
         FROM links AS l
-        WHERE l.milestone = m.key
+        WHERE l.milestone || '' = m.key
             AND l.created_at AT TIME ZONE 'UTC' > m.since
             AND l.created_at AT TIME ZONE 'UTC' <= m.until
         ORDER BY l.created_at AT TIME ZONE 'UTC'
@@ -39,7 +39,7 @@ noted AS (
     CROSS JOIN LATERAL (
         SELECT l.id, l.milestone, l.state, l.reuses, l.finished_at
         FROM links AS l
-        WHERE l.milestone = u.key
+        WHERE l.milestone || '' = u.key
             AND l.created_at AT TIME ZONE 'UTC' > u.since
             AND l.created_at AT TIME ZONE 'UTC' <= u.until
         OFFSET 0) AS l
