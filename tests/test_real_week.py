@@ -80,7 +80,7 @@ def operations(journal: Path, lists: set[str | None]) -> Counter[str]:
 @pytest.mark.parametrize(
     "data",
     [
-        pytest.param(DAY, id="day"),
+        pytest.param(DAY, id="day", marks=pytest.mark.battery),  # the demo shows as much
         *([pytest.param(WEEK, id="week", marks=pytest.mark.battery)] if WEEK.is_dir() else []),
     ],
 )

@@ -29,7 +29,7 @@ class Outage(Struct, frozen=True):
     """Seconds from its return on."""
 
 
-@pytest.mark.parametrize("form", ["frozen", "refusing"])
+@pytest.mark.parametrize("form", ["frozen", pytest.param("refusing", marks=LONG)])
 @pytest.mark.parametrize(
     "outage",
     [

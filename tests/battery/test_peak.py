@@ -58,8 +58,10 @@ def test_what_fits_the_budget_is_direct(
 
 @pytest.mark.parametrize(
     ("limits", "deferred"),
-    [("none", 160), ({"list_contacts": 120}, 280)],
-    ids=["brand", "endpoint"],
+    [
+        pytest.param("none", 160, id="brand"),
+        pytest.param({"list_contacts": 120}, 280, id="endpoint", marks=LONG),
+    ],
 )
 def test_beyond_the_budget_links_are_short_and_true_once_there_is_some(
     install: Callable[..., Installation],
