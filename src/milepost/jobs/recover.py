@@ -213,7 +213,7 @@ class Recover:
         """See `Job`. It is over when this has come to its end."""
         # What an earlier attempt has brought in does not count as known before.
         at = run.position or {"since": _told(await self._store.recovered.latest())}
-        since = at["since"] and datetime.fromisoformat(at["since"])
+        since = None if at["since"] is None else datetime.fromisoformat(at["since"])
         way = _Way(run, at)
         if run.record.asked_by == ASKED_BY and await self._store.recovered.is_over():
             return way.counts  # two processes have asked for it at once
