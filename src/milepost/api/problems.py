@@ -201,20 +201,23 @@ def instead_of_a_page(response: Response[Any]) -> Response[Any]:
 
 
 def unexpected(_: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
-    """Answer a mistake of ours, without its particulars: they may hold what nobody should see.
+    """Answer a mistake of ours."""
+    return respond(of_unexpected(error))
+
+
+def of_unexpected(error: Exception) -> Problem:
+    """Tell of a mistake of ours, without its particulars: they may hold what nobody should see.
 
     The log is told where it happened and not what was said: drivers put values into their errors.
     """
     frames = traceback.extract_tb(error.__traceback__)
     where = " ".join(f"{frame.filename}:{frame.lineno}" for frame in frames)
     log.error("answered 500: %s at %s", type(error).__name__, where)
-    return respond(
-        problem(
-            HTTPStatus.INTERNAL_SERVER_ERROR,
-            "internal",
-            "Something went wrong that should not have.",
-            fix="Send the same request again; if it stays, tell the operator.",
-        )
+    return problem(
+        HTTPStatus.INTERNAL_SERVER_ERROR,
+        "internal",
+        "Something went wrong that should not have.",
+        fix="Send the same request again; if it stays, tell the operator.",
     )
 
 
