@@ -221,7 +221,8 @@ class Reconcile:
         if isinstance(error, Throttled | Unauthorized | Forbidden):
             raise error
         is_gone = isinstance(error, NotFound) and look.is_over
-        await self._store.outcomes.looked_in_vain(look.id, for_good=is_gone or look.is_last)
+        if is_gone or look.is_last:
+            await self._store.outcomes.give_up(look.id)
         counts.failed += not is_gone
         return Finding(
             reason=f"distribution {look.distribution_id} of milestone {look.milestone}: {error}"
