@@ -60,8 +60,8 @@ CREATE TABLE IF NOT EXISTS drift (
     CHECK (settled_by IS NULL OR settled_at IS NOT NULL)
 );
 
--- What the platform counted when a distribution was looked at last; and when it was found that it is
--- not there to be looked at any more.
+-- What the platform counted when a distribution was looked at last; and when it was found that it
+-- is not there to be looked at any more.
 ALTER TABLE distributions
     ADD COLUMN IF NOT EXISTS opened integer,
     ADD COLUMN IF NOT EXISTS started integer,
