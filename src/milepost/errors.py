@@ -6,7 +6,7 @@
     ├── ConfigurationError        a setting is missing or wrong: the program does not start
     ├── DatabaseError             Postgres cannot be reached, or is not as Milepost needs it
     │   └── DatabaseBusy          for the moment: come back in `retry_after` seconds
-│       └── Recovering        it was restored, and does not know yet what has been made since
+    │       └── Recovering        it was restored, and does not know yet what has been made since
     ├── Refusal                   what was asked is not done, and nothing was changed
     │   ├── InvalidRequest        malformed, or a value that can never be right; names the `field`
     │   ├── InvalidData           the event's data do not fit the milestone; names the `field`
