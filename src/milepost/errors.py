@@ -116,7 +116,7 @@ class UnknownMilestone(Refusal):
     def __init__(self, key: str) -> None:
         super().__init__(
             f"There is no milestone {key!r}.",
-            fix=f"Register it with PUT /v1/milestones/{key}.",
+            fix="GET /v1/milestones lists those that there are; an admin's PUT adds one.",
             field="milestone",
         )
 
