@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -79,6 +80,7 @@ def test_the_demo_explains_what_is_in_its_way_and_then_holds(folder: Path) -> No
     assert "a peak of 985 events is answered in " in text
     assert "the platform has them all: 985 by its own journal" in text
     assert "its response holds B6 2802 JFK BUF 1 and the link's reference" in text
+    assert re.search(r"/admin\n\nThe admin's key, which opens the page: mp_\S+\n", text)
     assert 1 == second.returncode
     assert "a demo runs in this folder already" in second.stderr
     data = folder / ".milepost" / "postgres" / "data"

@@ -373,6 +373,9 @@ async def test_a_milestone_of_plain_links_is_looked_at_as_one(
     await switch(invitation_only=True)
     finding = (await found(environment))["milestone landed"]
     assert ("fail", True) == (finding.verdict, "leads to a closed page" in finding.found)
+    await switch(invitation_only=False, declared_fields=["flight"])
+    finding = (await found(environment))["milestone landed"]
+    assert ("fail", True) == (finding.verdict, "can be matched" in finding.found)
 
 
 async def test_what_a_milestone_makes_at_the_platform_is_told(

@@ -60,12 +60,14 @@ CREATE TABLE IF NOT EXISTS drift (
     CHECK (settled_by IS NULL OR settled_at IS NOT NULL)
 );
 
--- What the platform counted when a distribution was looked at last.
+-- What the platform counted when a distribution was looked at last; and when it was found that it
+-- is not there to be looked at any more.
 ALTER TABLE distributions
     ADD COLUMN IF NOT EXISTS opened integer,
     ADD COLUMN IF NOT EXISTS started integer,
     ADD COLUMN IF NOT EXISTS finished integer,
-    ADD COLUMN IF NOT EXISTS reconciled_at timestamptz;
+    ADD COLUMN IF NOT EXISTS reconciled_at timestamptz,
+    ADD COLUMN IF NOT EXISTS given_up_at timestamptz;
 
 -- When the distribution of a link of route `stepwise`, which has one of its own, is looked at next.
 ALTER TABLE links ADD COLUMN IF NOT EXISTS look_due_at timestamptz;
@@ -92,7 +94,8 @@ ALTER TABLE distributions
     DROP COLUMN opened,
     DROP COLUMN started,
     DROP COLUMN finished,
-    DROP COLUMN reconciled_at;
+    DROP COLUMN reconciled_at,
+    DROP COLUMN given_up_at;
 DROP TABLE drift, responses;
 """
 

@@ -6,7 +6,7 @@
     ├── ConfigurationError        a setting is missing or wrong: the program does not start
     ├── DatabaseError             Postgres cannot be reached, or is not as Milepost needs it
     │   └── DatabaseBusy          for the moment: come back in `retry_after` seconds
-│       └── Recovering        it was restored, and does not know yet what has been made since
+    │       └── Recovering        it was restored, and does not know yet what has been made since
     ├── Refusal                   what was asked is not done, and nothing was changed
     │   ├── InvalidRequest        malformed, or a value that can never be right; names the `field`
     │   ├── InvalidData           the event's data do not fit the milestone; names the `field`
@@ -116,7 +116,7 @@ class UnknownMilestone(Refusal):
     def __init__(self, key: str) -> None:
         super().__init__(
             f"There is no milestone {key!r}.",
-            fix=f"Register it with PUT /v1/milestones/{key}.",
+            fix="GET /v1/milestones lists those that there are; an admin's PUT adds one.",
             field="milestone",
         )
 

@@ -219,7 +219,7 @@ class Issuing:
 
     async def issue_all(
         self, events: Sequence[Event], *, deadline_ms: int | None = None
-    ) -> list[Answer | MilepostError]:
+    ) -> list[Answer | Exception]:
         """Give many events their links; one outcome for each, in order.
 
         Args:
@@ -227,15 +227,16 @@ class Issuing:
             deadline_ms: milliseconds until the caller needs an answer; None: each milestone's own.
 
         Returns:
-            Where an event is not taken, or the database was away: the error that `issue` raises.
+            Where an event is not taken, or the database was away: the error that `issue` raises. A
+            mistake of ours is the answer of the event that met it, and not of the others.
         """
         outcomes = await asyncio.gather(
             *(self.issue(event, deadline_ms=deadline_ms) for event in events),
             return_exceptions=True,
         )
-        answers: list[Answer | MilepostError] = []
+        answers: list[Answer | Exception] = []
         for outcome in outcomes:
-            if not isinstance(outcome, Answer | MilepostError):
+            if not isinstance(outcome, Answer | Exception):
                 raise outcome
             answers.append(outcome)
         return answers

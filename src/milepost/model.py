@@ -500,6 +500,9 @@ class Outcome(Struct, frozen=True, kw_only=True):
 
 # --- webhooks -----------------------------------------------------------------------------------
 
+MessageId = Annotated[str, Meta(pattern=rf"^msg_[0-9a-f]{{32}}{_END}")]
+"""A message's id, as receivers are told it in `webhook-id`."""
+
 
 class MessageType(StrEnum):
     """What a message tells."""

@@ -7,10 +7,23 @@ language and puts the place of the field behind the sentence.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 from typing import Final, get_args
 
 from milepost.errors import InvalidRequest
-from milepost.model import EventId, FieldName, FieldType, Key, Lane, Ref, Route, SurveyId, TimeOfDay
+from milepost.model import (
+    EventId,
+    FieldName,
+    FieldType,
+    Key,
+    Lane,
+    MessageId,
+    MessageType,
+    Ref,
+    Route,
+    SurveyId,
+    TimeOfDay,
+)
 
 _AT: Final = re.compile(r" - at (?:`key` in )?`\$\.?(?P<path>[^`]*)`\Z")
 _NAMED: Final = re.compile(r"field `(?P<name>[^`]*)`")
@@ -36,6 +49,7 @@ _CHOICES: Final[dict[str, list[str]]] = {
     "when_full": ["deferred", "suppressed"],
     "unknown_registrant": ["reject", "defer"],
     "type": [*FieldType],
+    "types": [*MessageType],
 }
 _PATTERNS: Final = {
     get_args(kind)[1].pattern: words
@@ -45,17 +59,19 @@ _PATTERNS: Final = {
         (Key, "1 to 60 lower case letters, digits, - and _, not beginning or ending with - or _"),
         (SurveyId, "SV_ and 15 letters or digits"),
         (TimeOfDay, "a time such as 21:30, from 00:00 to 23:59"),
+        (MessageId, "a message's id: msg_ and 32 hexadecimal digits"),
         (FieldName, "a letter, then up to 99 letters, digits, and . _ -"),
     )
 }
 
 
-def refusal(message: str, field: str = "") -> InvalidRequest:
+def refusal(message: str, field: str = "", names: Sequence[str] = ()) -> InvalidRequest:
     """Turn msgspec's sentence into ours, with the path of the field in the field's own place.
 
     Args:
         message: the sentence.
         field: what it is said of, where it names no place.
+        names: of the fields of the object as a whole.
     """
     at = _AT.search(message)
     # Which member of an object of any names it is, msgspec does not say: the object is named then.
@@ -63,22 +79,26 @@ def refusal(message: str, field: str = "") -> InvalidRequest:
     sentence = message[: at.start()] if at else message
     if (named := _NAMED.search(sentence)) and sentence.startswith("Object"):
         path = f"{path}.{named['name']}".lstrip(".")
-        sentence = (
-            f"There is no field {named['name']!r} here"
-            if "unknown" in sentence
-            else f"The field {named['name']!r} is missing"
-        )
-        return InvalidRequest(f"{sentence}.", field=path)
+        if "unknown" not in sentence:
+            return InvalidRequest(f"The field {named['name']!r} is missing.", field=path)
+        fix = one_of(names) if names and at is None else None
+        return InvalidRequest(f"There is no field {named['name']!r} here.", fix=fix, field=path)
     if sentence.startswith("Invalid enum value"):
         choices = _CHOICES.get(path.rpartition(".")[2].partition("[")[0])
-        fix = f"Use one of: {', '.join(choices)}." if choices else None
-        given = sentence.removeprefix("Invalid enum value ")
-        return InvalidRequest(f"It cannot be {given}.", fix=fix, field=path or None)
+        fix = one_of(choices) if choices else None
+        return InvalidRequest(in_our_words(sentence), fix=fix, field=path or None)
     return InvalidRequest(in_our_words(sentence), field=path or None)
+
+
+def one_of(choices: Iterable[str]) -> str:
+    """The fix where a word is none of those that there are."""
+    return f"Use one of: {', '.join(choices)}."
 
 
 def in_our_words(sentence: str) -> str:
     """Say what msgspec says, in the words of JSON."""
+    if sentence.startswith("Invalid enum value"):
+        return f"It cannot be {sentence.removeprefix('Invalid enum value ').removesuffix('.')}."
     if "RFC3339" in sentence or "timezone component" in sentence:
         return f"It must be {_NOUNS['datetime']}, with its zone."
     if sentence.startswith("Invalid UUID"):
@@ -95,11 +115,8 @@ def in_our_words(sentence: str) -> str:
         pattern = rest.partition("'")[2].removesuffix("'")
         # A sentence shows a pattern as Python would write it, with its backslashes doubled.
         shown = {repr(known)[1:-1]: words for known, words in _PATTERNS.items()}
-        words = shown.get(pattern) or _PATTERNS.get(pattern, wanted)
-        return f"It must be {words}."
-    given = expected["given"]
-    return (
-        f"It must be {wanted}, not {_NOUNS.get(given, given)}."
-        if given
-        else f"It must be {wanted}."
-    )
+        wanted = shown.get(pattern) or _PATTERNS.get(pattern, wanted)
+    but = ""
+    if (given := expected["given"]) and "matching regex" not in rest:
+        but = f", not {_NOUNS.get(given, given)}"
+    return f"It must be {wanted}{but}."

@@ -308,3 +308,24 @@ async def test_a_word_that_is_not_a_choice_is_answered_with_the_choices(
     definition["repeat"] = "once"
     answer = (await client.put("/v1/milestones/Landed", json=definition)).json()
     assert "lower case letters" in answer["detail"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "body", "field", "fix"),
+    [
+        ("GET /v1/links?state=done", None, "state", "waiting"),
+        ("GET /v1/exports/links?format=xlsx", None, "format", "csv, ndjson"),
+        ("GET /v1/drift?kind=zzz", None, "kind", "foreign-response"),
+        ("POST /v1/endpoints", {"url": "x", "types": ["link.isued"]}, "types[0]", "link.issued"),
+        ("POST /v1/links", {"eventid": "1"}, "eventid", "event_id, milestone"),
+        ("GET /v1/links/abc", None, None, "a UUID"),
+        ("PATCH /v1/milestones/landed", None, None, "PUT"),
+    ],
+)
+async def test_a_word_that_is_none_of_them_is_answered_with_them(
+    client: httpx.AsyncClient, asked: str, body: object, field: str, fix: str
+) -> None:
+    """Be it a parameter's, a body's, a name, an address or a method."""
+    answer = (await client.request(*asked.split(), json=body)).json()
+    assert field == answer.get("field")
+    assert fix in answer["fix"]

@@ -197,7 +197,10 @@ async def test_the_platform_calls_and_the_link_is_finished(
 async def test_a_history_is_gone_on_with_at_the_page_that_was_written_last(
     client: httpx.AsyncClient, landed: Landed, milepost: Milepost, platform: Any
 ) -> None:
-    """Whoever takes the run over reads no page twice, and writes what the others tell."""
+    """Whoever takes the run over reads no page twice, and writes what the others tell.
+
+    Who starts meanwhile, and stands on a page that was read, is told of by the next run.
+    """
     people = {f"p{n:03}": RegistrantDetails(email=f"p{n}@example.com") for n in range(250)}
     await milepost.store.registrants.put(people)
     await landed(route="transaction")
@@ -223,10 +226,15 @@ async def test_a_history_is_gone_on_with_at_the_page_that_was_written_last(
     left = await milepost.run("reconcile", asked_by="a test", stopping=stopping, progress=stop)
     assert (None, 100, 1) == (left.ended_at, left.counts["entries"], await pages())
     assert left.position["cursor"]
+    late = (links[1], links[-2])
+    for link in late:
+        await platform.open(link["url"])
     counts = await reconcile(milepost)
-    assert (3, 2) == (await pages(), counts["finished"] or left.counts["finished"])
-    done = [(await moments(client, link))[2] for link in (links[0], links[1], links[-1])]
+    # Three of the run that is gone on with, and three of the next one.
+    assert (6, 2) == (await pages(), counts["finished"] or left.counts["finished"])
+    done = [(await moments(client, link))[2] for link in (links[0], links[2], links[-1])]
     assert [True, False, True] == done
+    assert [True, True] == [(await moments(client, link))[1] for link in late]
 
 
 async def test_a_response_that_no_link_issued_is_flagged(

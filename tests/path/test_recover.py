@@ -7,6 +7,8 @@ import itertools
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
@@ -17,7 +19,7 @@ from tests.path.conftest import Platform
 
 from milepost import app
 from milepost.app import Milepost
-from milepost.errors import EventMismatch, Recovering
+from milepost.errors import DatabaseBusy, EventMismatch, Recovering
 from milepost.issuing import Answer
 from milepost.model import (
     DriftKind,
@@ -29,6 +31,7 @@ from milepost.model import (
     Route,
 )
 from milepost.settings import Settings
+from milepost.upstream import Forbidden, Upstream
 
 PEOPLE = tuple(f"p{number}" for number in range(6))
 
@@ -250,17 +253,23 @@ async def test_short_urls_are_the_same_and_open(world: World, platform: Platform
 
 
 async def test_a_link_that_waited_at_the_backup_is_found(world: World, platform: Platform) -> None:
-    """It was made since, and is not made again."""
+    """It was made since, and is not made again; endpoints are told as of any other."""
     async with world.opened() as milepost:
         await register(milepost, platform, lanes=DEFERRED)
         await milepost.replenish.run_once()
-        before = urls(await issue(milepost, range(4)))
+        answers = await issue(milepost, range(4))
+        before, waiting = urls(answers), {answer.link.id for answer in answers}
+        endpoint, _ = await milepost.store.messages.create("http://127.0.0.1:9/", (), "")
     backup = world.back_up()
     async with world.opened() as milepost:
         await milepost.drain.run_once()
     await platform.forget()
     world.url = backup
     async with world.recovered() as milepost:
+        told = await milepost.store.messages.page(endpoint.id)
+        assert {(answer, "link.issued") for answer in waiting} == {
+            (message.link_id, message.type) for message in told
+        }
         *_, run = await milepost.store.runs.page("recover")
         assert (4, 0) == (run.counts["settled"], run.counts["links"])
         assert 0 == (await milepost.drain.run_once()).issued
@@ -278,3 +287,129 @@ async def test_it_is_done_once_for_each_restore(world: World) -> None:
     async with world.opened(recover=True) as milepost:
         await milepost.scheduler.standings(["recover"])
         assert milepost.recovery.is_under_way()
+
+
+async def test_an_event_that_comes_late_gets_its_link(world: World, platform: Platform) -> None:
+    """Nobody recovers any more; its link, found at the platform, still holds its place and name."""
+    async with world.opened() as milepost:
+        await register(milepost, platform, lanes=DEFERRED)
+        await milepost.replenish.run_once()
+    backup = world.back_up()
+    async with world.opened() as milepost:
+        before = urls(await issue(milepost, range(2)))
+        await milepost.drain.run_once()
+    world.url = backup
+    async with world.recovered() as milepost:
+        assert 2 == await milepost.store.recovered.lost()
+    async with world.opened() as milepost:
+        outcomes = await milepost.issuing.issue_all([event(number) for number in range(3)])
+        answers = [each for each in outcomes if isinstance(each, Answer)]
+        assert before == urls(answers[:2])
+        assert 3 == len(answers)
+        assert 0 == await milepost.store.recovered.lost()
+    assert {"gate 0": 1, "gate 1": 1} == await made(platform)
+
+
+async def chained(world: World, platform: Platform) -> dict[str, str | None]:
+    """Two links of route `stepwise` and then one of a list, all since the backup restored now."""
+    async with world.opened() as milepost:
+        await register(milepost, platform)
+        chain = MilestoneDefinition(
+            survey_id=platform.ready.survey_id, fields=(Field(name="gate"),), route=Route.STEPWISE
+        )
+        await milepost.store.milestones.put("chain", chain)
+        await milepost.run("sync", asked_by="test")
+        await milepost.replenish.run_once()
+    backup = world.back_up()
+    async with world.opened() as milepost:
+        before = urls(await chains(milepost))
+        await asyncio.sleep(1.1)  # batches tell their time in whole seconds
+        await issue(milepost, range(10, 11))
+    world.url = backup
+    return before
+
+
+async def chains(milepost: Milepost) -> list[Answer]:
+    """Issue the two events of route `stepwise`."""
+    return [await milepost.issuing.issue(event(number, milestone="chain")) for number in range(2)]
+
+
+async def test_an_attempt_that_breaks_off_is_followed_by_a_whole_one(
+    world: World, platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the first has brought in is later than batches that it has not got to."""
+    monkeypatch.setattr("milepost.jobs.recover.MARGIN", timedelta(0))
+    monkeypatch.setattr("milepost.scheduler.FIRST_PAUSE_SECONDS", 0.1)
+    before = await chained(world, platform)
+    whole, broken = Upstream.distribution_links, asyncio.Event()
+
+    def breaks_off_once(self: Upstream, *given: str) -> AsyncIterator[Any]:
+        if not broken.is_set():
+            broken.set()
+            raise DatabaseBusy("away")
+        return whole(self, *given)
+
+    monkeypatch.setattr(Upstream, "distribution_links", breaks_off_once)
+    async with world.opened(recover=True) as milepost:
+        for _ in range(2):  # the one that was begun is ended before another is
+            await milepost.run("recover", asked_by="test")
+        *_, run = await milepost.store.runs.page("recover")
+        assert ("done", 3) == (run.state, run.counts["links"])
+        await asyncio.wait_for(milepost.recovery.over(), 10)
+        assert before == urls(await chains(milepost))
+    assert {"gate 0": 1, "gate 1": 1, "gate 10": 1} == await made(platform)
+
+
+async def test_what_cannot_be_read_is_a_finding(
+    world: World, platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody else's batch is in nobody's way, nor is a survey that no milestone names now."""
+    await chained(world, platform)
+    whole, refused = Upstream.batch_pages, set[str]()
+
+    def refuses_one(self: Upstream, directory_id: str, batch_id: str, **given: Any) -> Any:
+        if not refused:
+            refused.add(batch_id)
+            raise Forbidden("batch_pages", "not yours")
+        return whole(self, directory_id, batch_id, **given)
+
+    async def none(_: object) -> dict[str, list[str]]:
+        return {}
+
+    monkeypatch.setattr(Upstream, "batch_pages", refuses_one)
+    monkeypatch.setattr("milepost.store.recovered.RecoveredStore.surveys", none)
+    async with world.recovered() as milepost:
+        *_, run = await milepost.store.runs.page("recover")
+        assert ("done", 1, 2) == (run.state, run.counts["links"], run.counts["found"])
+
+
+async def test_a_person_of_an_earlier_distribution_is_looked_at(
+    world: World, platform: Platform
+) -> None:
+    """Their place in the list is the same one; a link that is known already is no finding."""
+    async with world.opened() as milepost:
+        await register(milepost, platform)
+        await milepost.replenish.run_once()
+        before = urls(await issue(milepost, range(1)))
+    with psycopg.connect(world.url) as database:
+        (lookup, slot), *_ = database.execute(
+            "SELECT lookup_id, slot_id FROM links WHERE lookup_id IS NOT NULL"
+        ).fetchall()
+    async with world.opened(recover=True) as milepost:
+        assert {lookup} == await milepost.store.recovered.known([lookup], slot)
+        with psycopg.connect(world.url) as database:
+            database.execute(_SUCCESSOR, [slot])
+        assert set() == await milepost.store.recovered.known([lookup], slot)
+        run = await milepost.run("recover", asked_by="test")
+        assert ("done", 0, 0) == (run.state, run.counts["links"], run.counts["found"])
+        assert before == urls(await issue(milepost, range(1)))
+
+
+_SUCCESSOR = """
+    INSERT INTO distributions (
+        slot_id, generation, description, state, distribution_id, template, made_at, calibrated_at,
+        expires_at, takes_until, created_at)
+    SELECT slot_id, generation + 1, description || ' next', 'ready', 'EMD_000000000000000',
+        template, milepost_now(), milepost_now(), expires_at, takes_until, milepost_now()
+    FROM distributions WHERE slot_id = %s
+"""

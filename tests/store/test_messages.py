@@ -165,8 +165,20 @@ async def test_messages_are_sent_again(store: Store) -> None:
     await store.messages.settle(came(again))
     assert 1 == await store.messages.replay(ours, message=delivered.id)
     (message,) = [m for m in await store.messages.page(ours) if m.id == delivered.id]
-    assert 1 == await store.messages.replay(ours, since=message.created_at)
+    assert 2 == await store.messages.replay(ours, since=message.created_at)
     assert 2 == len(await store.messages.take())
+
+
+async def test_a_replay_brings_forward_what_waits(store: Store) -> None:
+    """After an outage nobody has to sit out the pauses of the schedule."""
+    ours = await endpoint(store)
+    await tell(store, ours, 1)
+    (message,) = await store.messages.take()
+    await store.messages.settle(came(message, "waiting", pause=3_600))
+    assert [] == await store.messages.take()
+    assert 1 == await store.messages.replay(ours, since=message.created_at)
+    (again,) = await store.messages.take()
+    assert (message.id, 2, 1) == (again.id, again.attempt, again.tries)
 
 
 async def test_old_messages_are_forgotten(store: Store, database_url: str, sql: Sql) -> None:

@@ -20,6 +20,7 @@ from milepost.api.requests import header
 from milepost.errors import InvalidRequest
 from milepost.model import Caller, Scope
 from milepost.store.keys import KeyStore
+from milepost.wording import one_of
 
 SCOPES: Final = "scopes"
 SHOWN: Final = "shown"
@@ -75,12 +76,17 @@ class Doorkeeper:
                 status_code=HTTPStatus.UNAUTHORIZED,
                 detail="Send an API key that is in force, as: Authorization: Bearer mp_…",
                 headers={"WWW-Authenticate": "Bearer"},
+                extra={"fix": "Ask an operator for one: milepost keys create NAME --scope SCOPE"},
             )
         if scopes is None or not caller.may(*scopes):
-            wanted = " or ".join(scope.value for scope in scopes or (Scope.ADMIN,))
+            least, *others = scopes or (Scope.ADMIN,)
+            wanted = " or ".join([least, *others])
             raise HTTPException(
                 status_code=HTTPStatus.FORBIDDEN,
                 detail=f"The key {caller.name!r} lacks the scope {wanted}.",
+                extra={
+                    "fix": f"Ask an operator for one: milepost keys create NAME --scope {least}"
+                },
             )
         request.scope["auth"] = caller
         if request.scope["query_string"]:
@@ -103,7 +109,7 @@ def _refuse_unknown_parameters(request: Request[Any, Any, Any]) -> None:
         if name not in known:
             raise InvalidRequest(
                 f"There is no parameter {name!r} here.",
-                fix=f"Use one of: {', '.join(known)}." if known else "Leave it out.",
+                fix=one_of(known) if known else "Leave it out.",
                 field=name,
             )
 

@@ -18,7 +18,7 @@ from milepost.api.access import caller_of, needs
 from milepost.api.problems import documented
 from milepost.api.requests import MAX_BODY_BYTES, StrictRequest
 from milepost.errors import InvalidRequest
-from milepost.model import Attempt, Endpoint, Message, MessageType, Scope
+from milepost.model import Attempt, Endpoint, Message, MessageId, MessageType, Scope
 from milepost.store import Store
 from milepost.webhooks import MOST_URL, Webhooks, body, name_of
 
@@ -28,9 +28,6 @@ TEST: Final = "endpoint.test"
 EARLIEST: Final = 1970
 LATEST: Final = 9000
 """Years that a moment can be of; the ends of the calendar cannot change their zone."""
-
-MessageId = Annotated[str, Meta(pattern=r"^msg_[0-9a-f]{32}(?![\s\S])")]
-"""A message's id, as receivers are told it in `webhook-id`."""
 
 
 class EndpointRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -107,7 +104,7 @@ class ReplayRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     message: MessageId | None = None
     """This one, whatever became of it."""
     since: Annotated[datetime, Meta(tz=True)] | None = None
-    """All from this moment on."""
+    """All from this moment on; those that wait are sent now."""
 
 
 class Replayed(Struct, frozen=True):

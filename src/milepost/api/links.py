@@ -43,7 +43,6 @@ from milepost.errors import (
     EventMismatch,
     InvalidData,
     InvalidRequest,
-    MilepostError,
     MilestonePaused,
     Refusal,
     UnknownLink,
@@ -395,7 +394,7 @@ def _given(raw: Raw, asked_by: str) -> Event | Refusal:
         return error
 
 
-def _result(index: int, answer: Answer | MilepostError) -> BatchResult:
+def _result(index: int, answer: Answer | Exception) -> BatchResult:
     match answer:
         case Answer(link=link):
             return BatchResult(index=index, outcome=outcome(link), link=shown(link))
@@ -407,8 +406,8 @@ def _result(index: int, answer: Answer | MilepostError) -> BatchResult:
             kind, problem = Outcome.CONFLICT, problems.of(answer)
         case Refusal():
             kind, problem = Outcome.INVALID, problems.of(answer)
-        case _:
-            raise answer
+        case _:  # as little is known of it
+            kind, problem = Outcome.WAITING, problems.of_unexpected(answer)
     return BatchResult(index=index, outcome=kind, problem=problem)
 
 

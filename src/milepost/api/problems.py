@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import traceback
+from enum import StrEnum
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, Literal, get_args, get_origin
 
 import msgspec
 from litestar import Request, Response
@@ -39,7 +40,7 @@ from milepost.errors import (
     UnknownRun,
     UpstreamError,
 )
-from milepost.wording import in_our_words
+from milepost.wording import in_our_words, one_of
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +87,11 @@ _FRAMEWORK: Final[dict[int, tuple[str, str]]] = {
     503: ("try-again", "The database is away for a moment; nothing was promised."),
 }
 """Codes and sentences of our own: those of the language change from version to version."""
+
+_FIXES: Final = {
+    "not-found": "/schema/docs shows every address; an id in one is a UUID, a key is lower case.",
+}
+"""What helps where the framework finds nothing."""
 
 _DESCRIBED: Final[dict[int, str]] = {
     **{status: sentence for status, (_, sentence) in _FRAMEWORK.items()},
@@ -186,11 +192,33 @@ def framework(request: Request[Any, Any, Any], error: HTTPException) -> Response
         wrong = error.extra[0] if isinstance(error.extra, list) and error.extra else {}
         detail = in_our_words(str(wrong.get("message", sentence)))
         name = str(wrong.get("key", ""))
-        return respond(problem(status, code, detail, field=_PARAMETERS.get(name, name) or None))
+        fix = one_of(choices) if (choices := _choices(request, name)) else None
+        return respond(
+            problem(status, code, detail, field=_PARAMETERS.get(name, name) or None, fix=fix)
+        )
     spoken = error.status_code in {401, 403, 408, 415, 503}
+    fix = error.extra.get("fix") if isinstance(error.extra, dict) else _FIXES.get(code)
+    if methods := (error.headers or {}).get("Allow"):
+        fix = f"Use {methods}."
     return respond(
-        problem(status, code, error.detail if spoken else sentence), dict(error.headers or {})
+        problem(status, code, error.detail if spoken else sentence, fix=fix),
+        dict(error.headers or {}),
     )
+
+
+def _choices(request: Request[Any, Any, Any], name: str) -> list[str]:
+    """The words that a parameter may be, where it may not be any."""
+    parameter = request.route_handler.parsed_fn_signature.parameters.get(name)
+    if parameter is None:
+        return []
+    kinds = get_args(parameter.annotation) or (parameter.annotation,)
+    choices: list[str] = []
+    for kind in kinds:
+        if isinstance(kind, type) and issubclass(kind, StrEnum):
+            choices.extend(kind)
+        elif get_origin(kind) is Literal:
+            choices.extend(get_args(kind))
+    return choices
 
 
 def instead_of_a_page(response: Response[Any]) -> Response[Any]:
@@ -201,20 +229,23 @@ def instead_of_a_page(response: Response[Any]) -> Response[Any]:
 
 
 def unexpected(_: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
-    """Answer a mistake of ours, without its particulars: they may hold what nobody should see.
+    """Answer a mistake of ours."""
+    return respond(of_unexpected(error))
+
+
+def of_unexpected(error: Exception) -> Problem:
+    """Tell of a mistake of ours, without its particulars: they may hold what nobody should see.
 
     The log is told where it happened and not what was said: drivers put values into their errors.
     """
     frames = traceback.extract_tb(error.__traceback__)
     where = " ".join(f"{frame.filename}:{frame.lineno}" for frame in frames)
     log.error("answered 500: %s at %s", type(error).__name__, where)
-    return respond(
-        problem(
-            HTTPStatus.INTERNAL_SERVER_ERROR,
-            "internal",
-            "Something went wrong that should not have.",
-            fix="Send the same request again; if it stays, tell the operator.",
-        )
+    return problem(
+        HTTPStatus.INTERNAL_SERVER_ERROR,
+        "internal",
+        "Something went wrong that should not have.",
+        fix="Send the same request again; if it stays, tell the operator.",
     )
 
 

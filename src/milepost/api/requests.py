@@ -198,7 +198,8 @@ def _decoded(body: bytes, wanted: Any) -> Any:
     try:
         return _decoder(wanted).decode(body)
     except msgspec.ValidationError as error:
-        raise refusal(str(error)) from None
+        names = getattr(wanted, "__struct_encode_fields__", ())
+        raise refusal(str(error), names=names) from None
     except msgspec.DecodeError as error:
         flaw = str(error).removeprefix("JSON is malformed: ").removeprefix("Input data was ")
         raise InvalidRequest(f"The body is not JSON: {flaw}.") from None

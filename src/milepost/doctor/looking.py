@@ -543,6 +543,14 @@ def _of_survey(what: str, milestone: Milestone, survey: SurveyDefinition) -> Fin
     # Of a plain link the survey sees the reference alone.
     fields = () if is_plain else milestone.definition.fields
     wanted = {field.name for field in fields} | {REFERENCE_FIELD}
+    if is_plain and REFERENCE_FIELD not in survey.fields:
+        return Finding(
+            what=what,
+            verdict="fail",
+            found=f"the flow of survey {survey_id} does not declare {REFERENCE_FIELD}: no response "
+            'by a link of route "anonymous" can be matched',
+            fix=f"Add {REFERENCE_FIELD} as embedded data at the start of the survey flow.",
+        )
     if missing := sorted(wanted - survey.fields):
         return Finding(
             what=what,

@@ -9,8 +9,9 @@ It goes through three stages:
 3. the responses that were heard of, be it by an event call or by a history, and were not read.
 
 Each page of a history is written before the next one is read, and where it stands is committed with
-it. What the platform counts is written down last, so that a history that was not read to its end is
-read again.
+it, beside what the platform counted before the first one. That is written down last, so that a
+history that was not read to its end is read again, as is one in which somebody came further behind
+whoever read it.
 
 Where history is known not to tell of links that were built here, the first stage is left out: by
 which link a response came is then told by its reference alone.
@@ -125,15 +126,14 @@ class Reconcile:
 
     async def _distributions(self, run: Run, counts: Counts, position: Mapping[str, Any]) -> None:
         after, done = int(position["after"]), run.record.done if run.position else 0
-        cursor = position.get("cursor")
         while looks := await self._store.outcomes.due(after=after, limit=AT_ONCE):
             for look in looks:
                 if run.stopping.is_set():
                     return
                 findings = []
-                begun_at = cursor if position.get("in") == look.id else None
+                begun = position if position.get("in") == look.id else None
                 try:
-                    await self._look(run, look, counts, after=after, done=done, cursor=begun_at)
+                    await self._look(run, look, counts, after=after, done=done, begun=begun)
                 except Refused as error:
                     findings = [await self._refused(look, error, counts)]
                 after, done = look.id, done + 1
@@ -148,11 +148,33 @@ class Reconcile:
                 )
 
     async def _look(
-        self, run: Run, look: Look, counts: Counts, *, after: int, done: int, cursor: str | None
+        self,
+        run: Run,
+        look: Look,
+        counts: Counts,
+        *,
+        after: int,
+        done: int,
+        begun: Mapping[str, Any] | None,
     ) -> None:
-        """Look at one distribution, and read its history where that may tell something."""
-        counted = (await self._upstream.distribution(look.distribution_id, look.survey_id)).stats
-        has_moved = (look.opened, look.started, look.finished) != _figures(counted)
+        """Look at one distribution, and read its history where that may tell something.
+
+        Args:
+            run: whose position is written with each page.
+            look: at which.
+            counts: what the run did.
+            after: the distribution before this one.
+            done: distributions before this one.
+            begun: the position, if it is within this history.
+        """
+        cursor = None if begun is None else begun["cursor"]
+        # Who came further since the first page was read may stand on one that is not read again.
+        if begun is None:
+            there = await self._upstream.distribution(look.distribution_id, look.survey_id)
+            opened, started, finished = _figures(there.stats)
+        else:
+            opened, started, finished = begun["counted"]
+        has_moved = (look.opened, look.started, look.finished) != (opened, started, finished)
         if has_moved or look.is_last or cursor is not None or run.options.get(THOROUGH):
             counts.moved += cursor is None
             members: set[str] | None = set() if cursor is None else None
@@ -175,6 +197,7 @@ class Reconcile:
                             "after": after,
                             "in": look.id,
                             "cursor": page.cursor,
+                            "counted": (opened, started, finished),
                         },
                         stage="distributions",
                         done=done,
@@ -186,7 +209,7 @@ class Reconcile:
             if members is not None and links:
                 counts.drift += await self._store.outcomes.flag_lacking(look, frozenset(members))
         await self._store.outcomes.looked(
-            look.id, opened=counted.opened, started=counted.started, finished=counted.finished
+            look.id, opened=opened, started=started, finished=finished
         )
 
     async def _refused(self, look: Look, error: Refused, counts: Counts) -> Finding:
@@ -198,7 +221,8 @@ class Reconcile:
         if isinstance(error, Throttled | Unauthorized | Forbidden):
             raise error
         is_gone = isinstance(error, NotFound) and look.is_over
-        await self._store.outcomes.looked_in_vain(look.id, for_good=is_gone or look.is_last)
+        if is_gone or look.is_last:
+            await self._store.outcomes.give_up(look.id)
         counts.failed += not is_gone
         return Finding(
             reason=f"distribution {look.distribution_id} of milestone {look.milestone}: {error}"

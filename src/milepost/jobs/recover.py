@@ -47,6 +47,9 @@ from milepost.upstream import (
     ListContact,
     NotFound,
     ReadPage,
+    Refused,
+    Throttled,
+    Unauthorized,
     Upstream,
 )
 
@@ -208,10 +211,12 @@ class Recover:
 
     async def run_once(self, run: Run) -> Counts:
         """See `Job`. It is over when this has come to its end."""
-        way = _Way(run)
+        # What an earlier attempt has brought in does not count as known before.
+        at = run.position or {"since": _told(await self._store.recovered.latest())}
+        since = None if at["since"] is None else datetime.fromisoformat(at["since"])
+        way = _Way(run, at)
         if run.record.asked_by == ASKED_BY and await self._store.recovered.is_over():
             return way.counts  # two processes have asked for it at once
-        since = await self._store.recovered.latest()
         await self._take_lists(way)
         chains = await self._take_batches(way, since)
         standing = await self._take_distributions(way, chains)
@@ -220,12 +225,17 @@ class Recover:
         for place in places:
             try:
                 await self._take_members(way, place)
-            except NotFound as error:
-                way.find(place.list_name, f"what the slot stands on is not there: {error}")
+            except Refused as error:
+                _see_that_it_is_this(error)
+                way.find(place.list_name, f"what the slot stands on cannot be read: {error}")
             await way.note("members", step=1)
         await way.note("chains", total=len(chains))
         for chain in chains:
-            await self._take_chain(way, chain, standing.get(chain.batch_id))
+            try:
+                await self._take_chain(way, chain, standing.get(chain.batch_id))
+            except Refused as error:
+                _see_that_it_is_this(error)
+                way.find(chain.batch_id, f"it cannot be read: {error}")
             await way.note("chains", step=1)
         await self._store.recovered.finish()
         return way.counts
@@ -296,7 +306,12 @@ class Recover:
             made_at = batch.created_at
             if batch.batch_id in taken or (made_at and since and made_at < since - MARGIN):
                 continue
-            entry = await self._first_entry(way, batch.batch_id)
+            try:
+                entry = await self._first_entry(way, batch.batch_id)
+            except Refused as error:
+                _see_that_it_is_this(error)
+                way.find(batch.batch_id, f"it cannot be read: {error}")
+                continue
             named = str(entry.data.get(REFERENCE_FIELD, "")) if entry and entry.data else ""
             if entry is None or not named:
                 continue
@@ -440,7 +455,10 @@ class Recover:
                     way.counts.unnamed += 1
                     continue
                 at = datetime.fromtimestamp(moment(found.link) / 1_000, UTC)
-                if (standing := place.standing(at)) is not None:
+                standing = place.standing(at)
+                if found.is_short and place.ready:
+                    standing = place.ready[-1]  # its call came later than its event
+                if standing is not None:
                     await self._hold(way, _on(place, standing, found))
 
     async def _hold(self, way: _Way, found: FoundLink) -> None:
@@ -449,9 +467,9 @@ class Recover:
                 way.counts.links += 1
             case False:
                 way.counts.settled += 1
-            case None:
+            case None if not await self._store.recovered.is_issued(found.id):
                 reason = f"link {found.id} has ended, or another one is in its place"
-                way.find(found.lookup_id, reason, ref=found.ref)
+                way.find(found.route.value, reason, ref=found.ref)
 
     async def _member(self, way: _Way, list_id: str, listed: ListContact) -> _Found | None:
         """What a member of a list says of its link."""
@@ -521,7 +539,11 @@ class Recover:
             "end": f"{end.isoformat()} {survey_id}",
             "distribution": distribution.distribution_id,
         }
-        milestones = (await self._store.recovered.surveys())[survey_id]
+        milestones = (await self._store.recovered.surveys()).get(survey_id)
+        if milestones is None:
+            reason = f"link {found.link}: no milestone of route stepwise has survey {survey_id}"
+            way.find(chain.batch_id, reason, ref=found.ref)
+            return
         await self._hold(
             way,
             FoundLink(
@@ -552,9 +574,10 @@ class Recover:
 class _Way:
     """How far a run is."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, at: Mapping[str, str | None]) -> None:
         self.run = run
-        self.counts = Counts()
+        self.counts = Counts(**{name: run.counts.get(name, 0) for name in Counts.__struct_fields__})
+        self._at = at
         self._findings: list[Finding] = []
         self._done = 0
         self._total: int | None = None
@@ -570,13 +593,26 @@ class _Way:
         self._done += step
         findings, self._findings = self._findings, []
         await self.run.commit(
-            None,
+            self._at,
             stage=stage,
             done=self._done,
             total=self._total,
             counts=self.counts,
             findings=findings,
         )
+
+
+def _told(at: datetime | None) -> str | None:
+    return None if at is None else at.isoformat()
+
+
+def _see_that_it_is_this(error: Refused) -> None:
+    """Go on where one thing cannot be read; not where nothing can, for a while or for this token.
+
+    Whoever made a thing may have it to themselves, or have taken it away by now.
+    """
+    if isinstance(error, Throttled | Unauthorized):
+        raise error
 
 
 def _made_at(distribution: Distribution, place: Place) -> datetime:

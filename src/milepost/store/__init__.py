@@ -112,13 +112,15 @@ class Store:
         connections = Connections(url)
         await connections.open()
         deployment = await DeploymentStore(connections).load()
+        # A lost link holds its event's place and name: it is given back whenever that comes.
+        lost = await RecoveredStore(connections, b"", public_url).lost()
         return cls(
             connections,
             deployment,
             public_url,
             secret,
             secret_before=secret_before,
-            recovers=recovers,
+            recovers=recovers or lost > 0,
         )
 
     async def close(self) -> None:

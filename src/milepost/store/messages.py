@@ -320,7 +320,7 @@ class MessageStore:
         Args:
             endpoint_id: of the endpoint.
             message: this one, whatever became of it.
-            since: all of this moment and later; one that waits keeps its own time.
+            since: all of this moment and later, also those that wait for their next attempt.
                 With neither, all that are parked.
 
         Returns:
@@ -335,7 +335,6 @@ class MessageStore:
             wanted &= messages.c.id == message
         elif since is not None:
             wanted &= messages.c.created_at >= since
-            wanted &= messages.c.state != "waiting"
         else:
             wanted &= messages.c.state == "parked"
         count, after = 0, UUID(int=0)
@@ -345,7 +344,9 @@ class MessageStore:
                 .where(wanted, messages.c.id > after)
                 .order_by(messages.c.id)
                 .limit(REPLAYED_AT_ONCE)
-                .with_for_update(key_share=True)
+                # Who holds one of many is at its attempt now. To wait in this order, while they
+                # settle in theirs, could be for ever.
+                .with_for_update(key_share=True, skip_locked=message is None)
             )
             async with self._connections.transaction() as connection:
                 ids = (await connection.execute(chosen)).scalars().all()

@@ -164,26 +164,23 @@ class OutcomeStore:
 
     async def looked(self, distribution: int, *, opened: int, started: int, finished: int) -> None:
         """Write down what the platform counts, once its history is written as far."""
-        await self._distribution(distribution, opened=opened, started=started, finished=finished)
+        await self._distribution(
+            distribution,
+            opened=opened,
+            started=started,
+            finished=finished,
+            reconciled_at=func.milepost_now(),
+        )
 
-    async def looked_in_vain(self, distribution: int, *, for_good: bool) -> None:
-        """The platform has told nothing.
-
-        Args:
-            distribution: ours.
-            for_good: it is over, and not there any more.
-        """
-        end = tables.distributions.c.expires_at + timedelta(days=LATE_DAYS)
-        at = func.greatest(func.milepost_now(), end) if for_good else func.milepost_now()
-        await self._distribution(distribution, reconciled_at=at)
+    async def give_up(self, distribution: int) -> None:
+        """Look at one no more that is over: the platform has refused to tell what became of it."""
+        await self._distribution(distribution, given_up_at=func.milepost_now())
 
     async def _distribution(self, distribution: int, **values: object) -> None:
         table = tables.distributions
         async with self._connections.transaction() as connection:
             await connection.execute(
-                update(table)
-                .where(table.c.id == distribution)
-                .values(**{"reconciled_at": func.milepost_now(), **values})
+                update(table).where(table.c.id == distribution).values(**values)
             )
 
     async def look_again(self, link_id: UUID, pause: float | None) -> None:

@@ -7,7 +7,8 @@ link's id is a keyed hash of it (`payload.link_id`). A link that is found is wri
 hash, as `recovered:<hash>`, in the place that it has, so that nobody gets that place again. When
 the event comes again, it is its link (`LinkStore.claim`).
 
-Nothing of this is on the path of an event, unless `MILEPOST_RECOVER` is set.
+Nothing of this is on the path of an event, unless `MILEPOST_RECOVER` is set,
+or links were still lost when the process started.
 """
 
 from __future__ import annotations
@@ -337,15 +338,39 @@ class RecoveredStore:
     # --- links ------------------------------------------------------------------------------------
 
     async def known(self, lookups: Collection[str], slot_id: int | None = None) -> set[str]:
-        """Those of these lookup ids that a link has, or a membership ahead of events."""
-        links, members = tables.links.c.lookup_id, tables.memberships
-        linked = select(links).where(links.in_(lookups))
+        """Those of these lookup ids that a link has, or a membership ahead of events.
+
+        Args:
+            lookups: the ids.
+            slot_id: on whose list they are. One there is for all distributions that stand on it
+                one after the other: only a link of the newest tells that no later one is lost.
+        """
+        links, members = tables.links.c, tables.memberships
+        rows = tables.distributions.c
+        newest = (
+            select(rows.id)
+            .where(rows.slot_id == slot_id, rows.template.is_not(None))
+            .order_by(rows.generation.desc())
+            .limit(1)
+            .scalar_subquery()
+        )
+        linked = select(links.lookup_id).where(links.lookup_id.in_(lookups))
+        if slot_id is not None:
+            linked = linked.where(links.distribution_id == newest)
         ahead = select(members.c.lookup_id).where(
             members.c.slot_id == slot_id, members.c.lookup_id.in_(lookups)
         )
         async with self._connections.transaction() as connection:
             found = await connection.execute(linked.union(ahead))
             return {row.lookup_id for row in found}
+
+    async def is_issued(self, link: UUID) -> bool:
+        """Whether the ledger's own link of this id has its URL."""
+        query = select(tables.links.c.id).where(
+            tables.links.c.id == link, tables.links.c.url.is_not(None)
+        )
+        async with self._connections.transaction() as connection:
+            return await connection.scalar(query) is not None
 
     async def refs(self, contact_ids: Collection[str]) -> Mapping[str, str]:
         """Whose contacts these are, as far as that is known."""

@@ -211,6 +211,7 @@ distributions = Table(
     Column("started", Integer),
     Column("finished", Integer),
     Column("reconciled_at", Moment),
+    Column("given_up_at", Moment),
     UniqueConstraint("slot_id", "generation"),
     Index("distributions_in_the_making", "id", postgresql_where=text("state = 'making'")),
 )

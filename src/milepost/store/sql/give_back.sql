@@ -6,7 +6,7 @@
 --                of the event, as it has come again
 WITH found AS MATERIALIZED (
     SELECT
-        l.id,
+        l.id, l.milestone, l.created_at,
         -- A link of route `stepwise` stands on nothing that names its milestone, but for the survey.
         array_remove(ARRAY[
             CASE WHEN l.milestone <> %(milestone)s AND NOT (l.route = 'stepwise' AND EXISTS (
@@ -32,6 +32,16 @@ given AS (
         asked_by = %(asked_by)s
     FROM found AS f
     WHERE l.id = f.id AND cardinality(f.differing) = 0
+    RETURNING l.created_at, ARRAY[f.milestone, l.milestone] AS milestones
+),
+
+-- It may have been counted where it was found, and is counted where it belongs.
+recounted AS (
+    INSERT INTO funnel_changes (milestone, hour)
+    SELECT DISTINCT m.milestone, date_trunc('hour', g.created_at, 'UTC')
+    FROM given AS g
+    CROSS JOIN LATERAL unnest(g.milestones) AS m (milestone)
+    WHERE g.milestones[1] <> g.milestones[2]
 )
 
 SELECT id, differing FROM found

@@ -19,6 +19,7 @@ WHERE d.id > %(after)s
     -- One that was torn down before its end is not there any more; no history tells of plain links.
     AND NOT (d.state = 'retired' AND d.expires_at > milepost_now())
     AND s.route IN ('list', 'transaction')
+    AND d.given_up_at IS NULL
     AND coalesce(d.reconciled_at < d.expires_at + make_interval(days => %(days)s), true)
 ORDER BY d.id
 LIMIT %(limit)s

@@ -49,13 +49,22 @@ WITH held AS (
         -- A lease is that of a process from before the restore. Where the call went to another
         -- distribution, its outcome is asked as ever.
         AND coalesce(l.distribution_id = excluded.distribution_id, true)
-    RETURNING l.milestone, l.created_at, l.xmax = 0 AS is_new
+    RETURNING l.id, l.milestone, l.created_at, l.xmax = 0 AS is_new
 ),
 
 -- Of whatever hour it is, its milestone's count may be done.
 recounted AS (
     INSERT INTO funnel_changes (milestone, hour)
     SELECT h.milestone, date_trunc('hour', h.created_at, 'UTC') FROM held AS h
+),
+
+-- Of one that is new nobody is told before its event comes; its app is answered then.
+told AS (
+    INSERT INTO messages (endpoint_id, type, link_id, due_at, created_at)
+    SELECT e.id, 'link.issued', h.id, (SELECT milepost_now()), (SELECT milepost_now())
+    FROM held AS h
+    JOIN endpoints AS e ON e.state = 'active' AND (e.types = '{}' OR 'link.issued' = ANY (e.types))
+    WHERE NOT h.is_new
 )
 
 SELECT is_new FROM held
