@@ -319,13 +319,12 @@ async def test_a_word_that_is_not_a_choice_is_answered_with_the_choices(
         ("POST /v1/endpoints", {"url": "x", "types": ["link.isued"]}, "types[0]", "link.issued"),
         ("POST /v1/links", {"eventid": "1"}, "eventid", "event_id, milestone"),
         ("GET /v1/links/abc", None, None, "a UUID"),
-        ("PATCH /v1/milestones/landed", None, None, "PUT"),
     ],
 )
 async def test_a_word_that_is_none_of_them_is_answered_with_them(
     client: httpx.AsyncClient, asked: str, body: object, field: str, fix: str
 ) -> None:
-    """Be it a parameter's, a body's, a name, an address or a method."""
+    """Be it a parameter's, a body's, a name or an address."""
     answer = (await client.request(*asked.split(), json=body)).json()
     assert field == answer.get("field")
     assert fix in answer["fix"]

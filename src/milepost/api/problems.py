@@ -198,8 +198,6 @@ def framework(request: Request[Any, Any, Any], error: HTTPException) -> Response
         )
     spoken = error.status_code in {401, 403, 408, 415, 503}
     fix = error.extra.get("fix") if isinstance(error.extra, dict) else _FIXES.get(code)
-    if methods := (error.headers or {}).get("Allow"):
-        fix = f"Use {methods}."
     return respond(
         problem(status, code, error.detail if spoken else sentence, fix=fix),
         dict(error.headers or {}),
