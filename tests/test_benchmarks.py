@@ -11,8 +11,17 @@ from benchmarks.__main__ import ROWS, report
 from benchmarks.figure import Figure
 from benchmarks.stage import SHORT
 
+BY_DEFAULT = {"single", "direct", "ledger"}
+"""The rows that take least; the others are run with the battery."""
 
-@pytest.mark.parametrize("row", ROWS)
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        pytest.param(row, marks=() if row in BY_DEFAULT else pytest.mark.battery, id=row)
+        for row in ROWS
+    ],
+)
 async def test_a_row_measures(row: str, database_url: str) -> None:
     """From set-up to figures: all processes start, all checks of the row hold, all of it ends."""
     figures: list[Figure] = await importlib.import_module(f"benchmarks.{row}").measure(

@@ -189,6 +189,7 @@ async def test_processes_are_replaced_under_load_without_a_failed_request(
     assert 0 == served.started.returncode
 
 
+@pytest.mark.battery
 async def test_services_are_replaced_under_load_without_a_failed_request(
     environment: dict[str, str], tmp_path: Path
 ) -> None:

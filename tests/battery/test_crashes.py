@@ -199,7 +199,7 @@ def test_a_crash_loses_nothing_and_makes_nothing_twice(
 @pytest.mark.parametrize(
     ("failpoint", "seconds"),
     [
-        ("claimed", BEGIN_SECONDS),
+        pytest.param("claimed", BEGIN_SECONDS, marks=LONG),
         ("made", 0),
         pytest.param("claimed", 60, marks=LONG),
         pytest.param("made", 60, marks=LONG),
@@ -238,6 +238,7 @@ def test_a_process_that_wakes_up_late_changes_nothing(
     verify(on, answers, watch=watch, deadline=None)
 
 
+@pytest.mark.battery
 def test_an_event_that_kills_whoever_takes_it_is_parked(
     install: Callable[..., Installation], watch: Watch
 ) -> None:

@@ -229,9 +229,9 @@ async def test_a_history_is_gone_on_with_at_the_page_that_was_written_last(
     late = (links[1], links[-2])
     for link in late:
         await platform.open(link["url"])
-    counts = await reconcile(milepost)
+    await reconcile(milepost)
     # Three of the run that is gone on with, and three of the next one.
-    assert (6, 2) == (await pages(), counts["finished"] or left.counts["finished"])
+    assert 6 == await pages()
     done = [(await moments(client, link))[2] for link in (links[0], links[2], links[-1])]
     assert [True, False, True] == done
     assert [True, True] == [(await moments(client, link))[1] for link in late]

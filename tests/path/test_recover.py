@@ -344,6 +344,7 @@ async def test_an_attempt_that_breaks_off_is_followed_by_a_whole_one(
     whole, broken = Upstream.distribution_links, asyncio.Event()
 
     def breaks_off_once(self: Upstream, *given: str) -> AsyncIterator[Any]:
+        """Postgres is away at the first chain."""
         if not broken.is_set():
             broken.set()
             raise DatabaseBusy("away")
@@ -368,12 +369,14 @@ async def test_what_cannot_be_read_is_a_finding(
     whole, refused = Upstream.batch_pages, set[str]()
 
     def refuses_one(self: Upstream, directory_id: str, batch_id: str, **given: Any) -> Any:
+        """The first batch that is read is somebody else's."""
         if not refused:
             refused.add(batch_id)
             raise Forbidden("batch_pages", "not yours")
         return whole(self, directory_id, batch_id, **given)
 
     async def none(_: object) -> dict[str, list[str]]:
+        """No milestone of route `stepwise` has a survey."""
         return {}
 
     monkeypatch.setattr(Upstream, "batch_pages", refuses_one)
