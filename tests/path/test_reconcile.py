@@ -278,7 +278,10 @@ async def test_a_response_that_no_link_issued_is_flagged(
 async def test_a_response_that_cannot_be_read_is_tried_again(
     client: httpx.AsyncClient, landed: Landed, milepost: Milepost, platform: Any, execute: Execute
 ) -> None:
-    """Once it can be had it counts; one that the platform does not have is given up after a day."""
+    """Once it can be had it counts; one that the platform does not have is given up after a day.
+
+    One that it has and will not show is given up after a week, and flagged.
+    """
     await landed(fields=[])
     link = await ask(client)
     survey = platform.ready.survey_id
@@ -295,6 +298,13 @@ async def test_a_response_that_cannot_be_read_is_tried_again(
     assert [(0,)] == await execute("SELECT count(*) FROM responses WHERE due_at IS NOT NULL")
     assert (True, True, True, real) == await moments(client, link)
     assert [] == await drift(client)
+    hidden = await platform.answer((await ask(client, "e2", "ben"))["url"])
+    await client.post("/v1/upstream/events", content=called(hidden, survey))
+    await platform.fault("status", status=403, call_class="responses", times=2)
+    for age, flagged in (("6 days", []), ("8 days", [("foreign-response", hidden)])):
+        await execute(f"{due} WHERE due_at IS NOT NULL", age)
+        assert (1, len(flagged)) == ((c := await milepost.responses.run_once()).unread, c.drift)
+        assert flagged == await drift(client)
 
 
 async def test_a_second_response_to_a_link_is_flagged(

@@ -29,7 +29,7 @@ MISSING_DAYS: Final = 1
 """For so long the platform may not have a response yet that it has told of."""
 
 UNREADABLE_DAYS: Final = 7
-"""For so long it is tried to read one: an outage is over by then, or somebody has been told."""
+"""For so long it is tried to read one: an outage is over by then. If not, it is flagged."""
 
 _DAY: Final = 86_400
 
@@ -79,7 +79,7 @@ class Responses:
                 unread = await self._store.responses.take(AT_ONCE)
                 if not unread:
                     break
-                judged = await asyncio.gather(*(self._judge(one) for one in unread))
+                judged = await asyncio.gather(*(self._judge(one, counts) for one in unread))
                 found = [one for one in judged if one is not None]
                 settled = await self._store.responses.settle(found)
                 counts.read += len(found)
@@ -90,14 +90,19 @@ class Responses:
                 progress(len(unread))
         return counts
 
-    async def _judge(self, unread: Unread) -> Judged | None:
+    async def _judge(self, unread: Unread, counts: Counts) -> Judged | None:
         """Read one and hold it against the ledger; None: it cannot be read now."""
         try:
             response = await self._upstream.response(unread.survey_id, unread.response_id)
         except CallFailed as error:
-            days = MISSING_DAYS if isinstance(error, NotFound) else UNREADABLE_DAYS
-            pause = None if unread.age > days * _DAY else pause_after(unread.age)
-            await self._store.responses.set_back(unread, pause)
+            is_missing = isinstance(error, NotFound)
+            days = MISSING_DAYS if is_missing else UNREADABLE_DAYS
+            if unread.age <= days * _DAY:
+                await self._store.responses.set_back(unread, pause_after(unread.age))
+            else:
+                # One that the platform does not have may never have been.
+                flagged = await self._store.responses.give_up(unread, flags=not is_missing)
+                counts.drift += flagged
             return None
         through = came_by = None
         if unread.distribution_id is not None and unread.lookup_id is not None:

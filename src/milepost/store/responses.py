@@ -30,6 +30,9 @@ EXPLAINED_SECONDS: Final = 3_600
 """How long a history may take to tell by which link a response came: it comes late (observed), and
 one that is flagged too early frightens whoever looks. What it tells later settles the flag."""
 
+UNREADABLE: Final = "unreadable"
+"""The rule under which a response is flagged that the platform would not show."""
+
 AT_ONCE: Final = 500
 
 _JUDGED_KINDS: Final = (
@@ -44,6 +47,7 @@ _TAKE: Final = statement("responses_take")
 _JUDGE: Final = statement("responses_judge")
 _SECOND: Final = statement("responses_second")
 _EXPLAIN: Final = statement("responses_explain")
+_GIVE_UP: Final = statement("responses_give_up")
 
 
 class Unread(Struct, frozen=True, kw_only=True):
@@ -116,10 +120,10 @@ class ResponseStore:
             cursor = await connection.execute(_TAKE, given, prepare=True)
             return [msgspec.convert(row, Unread) for row in await cursor.fetchall()]
 
-    async def set_back(self, unread: Unread, pause: float | None) -> None:
-        """Read one again after so many seconds; None: never, unless history tells of it."""
+    async def set_back(self, unread: Unread, pause: float) -> None:
+        """Read one again after so many seconds."""
         responses = tables.responses
-        due_at = None if pause is None else func.milepost_now() + timedelta(seconds=pause)
+        due_at = func.milepost_now() + timedelta(seconds=pause)
         async with self._connections.transaction() as connection:
             await connection.execute(
                 update(responses)
@@ -129,6 +133,41 @@ class ResponseStore:
                     responses.c.tries == unread.tries,
                 )
                 .values(due_at=due_at)
+            )
+
+    @begun_again
+    async def give_up(self, unread: Unread, *, flags: bool) -> int:
+        """Read one no more, unless history tells of it.
+
+        Args:
+            unread: which; nothing is done if somebody else has taken it since.
+            flags: whether somebody should know.
+
+        Returns:
+            How many were flagged that were not before.
+        """
+        given = {
+            "survey": unread.survey_id,
+            "response": unread.response_id,
+            "tries": unread.tries,
+        }
+        async with self._connections.path() as connection, connection.transaction():
+            is_ours = (await connection.execute(_GIVE_UP, given)).rowcount == 1
+            if not (is_ours and flags):
+                return 0
+            return await flag(
+                connection,
+                [
+                    Flag(
+                        kind=DriftKind.FOREIGN_RESPONSE,
+                        subject=subject(unread.survey_id, unread.response_id),
+                        survey_id=unread.survey_id,
+                        response_id=unread.response_id,
+                        distribution_id=unread.distribution_id,
+                        lookup_id=unread.lookup_id,
+                        rule=UNREADABLE,
+                    )
+                ],
             )
 
     @begun_again
