@@ -94,7 +94,7 @@ async def routes(client: httpx.AsyncClient, milepost: Milepost, platform: Any) -
 
 @pytest.mark.usefixtures("routes")
 async def test_links_become_what_their_history_tells(
-    client: httpx.AsyncClient, milepost: Milepost, platform: Any
+    client: httpx.AsyncClient, milepost: Milepost, platform: Any, travel: Travel
 ) -> None:
     """Nothing, started, finished, on each route that has a history.
 
@@ -108,6 +108,7 @@ async def test_links_become_what_their_history_tells(
     for route, (_, begun, done) in links.items():
         await platform.open(begun["url"])
         answers[route] = await platform.answer(done["url"])
+    await travel(minutes=15)
     counts = await reconcile(milepost)
     expected = {"opened": 6, "started": 6, "finished": 3, "read": 3, "drift": 0, "failed": 0}
     assert expected == {name: counts[name] for name in expected}
@@ -128,6 +129,33 @@ async def test_links_become_what_their_history_tells(
         await milepost.store.outcomes.look_again(UUID(begun["id"]), 0)
         await reconcile(milepost)
         assert (True, True, True, response_id) == await moments(client, begun)
+
+
+async def test_links_with_a_distribution_of_their_own_are_looked_at_in_the_order_they_are_due(  # noqa: PLR0917  (fixtures)
+    client: httpx.AsyncClient,
+    landed: Landed,
+    milepost: Milepost,
+    platform: Any,
+    travel: Travel,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """None right behind its issue, and none is passed over for others that came later."""
+    monkeypatch.setattr("milepost.jobs.reconcile.MOST_STEPWISE", 2)
+    await landed(route="stepwise", fields=[])
+    await milepost.run("sync", asked_by="a test")
+    old = await ask(client, "old")
+    calls = await platform.calls()
+    await reconcile(milepost)
+    assert calls == await platform.calls()
+    await travel(minutes=15)
+    await reconcile(milepost)
+    assert calls + 1 == await platform.calls()
+    for event_id, ref in (("e1", "ben"), ("e2", "cleo"), ("e3", "ben")):
+        await ask(client, event_id, ref)
+    answer = await platform.answer(old["url"])
+    await travel(minutes=15)
+    await reconcile(milepost)
+    assert (True, True, True, answer) == await moments(client, old)
 
 
 @pytest.mark.usefixtures("routes")
@@ -275,6 +303,7 @@ async def test_a_response_that_no_link_issued_is_flagged(
     assert [("other-milestone", pasted)] == await drift(client, milestone="landed")
 
 
+@pytest.mark.usefixtures("probes_at_once")
 async def test_a_response_that_cannot_be_read_is_tried_again(
     client: httpx.AsyncClient, landed: Landed, milepost: Milepost, platform: Any, execute: Execute
 ) -> None:
@@ -298,13 +327,22 @@ async def test_a_response_that_cannot_be_read_is_tried_again(
     assert [(0,)] == await execute("SELECT count(*) FROM responses WHERE due_at IS NOT NULL")
     assert (True, True, True, real) == await moments(client, link)
     assert [] == await drift(client)
-    hidden = await platform.answer((await ask(client, "e2", "ben"))["url"])
-    await client.post("/v1/upstream/events", content=called(hidden, survey))
-    await platform.fault("status", status=403, call_class="responses", times=2)
-    for age, flagged in (("6 days", []), ("8 days", [("foreign-response", hidden)])):
+    hidden = [await platform.answer((await ask(client, ref, ref))["url"]) for ref in PEOPLE[1:]]
+    for response_id in hidden:
+        await client.post("/v1/upstream/events", content=called(response_id, survey))
+    await platform.fault("status", status=403, call_class="responses", times=4)
+    for age, unread in (("6 days", []), ("8 days", hidden)):
         await execute(f"{due} WHERE due_at IS NOT NULL", age)
-        assert (1, len(flagged)) == ((c := await milepost.responses.run_once()).unread, c.drift)
-        assert flagged == await drift(client)
+        counts = await milepost.responses.run_once()
+        assert (2, len(unread)) == (counts.unread, counts.drift)
+        assert sorted(("foreign-response", each) for each in unread) == await drift(client)
+    (flagged, _) = (await client.get("/v1/drift")).json()["drift"]
+    assert ("landed", "unreadable") == (flagged["milestone"], flagged["rule"])
+    assert flagged["rule_detail"]
+    assert 0 == (await milepost.responses.run_once()).unread
+    # What history tells of it has it read once more, and settles that.
+    await reconcile(milepost)
+    assert [] == await drift(client)
 
 
 async def test_a_second_response_to_a_link_is_flagged(

@@ -149,6 +149,58 @@ async def test_a_key_is_handed_its_own(
     assert (404, "unknown-reminder") == (refused.status_code, refused.json()["code"])
 
 
+async def test_what_another_process_noted_without_its_key_is_handed_out(  # noqa: PLR0917  (fixtures)
+    client: httpx.AsyncClient,
+    landed: Landed,
+    milepost: Milepost,
+    travel: Travel,
+    keys: dict[Scope, str],
+    execute: Execute,
+) -> None:
+    """One of the version before, while an upgrade rolls, does not write whose a reminder is."""
+    await landed(fields=[], reminders=AFTER_THREE)
+    await ask(client, "admin's")
+    await ask(client, "own", "ben", keys[Scope.ISSUE])
+    await travel(days=3)
+    await milepost.store.reminders.gather("landed", after_days=3, link_days=60)
+    await execute("UPDATE reminders SET asked_by = NULL")
+    assert {"own"} == events(await due(client, keys[Scope.ISSUE]))
+
+
+async def test_reminders_that_nobody_fetches_are_forgotten_when_their_links_have_ended(
+    client: httpx.AsyncClient,
+    landed: Landed,
+    travel: Travel,
+    keys: dict[Scope, str],
+    execute: Execute,
+) -> None:
+    """Whoever asks for others does so; what was sent stays known, and so does what may be due."""
+    await landed(fields=[], reminders=AFTER_THREE, repeat="every_event", slots=2)
+    sent = await ask(client, "sent", "ann")
+    await ask(client, "ended", "ben")
+
+    async def left() -> set[str]:
+        """The events whose reminders are noted, after somebody else has asked."""
+        assert [] == await due(client, keys[Scope.ISSUE])
+        noted = await execute(
+            "SELECT l.event_id FROM reminders AS r JOIN links AS l ON l.id = r.link_id"
+        )
+        return {event_id for (event_id,) in noted}
+
+    await travel(days=3)
+    await due(client)
+    await client.post(f"/v1/reminders/{sent['id']}/sent")
+    await ask(client, "alive", "cleo")
+    assert {"sent", "ended"} == await left()
+    await travel(days=3)
+    assert {"sent", "ended", "alive"} == await left()
+    await execute(
+        "UPDATE links SET expires_at = expires_at + interval '9 days' WHERE event_id = 'alive'"
+    )
+    await travel(days=57)
+    assert {"sent", "alive"} == await left()
+
+
 async def test_paused_and_silent_milestones_remind_nobody(
     client: httpx.AsyncClient, landed: Landed, travel: Travel
 ) -> None:

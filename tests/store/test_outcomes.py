@@ -140,24 +140,29 @@ async def test_a_distribution_is_looked_at_until_two_weeks_behind_its_end(
 async def test_a_link_with_a_distribution_of_its_own_is_looked_at_when_it_is_due(
     store: Store, register: Register, sql: Sql
 ) -> None:
-    """Those that never were come first; one that is finished is not looked at again."""
+    """For the first time a quarter of an hour behind its issue; not again once it is finished.
+
+    Those that are due for the longest come first, also where there are more than are looked at.
+    """
     await register()
-    first, _ = await link_of(store)
-    second, _ = await link_of(store, "e2", "ben")
+    first, second, third = [(await link_of(store, ref, ref))[0] for ref in ("ann", "ben", "cleo")]
     sql("UPDATE links SET route = 'stepwise', steps = jsonb_build_object('distribution', 'EMD_7')")
 
-    async def due() -> list[UUID]:
+    async def due(limit: int = 10) -> list[UUID]:
         """Those that are, in order."""
-        found: list[StepwiseLook] = await store.outcomes.stepwise_due(10)
+        found: list[StepwiseLook] = await store.outcomes.stepwise_due(limit)
         assert {"EMD_7"} >= {each.distribution_id for each in found}
         return [each.link_id for each in found]
 
-    await store.outcomes.look_again(first, 0)
-    assert [second, first] == await due()
-    await store.outcomes.look_again(second, 900)
-    assert [first] == await due()
-    await store.outcomes.look_again(first, None)
     assert [] == await due()
+    sql("UPDATE links SET issued_at = issued_at - interval '16 minutes'")
+    await store.outcomes.look_again(third, -90)
+    assert ([third, first, second], [third]) == (await due(), await due(1))
+    await store.outcomes.look_again(third, 0)
+    assert [first, second, third] == await due()
+    await store.outcomes.look_again(second, 900)
+    await store.outcomes.look_again(first, None)
+    assert [third] == await due()
 
 
 async def test_what_history_tells_later_is_judged_anew(store: Store, register: Register) -> None:

@@ -381,3 +381,42 @@ async def test_the_backlog_is_counted_by_the_indexes_of_what_is_due(store: Store
     assert "links" not in {
         node.get("Relation Name") for node in found if node["Node Type"] == "Seq Scan"
     }
+
+
+OTHERS = """
+INSERT INTO reminders (link_id, milestone, asked_by, due_at)
+SELECT gen_random_uuid(), 'landed', 'other', now() - interval '1 day'
+FROM generate_series(1, 5000)
+"""
+"""Reminders that their key does not fetch."""
+
+
+@pytest.mark.parametrize("is_analyzed", [False, True])
+async def test_a_key_finds_its_reminders_without_those_of_another(
+    store: Store, register: Register, sql: Sql, *, is_analyzed: bool
+) -> None:
+    """However many of them are due on the same milestone, and for however long."""
+    await register()
+    own = await store.links.settle(issued(await store.links.claim(event("own"))))
+    assert own is not None
+    ago = "now() - interval '4 days'"
+    sql(f"UPDATE links SET created_at = {ago}, issued_at = {ago}")
+    sql(OTHERS)
+    if is_analyzed:
+        sql("ANALYZE reminders")
+    await store.reminders.gather("landed", after_days=3, link_days=60)
+    found, looked_at = await store.reminders.due({"landed": 3}, 10, asked_by="app")
+    assert ([own.id], 1) == ([one.link_id for one in found], looked_at)
+    used = set()
+    async with AsyncExitStack() as held:
+        for _ in range(6):  # all that there may be: one of them has it prepared
+            connection = await held.enter_async_context(store.connections.path())
+            await connection.execute("SET plan_cache_mode = force_generic_plan")
+            for row in await (await connection.execute(PREPARED)).fetchall():
+                if statement("reminders_due")[:40].decode() in row["statement"]:
+                    used |= {
+                        node.get("Index Name")
+                        for node in await plan(connection, row["explain"].encode())
+                    }
+    assert "reminders_of_a_key" in used
+    assert "reminders_by_due_time" not in used

@@ -5,7 +5,7 @@ It goes through three stages:
 1. the distributions of pools that may have live links. One call tells what the platform counts;
    only where that has moved, and once behind its end, its history is read, 100 links to a call;
 2. links of route `stepwise`, each of which has a distribution of its own: those that are not
-   finished, at growing distances;
+   finished, at growing distances, the first a quarter of an hour behind their issue;
 3. the responses that were heard of, be it by an event call or by a history, and were not read.
 
 Each page of a history is written before the next one is read, and where it stands is committed with
@@ -51,7 +51,8 @@ AT_ONCE: Final = 50
 """Distributions that are looked up together."""
 
 MOST_STEPWISE: Final = 500
-"""Links of route `stepwise` that one run looks at, a call each. The next run goes on."""
+"""Links of route `stepwise` that one run looks at, a call each, those that are due for the longest
+first. The next run goes on; where there are always more, all are looked at less often."""
 
 MOST_MEMBERS: Final = 100_000
 """Of a distribution with more it is not seen which links lack their membership: they would have to

@@ -1,9 +1,10 @@
 """Outcomes: what the platform says became of links, and which distributions are still to be asked.
 
 A *look* is at one distribution: at those of pools, until some days behind their end, whenever job
-`reconcile` comes round; at the own distribution of each link of route `stepwise`, at growing
-distances until the link is finished. What a history tells is written page by page. It may be told
-again, by anybody: `outcomes.sql` never moves a moment.
+`reconcile` comes round; at the own distribution of each link of route `stepwise`, a quarter of an
+hour behind its issue for the first time, and then at growing distances until the link is finished.
+What a history tells is written page by page. It may be told again, by anybody: `outcomes.sql` never
+moves a moment.
 """
 
 from __future__ import annotations
@@ -157,7 +158,7 @@ class OutcomeStore:
             return [msgspec.convert(row, Look) for row in await cursor.fetchall()]
 
     async def stepwise_due(self, limit: int) -> list[StepwiseLook]:
-        """Links with distributions of their own that are to be looked at."""
+        """Links whose own distributions are to be looked at, due for the longest first."""
         async with self._connections.path() as connection:
             cursor = await connection.execute(_STEPWISE, {"days": LATE_DAYS, "limit": limit})
             return [msgspec.convert(row, StepwiseLook) for row in await cursor.fetchall()]
@@ -186,7 +187,7 @@ class OutcomeStore:
     async def look_again(self, link_id: UUID, pause: float | None) -> None:
         """Look at a link's own distribution after so many seconds; None: never."""
         links = tables.links
-        # No moment can be missing here: what was never looked at comes first.
+        # No moment can be missing here: what has none is due soon after it was issued.
         at = (
             func.make_timestamptz(9999, 1, 1, 0, 0, 0)
             if pause is None

@@ -4,8 +4,9 @@ The platform refuses to remind people of personal links, so the app does, and is
 
 **What is noted.** A link that has come to its milestone's age for reminders is looked at once
 (`reminders_gather.sql`), in the order in which links were created; `milestones.reminders_until`
-says how far this is. One that may want a reminder gets a row. So neither an event nor its
-settlement writes anything, and a link can have one reminder at the most.
+says how far this is. One that may want a reminder gets a row, with the key that asked for it, so
+that each key finds its own without those of others. So neither an event nor its settlement writes
+anything, and a link can have one reminder at the most.
 
 **Who may move it.** `due_at` is a lease as well: whoever is handed a reminder has it for
 `LEASE_SECONDS`, and if they do not say by then that it was sent, it is handed to the next caller. A
@@ -34,7 +35,8 @@ GATHERED_AT_ONCE: Final = 5_000
 """Links that a statement looks at, in some 50 ms."""
 
 _GATHER: Final = statement("reminders_gather")
-_DUE: Final = statement("reminders_due")
+_DUE: Final = statement("reminders_due", whose="")
+_DUE_OF_A_KEY: Final = statement("reminders_due", whose="AND r.asked_by = %(asked_by)s")
 _SENT: Final = statement("reminder_sent")
 
 
@@ -114,7 +116,8 @@ class ReminderStore:
             "lease": LEASE_SECONDS,
         }
         async with self._connections.path() as connection:
-            cursor = await connection.execute(_DUE, given, prepare=True)
+            text = _DUE if asked_by is None else _DUE_OF_A_KEY
+            cursor = await connection.execute(text, given, prepare=True)
             rows = await cursor.fetchall()
         return [msgspec.convert(row, DueReminder) for row in rows if row["is_due"]], len(rows)
 

@@ -321,8 +321,11 @@ links = Table(
         postgresql_where=text("url IS NOT NULL"),
     ),
     Index(
-        "links_look_due",
-        "look_due_at",
+        "links_next_look",
+        text(
+            "coalesce((look_due_at AT TIME ZONE 'UTC'),"
+            " (issued_at AT TIME ZONE 'UTC') + '00:15:00'::interval)"
+        ),
         postgresql_where=text("route = 'stepwise' AND url IS NOT NULL"),
     ),
 )
@@ -411,6 +414,14 @@ reminders = Table(
     Column("due_at", Moment),
     Column("handed_at", Moment),
     Column("sent_at", Moment),
+    Column("asked_by", Text),
+    Index(
+        "reminders_of_a_key",
+        "milestone",
+        "asked_by",
+        "due_at",
+        postgresql_where=text("due_at IS NOT NULL"),
+    ),
     Index(
         "reminders_by_due_time",
         "milestone",

@@ -3,7 +3,7 @@
 --
 -- %(milestones)s  JSON array of {key, days}: the milestones that may send reminders now, and the age
 --                 of a link at which it gets one
--- %(asked_by)s    only links that the key of this name asked for; NULL: all
+-- {whose}         nothing, or only those that a key of one name asked for
 -- %(limit)s       how many are looked at
 -- %(lease)s       seconds for which they are this caller's
 WITH candidate AS MATERIALIZED (
@@ -14,8 +14,7 @@ WITH candidate AS MATERIALIZED (
         FROM reminders AS r
         WHERE r.milestone = m.key
             AND r.due_at <= milepost_now()
-            AND (%(asked_by)s::text IS NULL OR EXISTS (
-                SELECT FROM links AS l WHERE l.id = r.link_id AND l.asked_by = %(asked_by)s::text))
+            {whose}
         ORDER BY r.due_at
         LIMIT %(limit)s
         FOR NO KEY UPDATE SKIP LOCKED) AS r

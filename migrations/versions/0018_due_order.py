@@ -1,0 +1,56 @@
+"""The order in which looks are due at links of route `stepwise`, and reminders of each key."""
+
+from __future__ import annotations
+
+from alembic import op
+
+from milepost.store.migrate import beside_traffic
+
+revision = "0018"
+down_revision = "0017"
+branch_labels = None
+depends_on = None
+
+UPGRADE = """
+-- The name of the key that asked for the link. NULL: noted by a process that does not write it yet;
+-- the next look at the milestone's links fills it in.
+ALTER TABLE reminders ADD COLUMN IF NOT EXISTS asked_by text;
+"""
+
+# The ledger is read for these. A link that was never looked at is due a quarter of an hour behind
+# its issue: a look before that costs a call, and mostly tells of nothing.
+BESIDE_TRAFFIC = (
+    "DROP INDEX CONCURRENTLY IF EXISTS reminders_of_a_key",
+    """
+    CREATE INDEX CONCURRENTLY reminders_of_a_key ON reminders (milestone, asked_by, due_at)
+        WHERE due_at IS NOT NULL
+    """,
+    "DROP INDEX CONCURRENTLY IF EXISTS links_next_look",
+    """
+    CREATE INDEX CONCURRENTLY links_next_look ON links ((coalesce(
+            look_due_at AT TIME ZONE 'UTC',
+            (issued_at AT TIME ZONE 'UTC') + interval '15 minutes')))
+        WHERE route = 'stepwise' AND url IS NOT NULL
+    """,
+    "DROP INDEX CONCURRENTLY IF EXISTS links_look_due",
+)
+
+DOWNGRADE = """
+CREATE INDEX IF NOT EXISTS links_look_due ON links (look_due_at)
+    WHERE route = 'stepwise' AND url IS NOT NULL;
+DROP INDEX links_next_look, reminders_of_a_key;
+ALTER TABLE reminders DROP COLUMN asked_by;
+"""
+
+
+def upgrade() -> None:
+    """Make room for it."""
+    op.execute(UPGRADE)
+    with beside_traffic():
+        for statement in BESIDE_TRAFFIC:
+            op.execute(statement)
+
+
+def downgrade() -> None:
+    """Forget whose reminders are; looks that never were come first again."""
+    op.execute(DOWNGRADE)
