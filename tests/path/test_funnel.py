@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from xml.etree import ElementTree as ET
 
 import httpx
+import pytest
 
 from milepost.app import Milepost
 
@@ -132,6 +133,66 @@ async def test_what_the_platform_tells_counts_as_soon_as_it_was_asked(
     await ask(client, "cleo", "cleo")
     await counted(client, milepost)
     assert 0.6667 == (await funnel(client))["total"]["finished"]["reconciled"]
+
+
+@pytest.mark.parametrize("is_over", [False, True], ids=["alive", "over"])
+async def test_what_the_platform_refuses_to_tell_is_not_known(
+    client: httpx.AsyncClient,
+    landed: Landed,
+    milepost: Milepost,
+    platform: Any,
+    execute: Execute,
+    *,
+    is_over: bool,
+) -> None:
+    """A look that was refused counts for none; behind the links' end there is no further one."""
+    await landed(fields=[])
+    await ask(client, "e1")
+    await counted(client, milepost)
+    if is_over:
+        ended = "now() - interval '1 day'"
+        await execute(f"UPDATE distributions SET takes_until = {ended}, expires_at = {ended}")
+    seen = []
+    for status in (404, None):
+        if status is not None:
+            await platform.fault("status", status=status, call_class="distributions")
+        run = await milepost.run("reconcile", asked_by="a test")
+        finished = (await funnel(client))["total"]["finished"]
+        seen.append((run.state, run.counts["failed"], finished["reconciled"]))
+        assert (finished["as_of"] is None) == (finished["reconciled"] == 0)
+    behind = 0.0 if is_over else 1.0
+    assert [("done", int(not is_over), 0.0), ("done", 0, behind)] == seen
+
+
+async def test_links_with_a_distribution_of_their_own_are_known_when_they_were_looked_at(
+    client: httpx.AsyncClient,
+    landed: Landed,
+    milepost: Milepost,
+    travel: Travel,
+) -> None:
+    """Of the moment of which all of them are known."""
+    await landed(fields=[], route="stepwise")
+    await milepost.run("sync", asked_by="a test")
+    await ask(client, "e1")
+    issued = await milepost.store.runs.now()
+    await counted(client, milepost)
+
+    async def known() -> tuple[float, bool]:
+        """The share of those that are, and whether that is of a moment behind their issue."""
+        finished = (await funnel(client))["total"]["finished"]
+        as_of = finished["as_of"]
+        return finished["reconciled"], as_of is not None and datetime.fromisoformat(as_of) > issued
+
+    for minutes in (0, 15):
+        await milepost.run("reconcile", asked_by="a test")
+        await travel(minutes=minutes)
+        assert (0.0, False) == await known()
+    await milepost.run("reconcile", asked_by="a test")
+    assert (1.0, True) == await known()
+    await travel(hours=1)
+    await ask(client, "e2", "ben")
+    await counted(client, milepost)
+    assert (0.5, True) == await known()
 
 
 async def test_days_on_which_nobody_counted_are_counted_later(

@@ -3,7 +3,8 @@
 -- %(milestone)s, %(hour)s
 --
 -- What is reused or suppressed has got no link of its own, and nothing that became of it counts. Of a
--- plain link no distribution's history tells.
+-- plain link no distribution's history tells (0). Links of route `stepwise` are counted together (-1):
+-- each has a distribution of its own, at which it is looked by itself.
 INSERT INTO funnel (
     milestone, hour, distribution_id, requested, reused, suppressed, failed, issued, delivered,
     clicked, started, finished, issued_until)
@@ -25,8 +26,8 @@ SELECT
 FROM (
     SELECT
         l.state, l.issued_at, l.delivered_at, l.clicked_at, l.started_at, l.finished_at,
-        CASE WHEN l.route IS DISTINCT FROM 'anonymous'
-            THEN l.distribution_id ELSE 0 END AS distribution_id,
+        CASE l.route WHEN 'anonymous' THEN 0 WHEN 'stepwise' THEN -1
+            ELSE l.distribution_id END AS distribution_id,
         l.reuses IS NOT NULL AS is_reused,
         l.reuses IS NULL AND l.state <> 'suppressed' AS is_eligible
     FROM links AS l

@@ -4,7 +4,9 @@
 -- %(begin)s, %(end)s  from which moment, and before which
 --
 -- What became of links that were issued up to a moment is known where the history of their
--- distribution was read after it.
+-- distribution was read after it. Links of route `stepwise` are looked at one by one, in the order in
+-- which they are due: no look that is due before `looks.done_until` is missing, and the look before it
+-- was at most so much earlier as `SOONEST_LOOK` and `LATEST_LOOK` of job `reconcile` have it.
 SELECT
     (f.hour AT TIME ZONE 'UTC')::date AS day,
     sum(f.requested)::bigint AS requested,
@@ -16,10 +18,24 @@ SELECT
     sum(f.clicked)::bigint AS clicked,
     sum(f.started)::bigint AS started,
     sum(f.finished)::bigint AS finished,
-    coalesce(sum(f.issued) FILTER (WHERE d.reconciled_at >= f.issued_until), 0)::bigint AS looked_at,
-    min(d.reconciled_at) FILTER (WHERE d.reconciled_at >= f.issued_until) AS looked_at_until
+    coalesce(sum(f.issued) FILTER (WHERE known.until > f.issued_until), 0)::bigint AS looked_at,
+    min(known.until) FILTER (WHERE known.until > f.issued_until) AS looked_at_until
 FROM funnel AS f
 LEFT JOIN distributions AS d ON d.id = f.distribution_id
+CROSS JOIN (
+    SELECT least(milepost_now(), (
+        SELECT coalesce(l.look_due_at, l.issued_at + interval '15 minutes')
+        FROM links AS l
+        WHERE l.route = 'stepwise' AND l.url IS NOT NULL
+        ORDER BY coalesce(
+            l.look_due_at AT TIME ZONE 'UTC',
+            (l.issued_at AT TIME ZONE 'UTC') + interval '15 minutes')
+        LIMIT 1)) AS done_until) AS looks
+CROSS JOIN LATERAL (
+    SELECT CASE f.distribution_id
+        WHEN -1 THEN looks.done_until - least(
+            greatest((milepost_now() - f.hour) / 24, interval '15 minutes'), interval '1 day')
+        ELSE d.reconciled_at END AS until) AS known
 WHERE f.milestone = %(milestone)s
     AND f.hour >= %(begin)s
     AND f.hour < %(end)s
