@@ -197,10 +197,12 @@ def test_what_never_ends_has_no_run_that_is_due() -> None:
     [
         (Always(), "always"),
         (Every(30), "every 30 s"),
+        (Every(120), "every 2 min"),
         (At("30 2 * * *", "Europe/Berlin"), "every day at 02:30 (Europe/Berlin)"),
         (At("7 * * * *", "UTC"), "every hour at :07"),
         (At("0 3 * * 1", "UTC"), "crontab 0 3 * * 1 (UTC)"),
-        (At("*/5 * * * *", "UTC"), "crontab */5 * * * * (UTC)"),
+        (At("*/5 * * * *", "UTC"), "every 5 min"),
+        (At("*/7 * * * *", "UTC"), "crontab */7 * * * * (UTC)"),
     ],
 )
 def test_a_calendar_says_itself_in_words(calendar: Calendar, words: str) -> None:

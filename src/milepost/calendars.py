@@ -18,6 +18,9 @@ from msgspec import Struct
 FIELDS: Final = 5
 """Of a crontab line: minute, hour, day, month, weekday."""
 
+EVEN_STEPS: Final = {f"*/{step}": step for step in range(2, 31) if not 60 % step}
+"""Minutes of a crontab line that are as far apart over the end of the hour as within it."""
+
 MOST_COUNTED: Final = 1_000
 """Due times that one run stands for are counted up to here: six weeks of a job that is due each
 hour. Meanwhile, some 50 ms, the process does nothing else."""
@@ -76,7 +79,8 @@ class Every(Struct, frozen=True):
         return datetime.fromtimestamp(number * self.seconds, UTC)
 
     def __str__(self) -> str:
-        return f"every {self.seconds} s"
+        minutes, seconds = divmod(self.seconds, 60)
+        return f"every {self.seconds} s" if seconds else f"every {minutes} min"
 
 
 class At(Struct, frozen=True):
@@ -134,11 +138,12 @@ class At(Struct, frozen=True):
             wall += timedelta(seconds=1)
 
     def __str__(self) -> str:
-        minute, hour, *days = self.crontab.split()
-        if minute.isdecimal() and days == ["*", "*", "*"]:
-            if hour == "*":
+        match self.crontab.split():
+            case [minute, "*", "*", "*", "*"] if minute.isdecimal():
                 return f"every hour at :{int(minute):02}"
-            if hour.isdecimal():
+            case [step, "*", "*", "*", "*"] if step in EVEN_STEPS:
+                return f"every {EVEN_STEPS[step]} min"
+            case [minute, hour, "*", "*", "*"] if minute.isdecimal() and hour.isdecimal():
                 return f"every day at {int(hour):02}:{int(minute):02} ({self.zone})"
         return f"crontab {self.crontab} ({self.zone})"
 

@@ -214,8 +214,8 @@ class QuietHours(Struct, frozen=True, forbid_unknown_fields=True, rename={"from_
 class Reminders(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """When registrants are to be reminded of links that they have not answered."""
 
-    after_days: Annotated[int, Meta(ge=1, le=365)]
-    """A link gets its reminder so many days after it was made."""
+    after_days: Annotated[int, Meta(ge=0, le=365)]
+    """A link gets its reminder so many days after it was made; 0: as soon as it is looked at."""
     quiet_hours: QuietHours | None = None
     time_zone: Annotated[str, Meta(max_length=64)] = "UTC"
     """In which the quiet hours are meant, such as `Europe/Vienna`."""

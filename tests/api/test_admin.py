@@ -19,7 +19,7 @@ from psycopg.conninfo import conninfo_to_dict
 from milepost import admin
 from milepost.admin.milestones import STEPS
 from milepost.admin.sessions import COOKIE, Sessions
-from milepost.model import DriftKind, MilestoneDefinition, Scope
+from milepost.model import DriftKind, MilestoneDefinition, QuietHours, Reminders, Scope
 from milepost.store import Store
 from milepost.store.drift import Flag, flag
 
@@ -33,6 +33,7 @@ PLACES = (
     "/milestones/nothing",
     "/links/00000000-0000-0000-0000-000000000000",
 )
+SURVEY = "SV_000000000000001"
 LOOKUP = "CGC_secretsecretsec"
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>"
 
@@ -395,6 +396,57 @@ async def test_pausing_is_for_admins(
         for page in ("/admin", place):
             told = "new events are refused" in (await signed_in[Scope.READ].get(page)).text
             assert (page, state == "paused") == (page, told)
+
+
+async def test_a_pool_without_an_end_in_sight_says_what_it_lacks(
+    signed_in: dict[Scope, httpx.AsyncClient], store: Store
+) -> None:
+    """An active milestone that can give no links is not shown as well, and says what to do."""
+    places = ("/admin", "/admin/milestones/landed")
+    await store.pools.plan("landed", "deployed")
+    for said in ("Its pool is being made.", "takes no links: the survey is not there"):
+        for place in places:
+            page = Seen((await signed_in[Scope.READ].get(place)).text)
+            assert (place, True) == (place, said in page.text)
+            (pill, *_) = [one["class"] for one in page.all("span") if "pill" in str(one["class"])]
+            assert (place, "pill warn") == (place, pill)
+        async with store.connections.path() as database:
+            await database.execute(
+                b"UPDATE distributions SET last_error = 'the survey is not there'"
+            )
+
+
+async def test_a_milestone_shows_its_whole_definition(
+    signed_in: dict[Scope, httpx.AsyncClient], store: Store
+) -> None:
+    """Also when people are reminded; its key is not said again where it is its name."""
+    reminders = Reminders(after_days=3, quiet_hours=QuietHours("21:00", "08:00"))
+    for name, times in (("landed", 1), ("After landing", 2)):
+        definition = MilestoneDefinition(survey_id=SURVEY, name=name, reminders=reminders)
+        await store.milestones.put("landed", definition)
+        page = Seen((await signed_in[Scope.READ].get("/admin/milestones/landed")).text)
+        terms = ("Membership", "with the event", "Late data", "after 3 days, not from 21:00 to")
+        assert [] == [term for term in terms if term not in page.text]
+        assert (name, times) == (name, 1 + page.all("code").count({"class": "soft"}))
+
+
+async def test_what_went_wrong_in_a_run_is_told_line_by_line(
+    signed_in: dict[Scope, httpx.AsyncClient], store: Store
+) -> None:
+    """And what only programs read of its counts is left out."""
+    await store.runs.ask("replenish", asked_by="ops")
+    run = await store.runs.take("replenish")
+    assert run is not None
+    counts = {"failed": 2, "errors": ["slot 1: gone", "slot 2: gone"], "read": [{"kind": "csv"}]}
+    await store.runs.end(run, "done", counts=counts)
+    page = Seen((await signed_in[Scope.READ].get("/admin/jobs")).text)
+    assert ([True, True], False) == (
+        [f"\n{error}\n" in page.text for error in counts["errors"]],
+        "kind" in page.text,
+    )
+    assert {"class": "pill warn"} in page.all("span")
+    drift = Seen((await signed_in[Scope.READ].get("/admin/drift")).text)
+    assert "looks every 15 min." in drift.text
 
 
 async def test_the_funnel_is_a_picture_a_table_and_files(

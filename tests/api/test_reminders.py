@@ -24,7 +24,7 @@ async def test_they_are_kept_and_told(client: httpx.AsyncClient) -> None:
     """As they were said; what is left out by default; none where none are wanted."""
     for said, told in (
         (VIENNA, VIENNA),
-        ({"after_days": 1}, {"after_days": 1, "quiet_hours": None, "time_zone": "UTC"}),
+        ({"after_days": 0}, {"after_days": 0, "quiet_hours": None, "time_zone": "UTC"}),
         (None, None),
     ):
         assert told == (await put(client, said)).json()["reminders"]
@@ -34,7 +34,7 @@ async def test_they_are_kept_and_told(client: httpx.AsyncClient) -> None:
 @pytest.mark.parametrize(
     ("changes", "status", "field"),
     [
-        ({"after_days": 0}, 400, "reminders.after_days"),
+        ({"after_days": -1}, 400, "reminders.after_days"),
         ({"after_days": 60}, 422, "reminders.after_days"),
         ({"quiet_hours": {"from": "24:00", "to": "08:00"}}, 400, "reminders.quiet_hours.from"),
         ({"quiet_hours": {"from": "8:00", "to": "08:00"}}, 400, "reminders.quiet_hours.from"),

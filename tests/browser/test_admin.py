@@ -11,12 +11,19 @@ from playwright.sync_api import Browser, Page
 
 pytestmark = pytest.mark.browser
 
+LINKS = "/links?registrant=ann"
+PLACES = ("", "/milestones/landed", LINKS, "/drift", "/jobs", "/nothing", "/sign-in")
+
 
 class Site(Protocol):
     """A Milepost that serves (`conftest.Site`)."""
 
     url: str
     admin_key: str
+
+    def link(self, event_id: str) -> str:
+        """The link of an event of `ann`."""
+        ...
 
 
 @pytest.fixture
@@ -93,14 +100,20 @@ def test_another_site_cannot_use_the_session(site: Site, desk: Page, finding: st
 
 
 def test_the_pages_fit_a_small_phone_and_can_be_read(
-    site: Site, chromium: Browser, finding: str
+    database_url: str, site: Site, chromium: Browser, finding: str
 ) -> None:
     """At 320 px nothing is wider than the screen, and every text stands out from what is behind."""
     assert finding
+    for event_id in ("finished", "issued"):
+        site.link(event_id)
+    with psycopg.connect(database_url, autocommit=True) as database:
+        database.execute("UPDATE links SET finished_at = now() WHERE event_id = 'finished'")
     with chromium.new_context(viewport={"width": 320, "height": 568}) as context:
         page = context.new_page()
         sign_in(page, site)
-        for place in ("", "/milestones/landed", "/drift", "/jobs", "/nothing", "/sign-in"):
+        page.goto(f"{site.url}/admin{LINKS}")
+        assert ["finished", "issued"] == page.locator(".pill").all_text_contents()
+        for place in PLACES:
             page.goto(f"{site.url}/admin{place}")
             width = page.evaluate("document.documentElement.scrollWidth")
             assert (place, 320) == (place, width)

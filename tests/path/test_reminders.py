@@ -72,6 +72,21 @@ async def test_a_link_has_one_reminder(
     assert [] == await due(client)
 
 
+async def test_without_a_delay_a_link_is_due_in_a_minute(
+    client: httpx.AsyncClient, landed: Landed, travel: Travel
+) -> None:
+    """So that reminders can be tried; what may not be committed yet is not looked at."""
+    await landed(fields=[], reminders={"after_days": 0})
+    await ask(client, "e1")
+    assert [] == await due(client)
+    await travel(seconds=40)
+    await ask(client, "e2", "ben")
+    await travel(seconds=30)
+    assert {"e1"} == events(await due(client))
+    await travel(seconds=40)
+    assert {"e2"} == events(await due(client))
+
+
 async def test_nobody_is_reminded_of_what_has_ended(
     client: httpx.AsyncClient, landed: Landed, travel: Travel, execute: Execute
 ) -> None:

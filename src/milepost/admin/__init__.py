@@ -50,7 +50,7 @@ def router(store: Store, scheduler: Scheduler, *, secret: bytes, secure: bool) -
             *sign_in.handlers(store.keys, sessions, frame),
             *milestones.handlers(store, frame),
             *links.handlers(store, frame),
-            *drift.handlers(store, frame),
+            *drift.handlers(store, scheduler, frame),
             *jobs.handlers(scheduler, frame),
             # Files to take along: the API's own routes, shown a session.
             Router(

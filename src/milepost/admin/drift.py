@@ -19,13 +19,14 @@ from milepost.api.jobs import LARGEST
 from milepost.api.requests import StrictRequest, checked
 from milepost.errors import UnknownDrift
 from milepost.model import DriftKind, Key, Scope
+from milepost.scheduler import Scheduler
 from milepost.store import Store
 
 AT_ONCE: Final = 100
 """Findings on a page."""
 
 
-def handlers(store: Store, frame: Frame) -> list[HTTPRouteHandler]:
+def handlers(store: Store, scheduler: Scheduler, frame: Frame) -> list[HTTPRouteHandler]:
     """The page of drift, and the button on it."""
 
     @get("/drift", opt=needs(Scope.READ))
@@ -45,6 +46,7 @@ def handlers(store: Store, frame: Frame) -> list[HTTPRouteHandler]:
             after=after,
             limit=AT_ONCE,
         )
+        (reconcile,) = await scheduler.standings(["reconcile"])
         in_full = caller_of(request).may(Scope.ADMIN)
         by_kind: dict[DriftKind, list[DriftView]] = defaultdict(list)
         for each in found:
@@ -53,6 +55,7 @@ def handlers(store: Store, frame: Frame) -> list[HTTPRouteHandler]:
             request,
             "drift.html",
             by_kind=by_kind,
+            reconcile=reconcile,
             advice=policy.DRIFT,
             milestones=[one.key for one in await store.milestones.all()],
             kind=kind,

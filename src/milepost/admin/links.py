@@ -38,12 +38,14 @@ def handlers(store: Store, frame: Frame) -> list[HTTPRouteHandler]:
         """Look for the links of a person, or for that of an event."""
         found = []
         if registrant or event_id:
-            found = await store.links.page(
+            page = await store.links.page(
                 ref=checked(registrant, Ref, "registrant") if registrant else None,
                 event_id=checked(event_id, EventId, "event_id") if event_id else None,
                 after=after,
                 limit=AT_ONCE,
             )
+            records = await store.links.records([link.id for link in page])
+            found = [records[link.id] for link in page]
         asked = {"registrant": registrant, "event_id": event_id}
         following = urlencode(asked | {"after": str(found[-1].id)}) if found else ""
         return frame.show(
@@ -71,7 +73,7 @@ def handlers(store: Store, frame: Frame) -> list[HTTPRouteHandler]:
             "started": link.started_at,
             "finished": link.finished_at,
             "revoked": link.revoked_at,
-            "waits at most until": link.waiting_until,
+            "waits at most until": link.waiting_until if link.unsettled else None,
             "expires": link.expires_at,
         }
         return frame.show(

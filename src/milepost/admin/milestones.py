@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, timedelta
 from typing import Annotated, Final
 
@@ -19,6 +20,7 @@ from milepost.api.requests import StrictRequest
 from milepost.errors import InvalidRequest
 from milepost.model import Scope
 from milepost.store import Store
+from milepost.store.pools import PoolEntry
 
 SPANS: Final = (7, USUAL_DAYS, 90)
 """Days that are offered: a week, a month, a quarter."""
@@ -35,11 +37,19 @@ STEPS: Final = {
 """What the steps of a funnel mean, in a few words."""
 
 
+class Lack(Struct, frozen=True, kw_only=True):
+    """Why the pool of a milestone that is active does not last."""
+
+    detail: str
+    fix: str
+
+
 class Glance(Struct, frozen=True, kw_only=True):
     """A milestone as the first page shows it."""
 
     milestone: MilestoneView
     headroom_days: float | None
+    lack: Lack | None
     today: Funnel
 
 
@@ -52,16 +62,19 @@ def handlers(store: Store, frame: Frame) -> list[HTTPRouteHandler]:
         today = (await store.runs.now()).astimezone(UTC).date()
         account = await store.capabilities.all()
         in_full = caller_of(request).may(Scope.ADMIN)
-        glances = [
-            Glance(
+        glances = []
+        for one in await store.milestones.all():
+            standing = await store.pools.standing(one.key)
+            days = await headroom_days(store, one.key, standing)
+            glance = Glance(
                 milestone=view(one, account, in_full=in_full),
-                headroom_days=await headroom_days(
-                    store, one.key, await store.pools.standing(one.key)
-                ),
+                headroom_days=days,
+                lack=lack_of(await store.pools.entries(one.key, standing.survey_id))
+                if days == 0
+                else None,
                 today=(await funnel_of(store, one.key, since=today, until=today)).in_all,
             )
-            for one in await store.milestones.all()
-        ]
+            glances.append(glance)
         return frame.show(request, "milestones.html", glances=glances)
 
     @get("/milestones/{key:str}", opt=needs(Scope.READ))
@@ -76,6 +89,7 @@ def handlers(store: Store, frame: Frame) -> list[HTTPRouteHandler]:
         today = (await store.runs.now()).astimezone(UTC).date()
         since = today - timedelta(days=days - 1)
         funnel = await funnel_of(store, key, since=since, until=today)
+        pool = await pool_of(store, milestone)
         return frame.show(
             request,
             "milestone.html",
@@ -84,7 +98,8 @@ def handlers(store: Store, frame: Frame) -> list[HTTPRouteHandler]:
                 await store.capabilities.all(),
                 in_full=caller_of(request).may(Scope.ADMIN),
             ),
-            pool=await pool_of(store, milestone),
+            pool=pool,
+            lack=lack_of(pool.distributions) if pool.headroom_days == 0 else None,
             funnel=funnel,
             steps=STEPS,
             most=max(1, *(day.requested.links for day in funnel.days)),
@@ -106,3 +121,23 @@ def handlers(store: Store, frame: Frame) -> list[HTTPRouteHandler]:
         return go(request, f"/milestones/{key}")
 
     return [every, read, change]
+
+
+def lack_of(distributions: Sequence[PoolEntry]) -> Lack:
+    """Why a pool does not last for a moment: what a slot met, or who has them all."""
+    ready = {entry.slot for entry in distributions if entry.state == "ready"}
+    lacking = [entry for entry in distributions if entry.slot not in ready]
+    for entry in lacking:
+        if met := entry.stopped_because or entry.last_error:
+            return Lack(
+                detail=f"Slot {entry.slot} of its pool takes no links: {met}",
+                fix="See what is wrong with: milepost doctor",
+            )
+    if any(entry.state == "making" for entry in lacking):
+        return Lack(
+            detail="Its pool is being made.", fix="Job replenish does so, within half a minute."
+        )
+    return Lack(
+        detail="Somebody has a live link in each of its slots, or a slot takes no more links.",
+        fix="Raise max_slots if a person may have so many; else see: milepost doctor",
+    )

@@ -7,13 +7,15 @@
 -- %(link_days)s  whoever looks for the first time begins so many days ago; most links of that age have ended
 -- %(limit)s      about how many are looked at; those that were created in one moment are looked at together
 --
--- Whether it is due is found out once it is handed out. What is looked at twice is noted once.
+-- Whether it is due is found out once it is handed out. What is looked at twice is noted once. Nothing
+-- younger than a minute is looked at: it may have been created in a transaction that is open still.
 WITH milestone AS MATERIALIZED (
     SELECT
         m.key,
         coalesce(m.reminders_until, milepost_now() - make_interval(days => %(link_days)s))
             AT TIME ZONE 'UTC' AS since,
-        (milepost_now() - make_interval(days => %(days)s)) AT TIME ZONE 'UTC' AS until
+        (milepost_now() - greatest(make_interval(days => %(days)s), interval '1 minute'))
+            AT TIME ZONE 'UTC' AS until
     FROM milestones AS m
     WHERE m.key = %(milestone)s
     FOR NO KEY UPDATE
