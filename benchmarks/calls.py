@@ -49,6 +49,9 @@ async def measure(database_url: str, size: Size) -> list[Figure]:
             await _drained(stage)
             issued = stage.one("SELECT count(*) FROM links WHERE url IS NOT NULL")
             calls = stage.calls()["calls"]
+        # Before links of people who were in the list: their data would follow meanwhile.
+        order = msgspec.structs.replace(order, first=direct.events + deferred.events)
+        chain_calls, chain_links = await _chain(stage, order)
         await stage.define(AHEAD, membership="ahead", lanes=READY)
         stage.join(AHEAD)
         with stage.service("--no-worker") as service:
@@ -58,13 +61,11 @@ async def measure(database_url: str, size: Size) -> list[Figure]:
                     order,
                     port=service.port,
                     milestone=AHEAD,
-                    first=direct.events + deferred.events,
+                    first=order.first + chain_links,
                     expected='"lane":"ready"',
                 )
             )
             calls_before = stage.calls()["calls"]
-        seen = direct.events + deferred.events + ready.events
-        chain_calls, chain_links = await _chain(stage, msgspec.structs.replace(order, first=seen))
     if issued != direct.events + deferred.events:
         raise RuntimeError(f"{direct.events + deferred.events} events, and {issued} links")
     return [

@@ -1,8 +1,8 @@
 """The time of a `direct` link, against the least that such a link can cost.
 
 Ours: `POST /v1/links` to `milepost serve`, 2,700 events a minute, simulator without latency.
-Against: what no design can do without, from the same caller: one call to the simulator, and two
-commits of one row each in the same Postgres. Both are paced alike, in alternating rounds.
+Against: what no design can do without: one call to the simulator by httpx, and two commits of one
+row each in the same Postgres. Both are paced alike, in alternating rounds.
 """
 
 from __future__ import annotations
@@ -16,11 +16,16 @@ import httpx
 import psycopg
 
 from benchmarks.figure import Figure
+from benchmarks.load import Caller, Order
 from benchmarks.stage import DIRECT, MILESTONE, WARM_UP_SECONDS, Size, Stage, staged
 from milepost.settings import SIMULATOR_TOKEN
 from milepost.upstream import Upstream
 
 PER_SECOND = 2_700 / 60
+
+
+CONNECTIONS = 16
+"""Of the caller: enough for all that is under way at a time."""
 
 
 async def measure(database_url: str, size: Size) -> list[Figure]:
@@ -34,11 +39,23 @@ async def measure(database_url: str, size: Size) -> list[Figure]:
         await connection.execute("CREATE TABLE least (n bigint, at timestamptz)")
         least = _least(client, connection, await _contacts_url(stage))
         with stage.service() as service:
-            link = _links(client, f"http://127.0.0.1:{service.port}/v1/links", stage)
-            for warm_up in (link, least):
-                await _round(warm_up, min(WARM_UP_SECONDS, size.seconds))
+            caller = Caller(
+                Order(
+                    port=service.port,
+                    path="/v1/links",
+                    key=stage.key,
+                    connections=CONNECTIONS,
+                    milestone=MILESTONE,
+                    registrants=stage.people,
+                    expected='"lane":"direct"',
+                    per_second=PER_SECOND,
+                )
+            )
+            warm_up = min(WARM_UP_SECONDS, size.seconds)
+            caller.ask(warm_up)
+            await _round(least, warm_up)
             rounds = [
-                (await _round(link, size.seconds), await _round(least, size.seconds))
+                (caller.ask(size.seconds), await _round(least, size.seconds))
                 for _ in range(size.rounds)
             ]
     ours, against = zip(*rounds, strict=True)
@@ -46,16 +63,16 @@ async def measure(database_url: str, size: Size) -> list[Figure]:
         Figure(
             name=f"time of a direct link at 2,700 a minute, {name}",
             unit="ms",
-            ours=statistics.median(part(times) for times in ours),
+            ours=statistics.median(getattr(brought, member) for brought in ours),
             against=statistics.median(part(times) for times in against),
             measure="one call, two commits",
             must=must,
             aim=aim,
             at_most=True,
         )
-        for name, part, must, aim in (
-            ("median", statistics.median, 2.5, 1.5),
-            ("p99", _p99, 5, 3),
+        for name, member, part, must, aim in (
+            ("median", "median_ms", statistics.median, 2.5, 1.5),
+            ("p99", "p99_ms", _p99, 5, 3),
         )
     ]
 
@@ -79,26 +96,6 @@ async def _round(do: Callable[[], Awaitable[None]], seconds: float) -> list[floa
             await asyncio.sleep(max(0.0, start + number / PER_SECOND - time.monotonic()))
             group.create_task(one())
     return times
-
-
-def _links(client: httpx.AsyncClient, url: str, stage: Stage) -> Callable[[], Awaitable[None]]:
-    numbers = iter(range(10**9))
-
-    async def ask() -> None:
-        number = next(numbers)
-        answer = await client.post(
-            url,
-            headers={"Authorization": f"Bearer {stage.key}"},
-            json={
-                "event_id": f"e{number}",
-                "milestone": MILESTONE,
-                "registrant": f"r{number % stage.people:07}",
-            },
-        )
-        if answer.status_code != httpx.codes.CREATED or answer.json()["lane"] != "direct":
-            raise RuntimeError(f"not a direct link: {answer.status_code} {answer.text}")
-
-    return ask
 
 
 async def _contacts_url(stage: Stage) -> str:

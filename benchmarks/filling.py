@@ -68,7 +68,8 @@ row leads to a call that names one."""
 
 MEMBERSHIPS = sql.SQL("""
 INSERT INTO memberships (registrant_id, slot_id, contact_key, contact_id, lookup_id)
-SELECT r.id, s.id, r.dedup_key, r.contact_id, 'CGC_' || lpad(r.id::text, 15, '0')
+SELECT r.id, s.id, r.dedup_key, 'CID_' || lpad(r.id::text, 15, '0'),
+    'CGC_' || lpad(r.id::text, 15, '0')
 FROM registrants AS r, slots AS s
 WHERE s.milestone = {} AND s.number = 1
 """)

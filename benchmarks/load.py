@@ -15,6 +15,7 @@ import time
 from array import array
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -46,6 +47,8 @@ class Order(Struct, frozen=True, kw_only=True):
     """The number of the first event."""
     expected: str = '"url":"http'
     """An answer without it does not count as one."""
+    per_second: float = 0
+    """Requests begun a second, whatever became of those before; 0: as many as are answered."""
 
 
 class Yield(Struct, frozen=True, kw_only=True):
@@ -59,7 +62,7 @@ class Yield(Struct, frozen=True, kw_only=True):
     """Answers that were not as expected, counted by their beginning."""
     median_ms: float
     p99_ms: float
-    """From a request's last byte to its answer's."""
+    """From a request's last byte, or the moment at which it was to be sent, to its answer's."""
 
     @property
     def per_second(self) -> float:
@@ -144,9 +147,12 @@ class _Load:
         loop = asyncio.get_running_loop()
         begun = time.perf_counter()
         self.end = begun + self.order.seconds
+        between = 1 / self.order.per_second if self.order.per_second else 0.0
         connections = [
-            (await loop.create_connection(lambda: _Connection(self), "127.0.0.1", self.order.port))
-            for _ in range(self.order.connections)
+            await loop.create_connection(
+                partial(_Connection, self, begun + number * between), "127.0.0.1", self.order.port
+            )
+            for number in range(self.order.connections)
         ]
         ended = [protocol.ended for _, protocol in connections]
         async with asyncio.timeout(self.order.seconds + STRAGGLERS_SECONDS):
@@ -162,17 +168,23 @@ class _Load:
 
 
 class _Connection(asyncio.Protocol):
-    """One connection: a request, its answer, the next request."""
+    """One connection: a request, its answer, the next request.
 
-    def __init__(self, load: _Load) -> None:
+    Args:
+        load: to which it belongs.
+        due: when its first request is to be sent, if requests are begun at a pace.
+    """
+
+    def __init__(self, load: _Load, due: float) -> None:
         self._load = load
+        self._due = due
         self._received = b""
         self._sent_at = 0.0
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
-        self._send()
+        self._send_in_time()
 
     def data_received(self, data: bytes) -> None:
         received = self._received = self._received + data if self._received else data
@@ -192,14 +204,23 @@ class _Connection(asyncio.Protocol):
             load.odd[f"{received[9:12]!r} {received[body : body + 300]!r}"] += 1
         load.answered_at = now
         load.times.append(now - self._sent_at)
-        if now < load.end:
-            self._send()
-        else:
-            self._transport.close()
+        if load.order.per_second:
+            self._due += load.order.connections / load.order.per_second
+        self._send_in_time()
 
-    def _send(self) -> None:
+    def _send_in_time(self) -> None:
+        """Send the next request: now, or when it is due. What is late by then was late for us."""
+        now = time.perf_counter()
+        if max(now, self._due) >= self._load.end:
+            self._transport.close()
+        elif self._load.order.per_second and now < self._due:
+            asyncio.get_running_loop().call_later(self._due - now, self._send)
+        else:
+            self._send(self._due if self._load.order.per_second else now)
+
+    def _send(self, at: float | None = None) -> None:
         self._load.events += self._load.order.events
-        self._sent_at = time.perf_counter()
+        self._sent_at = at or time.perf_counter()
         self._transport.write(next(self._load.requests))
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -169,7 +169,7 @@ judged AS (
             AND l.created_at > c.created_at - make_interval(days => c.quiet_days)
             AND l.state IN ('claimed', 'waiting', 'unknown', 'issued')
             AND l.reuses IS NULL
-        ORDER BY l.created_at DESC, l.id DESC
+        ORDER BY l.created_at DESC
         OFFSET c.quiet_links - 1
         LIMIT 1
     ) AS quiet ON true
