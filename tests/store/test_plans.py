@@ -189,6 +189,15 @@ class Recording(psycopg.AsyncCursor[Any]):
         return await super().execute(query, params, **how)
 
 
+class RawRecording(psycopg.AsyncRawCursor[Any]):
+    """The same of statements that number their values."""
+
+    async def execute(self, query: Any, params: Any = None, **how: Any) -> Self:
+        """Execute it."""
+        Recording.seen.append((query, params))
+        return await super().execute(query, params, **how)
+
+
 def nodes(plan: Node) -> Iterator[Node]:
     """The plan's node and all below it."""
     yield plan
@@ -208,7 +217,8 @@ async def plan(
     connection: psycopg.AsyncConnection[Row], explain: bytes, values: Any = None
 ) -> list[Node]:
     """All nodes of the plan that this statement explains."""
-    row = await (await connection.execute(explain, values, prepare=False)).fetchone()
+    kind = psycopg.AsyncRawCursor if isinstance(values, list) else psycopg.AsyncCursor
+    row = await (await kind(connection).execute(explain, values, prepare=False)).fetchone()
     assert row is not None
     return list(nodes(row["QUERY PLAN"][0]["Plan"]))
 
@@ -310,8 +320,11 @@ async def become_something(store: Store, name: str, many: int) -> None:
 
 @pytest.mark.timeout(300)
 @pytest.mark.usefixtures("_filled")
-async def test_no_statement_of_the_path_scans_a_big_table(store: Store) -> None:
+async def test_no_statement_of_the_path_scans_a_big_table(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Neither as it is planned for the values at hand nor, once it is prepared, for any values."""
+    monkeypatch.setattr("milepost.store.links.AsyncRawCursor", RawRecording)
     pools = (store.connections.path, store.connections.readers)
     async with AsyncExitStack() as held:
         for pool, size in zip(pools, (6, 2), strict=True):  # all that there may be
@@ -322,7 +335,6 @@ async def test_no_statement_of_the_path_scans_a_big_table(store: Store) -> None:
     explained = []
     for pool in pools:
         async with pool() as connection:
-            connection.cursor_factory = psycopg.AsyncCursor
             explained += [
                 (query, await plan(connection, b"EXPLAIN (FORMAT JSON) " + query, values))
                 for query, values in Recording.seen

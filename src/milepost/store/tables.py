@@ -289,7 +289,7 @@ links = Table(
         postgresql_where=text("contact_key IS NOT NULL"),
     ),
     Index("links_token", "token", unique=True, postgresql_where=text("token IS NOT NULL")),
-    Index("links_of_a_registrant", "ref", "created_at"),
+    Index("links_given", "ref", "created_at", postgresql_include=["state", "reuses"]),
     Index("links_of_a_milestone", "milestone", "id"),
     Index(
         "links_of_an_hour",
