@@ -11,7 +11,8 @@ import psycopg
 import pytest
 
 from milepost.api import links
-from milepost.model import Lane, MilestoneDefinition, Scope
+from milepost.issuing import Answer, Issuing
+from milepost.model import Event, Lane, MilestoneDefinition, Scope
 from milepost.store import Store
 
 SURVEY = "SV_000000000000001"
@@ -121,6 +122,23 @@ async def test_an_event_that_stands_twice_in_a_batch_is_one_event(
     assert {("deferred", None), ("conflict", "event-mismatch")} == {
         (result["outcome"], result.get("problem", {}).get("code")) for result in results
     }
+
+
+async def test_a_mistake_of_ours_is_the_answer_of_its_event_alone(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others have their links."""
+    whole = Issuing.issue
+
+    async def broken(self: Issuing, event: Event, **given: Any) -> Answer:
+        """Fail over one of the events."""
+        if event.event_id == "b":
+            raise RuntimeError(event.ref)
+        return await whole(self, event, **given)
+
+    monkeypatch.setattr(Issuing, "issue", broken)
+    results, _ = await ask(client, event("a"), event("b"), event("c"))
+    assert [None, "internal", None] == [result.get("problem", {}).get("code") for result in results]
 
 
 async def test_a_thousand_events_of_one_person_are_a_thousand_links(

@@ -116,6 +116,9 @@ async def test_it_is_of_a_milestone_and_of_a_time(
     assert [*NASTY[1:3]] == [line["event_id"] for line in some]
     behind = await nasty.get("/v1/exports/links", params={"cursor": every[0]["id"]})
     assert len(NASTY) == len(behind.text.splitlines())
+    mixed = {"milestone": "landed", "cursor": every[0]["id"]}
+    refused = (await nasty.get("/v1/exports/links", params=mixed)).json()
+    assert (400, "cursor") == (refused["status"], refused["field"])
     later = every[-1]["created_at"]
     assert 1 == len(read(await exported(nasty, **{"from": later})))
 

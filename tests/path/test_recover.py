@@ -364,8 +364,11 @@ async def test_an_attempt_that_breaks_off_is_followed_by_a_whole_one(
 async def test_what_cannot_be_read_is_a_finding(
     world: World, platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Somebody else's batch is in nobody's way, nor is a survey that no milestone names now."""
-    await chained(world, platform)
+    """Somebody else's batch is in nobody's way, nor is a survey that no milestone names now.
+
+    A later run looks from the same moment as the first, and so finds what can be read by then.
+    """
+    before = await chained(world, platform)
     whole, refused = Upstream.batch_pages, set[str]()
 
     def refuses_one(self: Upstream, directory_id: str, batch_id: str, **given: Any) -> Any:
@@ -379,11 +382,18 @@ async def test_what_cannot_be_read_is_a_finding(
         """No milestone of route `stepwise` has a survey."""
         return {}
 
-    monkeypatch.setattr(Upstream, "batch_pages", refuses_one)
-    monkeypatch.setattr("milepost.store.recovered.RecoveredStore.surveys", none)
-    async with world.recovered() as milepost:
-        *_, run = await milepost.store.runs.page("recover")
-        assert ("done", 1, 2) == (run.state, run.counts["links"], run.counts["found"])
+    monkeypatch.setattr("milepost.jobs.recover.MARGIN", timedelta(0))
+    with monkeypatch.context() as unreadable:
+        unreadable.setattr(Upstream, "batch_pages", refuses_one)
+        unreadable.setattr("milepost.store.recovered.RecoveredStore.surveys", none)
+        async with world.recovered() as milepost:
+            *_, run = await milepost.store.runs.page("recover")
+            assert ("done", 1, 2) == (run.state, run.counts["links"], run.counts["found"])
+    async with world.opened(recover=True) as milepost:
+        for _ in range(2):  # the first may be one that was asked for in vain before
+            await milepost.run("recover", asked_by="test")
+        assert 3 == await milepost.store.recovered.lost()
+        assert before == urls(await chains(milepost))
 
 
 async def test_a_person_of_an_earlier_distribution_is_looked_at(
@@ -406,6 +416,58 @@ async def test_a_person_of_an_earlier_distribution_is_looked_at(
         run = await milepost.run("recover", asked_by="test")
         assert ("done", 0, 0) == (run.state, run.counts["links"], run.counts["found"])
         assert before == urls(await issue(milepost, range(1)))
+
+
+async def test_a_link_that_was_made_late_stands_on_what_took_links_then(
+    world: World, platform: Platform
+) -> None:
+    """Its distribution was chosen at its call; that of a link made at once, when its event came."""
+    async with world.opened() as milepost:
+        await register(milepost, platform, lanes=DEFERRED)
+        await milepost.replenish.run_once()
+    backup = world.back_up()
+    async with world.opened() as milepost:
+        await issue(milepost, range(1))
+        await milepost.drain.run_once()
+        await register(milepost, platform, lanes=(Lane.DIRECT, Lane.DEFERRED))
+    async with world.opened() as milepost:
+        await issue(milepost, range(1, 2))
+    world.url = backup
+    with psycopg.connect(world.url) as database:
+        (slot,) = database.execute(
+            "SELECT id FROM slots WHERE milestone IS NOT NULL AND number = 1"
+        ).fetchall()
+        database.execute(_SUCCESSOR, slot)
+    async with world.recovered():
+        pass
+    with psycopg.connect(world.url) as database:
+        found = database.execute(
+            "SELECT lane, generation FROM links AS l JOIN distributions AS d"
+            " ON d.id = l.distribution_id"
+        ).fetchall()
+    assert {("deferred", 2), ("direct", 1)} == {*found}
+
+
+async def test_a_finding_holds_no_half_of_a_link(world: World, platform: Platform) -> None:
+    """Who may read findings may see distributions: with a lookup id they would make the link."""
+    async with world.opened() as milepost:
+        await register(milepost, platform, lanes=DEFERRED)
+        await milepost.replenish.run_once()
+        await issue(milepost, range(1))
+    backup = world.back_up()
+    async with world.opened() as milepost:
+        await milepost.drain.run_once()
+    with psycopg.connect(world.url) as database:
+        ((lookup,),) = database.execute("SELECT lookup_id FROM links").fetchall()
+    world.url = backup
+    with psycopg.connect(world.url) as database:
+        database.execute("UPDATE links SET state = 'failed', rule = 'no-slot', due_at = NULL")
+    async with world.recovered() as milepost:
+        *_, run = await milepost.store.runs.page("recover")
+        (finding,) = await milepost.store.runs.findings(run.id)
+    assert "has ended, or another one is in its place" in finding.reason
+    assert "list" == finding.source
+    assert lookup not in str(finding)
 
 
 _SUCCESSOR = """

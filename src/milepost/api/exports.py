@@ -84,13 +84,13 @@ def router(store: Store) -> Router:
         """
         since, until = _moment(since, "from"), _moment(until, "to")
         settled = await store.exports.settled_until()
-        behind = await _position(store, cursor)
+        milestones = await _milestones(store, milestone)
         pages = _pages(
             store,
-            await _milestones(store, milestone),
+            milestones,
             since=since or _BEGINNING,
             until=min(until or settled, settled),
-            behind=behind,
+            behind=await _position(store, cursor, milestone),
             in_full=caller_of(request).may(Scope.ADMIN),
         )
         if form is None:
@@ -173,7 +173,12 @@ def _moment(moment: datetime | None, name: str) -> datetime | None:
         raise InvalidRequest(f"{name} is outside the calendar.", field=name) from None
 
 
-async def _position(store: Store, cursor: UUID | None) -> Position | None:
+async def _position(store: Store, cursor: UUID | None, milestone: str | None) -> Position | None:
+    """Behind which link to go on.
+
+    Raises:
+        InvalidRequest: there is none of that id, or it is not among those that are wanted.
+    """
     if cursor is None:
         return None
     behind = await store.exports.position(cursor)
@@ -181,6 +186,12 @@ async def _position(store: Store, cursor: UUID | None) -> Position | None:
         raise InvalidRequest(
             "There is no link with the id that cursor gives.",
             fix="Give the id of the last whole line that arrived.",
+            field="cursor",
+        )
+    if milestone not in {None, behind.milestone}:
+        raise InvalidRequest(
+            f"The link that cursor gives is of milestone {behind.milestone!r}.",
+            fix="Give the milestone and the cursor of one and the same export.",
             field="cursor",
         )
     return behind

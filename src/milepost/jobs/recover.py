@@ -77,6 +77,9 @@ AGAIN_AFTER: Final = timedelta(seconds=30)
 class Counts(Struct, kw_only=True):
     """What was found at the platform, and is in the ledger now."""
 
+    since: str | None = None
+    """When the last event came that the ledger knew before; batches of single links that are older
+    are not looked at. Null: it knew none."""
     lists: int = 0
     batches: int = 0
     distributions: int = 0
@@ -211,10 +214,8 @@ class Recover:
 
     async def run_once(self, run: Run) -> Counts:
         """See `Job`. It is over when this has come to its end."""
-        # What an earlier attempt has brought in does not count as known before.
-        at = run.position or {"since": _told(await self._store.recovered.latest())}
-        since = None if at["since"] is None else datetime.fromisoformat(at["since"])
-        way = _Way(run, at)
+        since = await self._since(run)
+        way = _Way(run, since)
         if run.record.asked_by == ASKED_BY and await self._store.recovered.is_over():
             return way.counts  # two processes have asked for it at once
         await self._take_lists(way)
@@ -239,6 +240,21 @@ class Recover:
             await way.note("chains", step=1)
         await self._store.recovered.finish()
         return way.counts
+
+    async def _since(self, run: Run) -> datetime | None:
+        """When the last event came that the ledger knew before anything was brought into it.
+
+        What came in since, by a recovery or by events, is later than what is still to be found: so
+        runs after the same restore have it from each other.
+        """
+        known = run.counts
+        if "since" not in known:
+            before = await self._store.runs.page(NAME, before=run.record.id, limit=1)
+            is_same = await self._store.recovered.is_over()
+            known = before[0].counts if before and (is_same or before[0].state != "done") else {}
+        if "since" not in known:
+            return await self._store.recovered.latest()
+        return None if known["since"] is None else datetime.fromisoformat(known["since"])
 
     # --- lists, batches, distributions ------------------------------------------------------------
 
@@ -574,10 +590,10 @@ class Recover:
 class _Way:
     """How far a run is."""
 
-    def __init__(self, run: Run, at: Mapping[str, str | None]) -> None:
+    def __init__(self, run: Run, since: datetime | None) -> None:
         self.run = run
-        self.counts = Counts(**{name: run.counts.get(name, 0) for name in Counts.__struct_fields__})
-        self._at = at
+        so_far = {name: run.counts.get(name, 0) for name in Counts.__struct_fields__}
+        self.counts = Counts(**so_far | {"since": since and since.isoformat()})
         self._findings: list[Finding] = []
         self._done = 0
         self._total: int | None = None
@@ -593,17 +609,13 @@ class _Way:
         self._done += step
         findings, self._findings = self._findings, []
         await self.run.commit(
-            self._at,
+            None,
             stage=stage,
             done=self._done,
             total=self._total,
             counts=self.counts,
             findings=findings,
         )
-
-
-def _told(at: datetime | None) -> str | None:
-    return None if at is None else at.isoformat()
 
 
 def _see_that_it_is_this(error: Refused) -> None:

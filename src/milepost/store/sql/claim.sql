@@ -2,9 +2,8 @@
 --
 -- %(events)s  JSON array of {link_id, event_id, milestone, ref, occurred_at, data, fingerprint,
 --             sample_point, asked_by, brings_details, purpose, may_call, without, token, reference}, no
---             event_id
---             and no registrant twice. Where none `may_call`, `without` says why; if it does not, an
---             event that would need a call is not decided: its asker tries to get one first
+--             event_id and no registrant twice. Where none `may_call`, `without` says why; if it does
+--             not, an event that would need a call is not decided: its asker tries to get one first
 -- %(lease)s   seconds for which a claim is its taker's alone
 -- %(tries)s   claims that may end with their taker's death before the event is parked
 -- %(short)s   what a token is put behind to make a short URL
