@@ -453,6 +453,7 @@ async def serve(
                 milepost.scheduler,
                 milepost.matching,
                 events_key=settings.events_key,
+                upstream=milepost.upstream,
                 webhooks=milepost.webhooks,
                 besides=[
                     admin.router(

@@ -55,6 +55,7 @@ INTERRUPTED = 128 + signal.SIGINT
 """The exit code of a command that was ended by Ctrl-C, SIGTERM or a terminal that was closed."""
 
 SURVEY_ID = re.compile("SV_[0-9A-Za-z]{15}")
+SHORT_LINK = re.compile(r"https?://[^/?#]+/l/[\w-]+")
 RESPONSE_ID = re.compile("R_[0-9A-Za-z]{15}")
 
 MOST_LISTED = 20
@@ -123,7 +124,21 @@ def main(*, verbose: bool) -> None:
 
 @main.command()
 @click.option("--exit", "leave", is_flag=True, help="End after the checks instead of staying up.")
-def demo(*, leave: bool) -> None:
+@click.option(
+    "--port",
+    default=DEFAULT_PORT,
+    show_default=True,
+    type=click.IntRange(1, 65535),
+    help="Where Milepost answers; a free one where it is taken.",
+)
+@click.option(
+    "--simulator-port",
+    default=settings.SIMULATOR_PORT,
+    show_default=True,
+    type=click.IntRange(1, 65535),
+    help="Where the platform answers; a simulator that is there already is used.",
+)
+def demo(*, leave: bool, port: int, simulator_port: int) -> None:
     """Watch a day of real events turn into personal survey links.
 
     Runs Postgres, a simulated survey platform and Milepost on this machine, and keeps what they
@@ -131,7 +146,7 @@ def demo(*, leave: bool) -> None:
     """
     from milepost.demo import run_demo
 
-    raise SystemExit(run_demo(stay=not leave))
+    raise SystemExit(run_demo(stay=not leave, port=port, simulator_port=simulator_port))
 
 
 @main.command()
@@ -271,7 +286,7 @@ def _simulator(given: Settings) -> Iterator[Callable[[], str]]:
         return
     from milepost.local import local_simulator
 
-    with local_simulator(given.home / "simulator.state") as ready:
+    with local_simulator(given.home / "simulator.state", settings.SIMULATOR_PORT) as ready:
         yield ready
 
 
@@ -456,8 +471,18 @@ def _any_database(given: Settings) -> Iterator[str]:
         return
     from milepost.embedded import EmbeddedPostgres
 
+    _say_if_made(given)
     with EmbeddedPostgres(given.home) as url:
         yield url
+
+
+def _say_if_made(given: Settings) -> None:
+    """Say that an embedded database is made now: who meant another one is in the wrong folder."""
+    from milepost.embedded import is_there
+
+    if given.database_url is None and not is_there(given.home):
+        where = given.home.absolute()
+        click.echo(f"There is no database in this folder: one is made, in {where}", err=True)
 
 
 @main.group()
@@ -821,9 +846,23 @@ def _counted(counts: Mapping[str, Any]) -> str:
     )
 
 
+_OF_WHAT = {
+    "hours": "hours counted anew",
+    "moved": "distributions moved",
+    "entries": "lines of histories read",
+    "opened": "links opened",
+    "started": "links started",
+    "finished": "links finished",
+    "read": "responses read",
+    "unread": "responses not read",
+    "drift": "differences flagged",
+}
+"""What jobs count, where the name of a count does not say of what."""
+
+
 def _count(name: str, count: int) -> str:
-    noun = name.replace("_", " ")
-    return f"{count} {noun.removesuffix('s') if count == 1 else noun}"
+    noun, space, rest = _OF_WHAT.get(name, name.replace("_", " ")).partition(" ")
+    return f"{count} {noun.removesuffix('s') if count == 1 else noun}{space}{rest}"
 
 
 @main.command("jobs")
@@ -1029,8 +1068,22 @@ def link() -> None:
 def explain_link(*, url: str) -> None:
     """Take a personal link apart; prints its parts, and it rebuilt from them, as JSON."""
     from milepost import personal_link
+    from milepost.payload import REFERENCE_FIELD
 
-    _print(personal_link.explain(url))
+    try:
+        _print(personal_link.explain(url))
+    except personal_link.NotAPersonalLink as error:
+        if SHORT_LINK.fullmatch(url):
+            _fail(
+                f"{error}. It looks like a short link of Milepost's own: GET /v1/links?event_id=… "
+                "tells an admin of the personal one behind it"
+            )
+        if f"{REFERENCE_FIELD}=" in url:
+            _fail(
+                f"{error}. It looks like a survey's plain link with a reference, as route "
+                "anonymous gives out: milepost response explain tells of its response"
+            )
+        raise
 
 
 @main.group()
@@ -1102,6 +1155,8 @@ def doctor_(*, probe: bool, survey: str | None, wait: int, throttle: bool, as_js
         )
     from milepost import doctor
 
+    with suppress(ConfigurationError):  # it is a finding
+        _say_if_made(settings.load())
     with _unlogged():
         findings = uvloop.run(doctor.examine(probing=probe))
     told: dict[str, Any] = {"findings": msgspec.to_builtins(findings)}
@@ -1318,6 +1373,7 @@ def _with_store(verb: Callable[[Store], Awaitable[T]]) -> T:
         async with await Store.open(url) as store:
             return await verb(store)
 
+    _say_if_made(given)
     with app.database(given) as url:
         return uvloop.run(work(url))
 
@@ -1341,6 +1397,7 @@ def _with_milepost(verb: Callable[[Milepost], Awaitable[T]]) -> T:
         except UpstreamError as error:
             raise UpstreamError(f"the platform at {given.upstream_url}: {error}") from error
 
+    _say_if_made(given)
     with app.database(given) as url:
         return uvloop.run(work(url))
 

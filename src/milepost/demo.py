@@ -54,7 +54,6 @@ FIELDS: Final = (
     {"name": "destination", "required": True, "max_length": 3},
     {"name": "arrival_delay_minutes", "type": "integer"},
 )
-PORT: Final = 8700
 DATABASE: Final = "demo"
 REPLAYED_AGAIN: Final = 100
 ADD: Final = "list_contact.add"
@@ -91,11 +90,13 @@ class Demo(Struct, frozen=True, kw_only=True):
         return str(self.service.base_url).rstrip("/")
 
 
-def run_demo(*, stay: bool) -> int:
+def run_demo(*, stay: bool, port: int, simulator_port: int) -> int:
     """Run the demo.
 
     Args:
         stay: keep everything up until Ctrl-C, for the reader to try.
+        port: where the service answers; another one that is free where it is taken.
+        simulator_port: where the simulator does, unless one is there already.
 
     Returns:
         The exit code: 0 only if every claim was checked and holds.
@@ -109,18 +110,20 @@ def run_demo(*, stay: bool) -> int:
         log_path = parts.enter_context(_only_one(home))
         state = home / "demo-simulator.state"
         state.unlink(missing_ok=True)  # the database is made anew, and the account with it
-        await_simulator = parts.enter_context(local_simulator(state))
+        await_simulator = parts.enter_context(local_simulator(state, simulator_port))
         database_url = _fresh_database(parts.enter_context(EmbeddedPostgres(home)))
         _step("Postgres is up", begun)
         _step(await_simulator(), begun)
+        port = free_port(port)
         environment = {
             "MILEPOST_DATABASE_URL": database_url,
-            "MILEPOST_UPSTREAM_URL": settings.SIMULATOR,
+            "MILEPOST_UPSTREAM_URL": settings.simulator_url(simulator_port),
+            "MILEPOST_UPSTREAM_TOKEN": settings.SIMULATOR_TOKEN,
+            "MILEPOST_PUBLIC_URL": f"http://127.0.0.1:{port}",
             "MILEPOST_SECRET": os.urandom(32).hex(),
             "MILEPOST_RATE_PER_MINUTE": str(settings.MAX_RATE_PER_MINUTE),  # as the simulator
             "MILEPOST_LIMITS": "none",
         }
-        port = free_port(PORT)
         log = parts.enter_context(log_path.open("wb"))
         service = parts.enter_context(
             process("serve", "--port", str(port), environment=os.environ | environment, stderr=log)

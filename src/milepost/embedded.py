@@ -173,6 +173,11 @@ class _Charge:
     ready: int
 
 
+def is_there(root: Path) -> bool:
+    """Whether a server was ever started under this folder."""
+    return (root / "postgres").is_dir()
+
+
 class EmbeddedPostgres:
     """A share in the Postgres of one folder; as a context manager it gives the URL.
 

@@ -9,7 +9,7 @@
     │       └── Recovering        it was restored, and does not know yet what has been made since
     ├── Refusal                   what was asked is not done, and nothing was changed
     │   ├── InvalidRequest        malformed, or a value that can never be right; names the `field`
-    │   ├── InvalidData           the event's data do not fit the milestone; names the `field`
+    │   ├── InvalidData           the event's data do not fit the milestone; names the `fields`
     │   ├── InvalidMilestone      a milestone that cannot work; names the `field`
     │   ├── UnknownMilestone
     │   ├── UnknownRegistrant
@@ -97,9 +97,17 @@ class InvalidRequest(Refusal):
 
 
 class InvalidData(Refusal):
-    """The event's data do not fit the fields that the milestone declares."""
+    """The event's data do not fit the fields that the milestone declares.
+
+    Attributes:
+        fields: All that are wrong, `field` being the first of them.
+    """
 
     code = "invalid-data"
+
+    def __init__(self, detail: str, *, fields: Sequence[str], fix: str | None = None) -> None:
+        super().__init__(detail, fix=fix, field=fields[0])
+        self.fields = tuple(fields)
 
 
 class InvalidMilestone(Refusal):

@@ -28,7 +28,7 @@ from urllib.parse import urlsplit
 
 from milepost.errors import ConfigurationError, MilepostError
 from milepost.payload import REFERENCE_FIELD
-from milepost.settings import SIMULATOR_PORT, SIMULATOR_TOKEN, SIMULATOR_URL
+from milepost.settings import SIMULATOR_TOKEN, simulator_url
 from milepost.worker import told_to_stop
 
 log = logging.getLogger(__name__)
@@ -58,14 +58,15 @@ ASK_SECONDS = 5
 
 
 @contextmanager
-def local_simulator(state: Path) -> Iterator[Callable[[], str]]:
-    """A simulator on its usual port while the block runs, unless one listens there already.
+def local_simulator(state: Path, port: int) -> Iterator[Callable[[], str]]:
+    """A simulator on a port while the block runs, unless one listens there already.
 
     It has no limits, and its survey is as Milepost wants one: it is there to try Milepost out. It
     starts while the block goes on.
 
     Args:
         state: the file in which it keeps the account.
+        port: the port.
 
     Yields:
         Waits until it answers, and says which one it is; raises ConfigurationError when it does not
@@ -74,14 +75,14 @@ def local_simulator(state: Path) -> Iterator[Callable[[], str]]:
     Raises:
         ConfigurationError: another program has the port.
     """
-    if is_listening(SIMULATOR_PORT):
-        found = _survey_of_simulator()
-        which = f"the simulator that listens on port {SIMULATOR_PORT} is the platform"
+    if is_listening(port):
+        found = _survey_of_simulator(port)
+        which = f"the simulator that listens on port {port} is the platform"
         yield lambda: f"{which}; its survey is {found}"
         return
     state.parent.mkdir(parents=True, exist_ok=True)
     survey = ("--declare", REFERENCE_FIELD, "--invitation-only")
-    with simulator(SIMULATOR_PORT, "--state", str(state), *survey) as ready:
+    with simulator(port, "--state", str(state), *survey) as ready:
         yield lambda: f"a simulator is the platform; its survey is {ready()['survey_id']}"
 
 
@@ -302,11 +303,11 @@ def free_port(wanted: int) -> int:
     raise ConfigurationError("no port of this machine is free")
 
 
-def _survey_of_simulator() -> str:
-    """The survey of the simulator on its port; raises when what listens is another program."""
-    connection = HTTPConnection("127.0.0.1", SIMULATOR_PORT, timeout=ASK_SECONDS)
+def _survey_of_simulator(port: int) -> str:
+    """The survey of the simulator on a port; raises when what listens is another program."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=ASK_SECONDS)
     try:
-        path = urlsplit(SIMULATOR_URL).path + "/surveys"
+        path = urlsplit(simulator_url(port)).path + "/surveys"
         connection.request("GET", path, headers={"X-API-TOKEN": SIMULATOR_TOKEN})
         answer = connection.getresponse()
         if answer.status == HTTPStatus.OK:
@@ -316,7 +317,7 @@ def _survey_of_simulator() -> str:
     finally:
         connection.close()
     raise ConfigurationError(
-        f"another program has port {SIMULATOR_PORT}, which the simulator needs: end that program, "
+        f"another program has port {port}, which the simulator needs: end that program, "
         "or start `milepost simulate` on another port and give its address as MILEPOST_UPSTREAM_URL"
     )
 

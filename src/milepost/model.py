@@ -30,6 +30,8 @@ Key = Annotated[str, Meta(pattern=rf"^[a-z0-9](?:[a-z0-9_-]{{0,58}}[a-z0-9])?{_E
 SurveyId = Annotated[str, Meta(pattern=rf"^SV_[0-9A-Za-z]{{15}}{_END}")]
 ResponseId = Annotated[str, Meta(pattern=rf"^R_[0-9A-Za-z]{{15}}{_END}")]
 FieldName = Annotated[str, Meta(pattern=rf"^[A-Za-z][A-Za-z0-9_.-]{{0,99}}{_END}")]
+Email = Annotated[str, Meta(max_length=254, pattern=rf"^(?:[^@\s]+@[^@\s]+)?{_END}")]
+"""Whether mail arrives there, only mail can tell; an empty one is none."""
 Name = Annotated[str, Meta(max_length=200)]
 """Names are cut off by the platform beyond 200 characters (documented)."""
 TimeOfDay = Annotated[str, Meta(pattern=rf"^(?:[01][0-9]|2[0-3]):[0-5][0-9]{_END}")]
@@ -345,7 +347,7 @@ class Demand(Struct, frozen=True):
 class RegistrantDetails(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the app tells of a registrant, besides the `ref`."""
 
-    email: Annotated[str, Meta(max_length=254)] | None = None
+    email: Email | None = None
     first_name: Name | None = None
     last_name: Name | None = None
     phone: Annotated[str, Meta(max_length=40)] | None = None
@@ -526,8 +528,8 @@ class Endpoint(Struct, frozen=True, kw_only=True):
 
     id: UUID
     url: str
-    types: tuple[MessageType, ...]
-    """Of which types it wants messages; empty: of all."""
+    types: tuple[MessageType, ...] | None
+    """Of which types it wants messages; null: of all, also of those that come to be later."""
     description: str
     state: Literal["active", "disabled"]
     """What is disabled is sent nothing, and no further messages are written for it."""

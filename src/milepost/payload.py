@@ -15,7 +15,7 @@ import hashlib
 import hmac
 import math
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import UTC, date
 from functools import cache
 from typing import Final
@@ -57,13 +57,13 @@ def present(data: Mapping[str, object]) -> dict[str, Scalar]:
             raise InvalidData(
                 f"{name!r} holds a list or an object.",
                 fix="Send a text, a number, true, false or null.",
-                field=f"data.{name}",
+                fields=[f"data.{name}"],
             )
         if isinstance(value, int) and not -_INT64 <= value < _INT64:
             raise InvalidData(
                 f"{name!r} is a whole number beyond 64 bits.",
                 fix="Send it as a text.",
-                field=f"data.{name}",
+                fields=[f"data.{name}"],
             )
         values[name] = value
     return values
@@ -73,28 +73,35 @@ def check(data: Mapping[str, Scalar], fields: Collection[Field]) -> None:
     """Hold an event's data against the declared fields.
 
     Raises:
-        InvalidData: an undeclared, missing or ill-typed field, by name, and what would be right.
+        InvalidData: undeclared, missing or ill-typed fields, by name, and what would be right.
     """
     if _is_right(data, fields):
         return
-    declared = {field.name: field for field in fields}
+    faults = list(_faults(data, {field.name: field for field in fields}))
+    raise InvalidData(
+        " ".join(detail for _, detail, _ in faults),
+        fields=[f"data.{name}" for name, _, _ in faults],
+        fix=" ".join(dict.fromkeys(fix for _, _, fix in faults)),
+    )
+
+
+def _faults(
+    data: Mapping[str, Scalar], declared: Mapping[str, Field]
+) -> Iterator[tuple[str, str, str]]:
+    """Each field that is wrong, what is wrong with it, and what to do."""
     for name, value in data.items():
         if name not in declared:
-            raise InvalidData(
+            only = f"Send only its fields ({', '.join(declared) or 'it has none'}), "
+            yield (
+                name,
                 f"{name!r} is not a field of this milestone.",
-                fix=f"Send only its fields ({', '.join(declared) or 'it has none'}), "
-                "or declare it on the milestone.",
-                field=f"data.{name}",
+                (f"{only}or declare it on the milestone."),
             )
-        if wrong := _wrong(value, declared[name]):
-            raise InvalidData(f"{name!r} {wrong}", field=f"data.{name}")
-    for field in declared.values():
-        if field.required and field.name not in data:
-            raise InvalidData(
-                f"{field.name!r} is missing.",
-                fix=f"Send {_NOUN[field.type]}.",
-                field=f"data.{field.name}",
-            )
+        elif wrong := _wrong(value, declared[name]):
+            yield name, f"{name!r} {wrong}", f"Send what fits {name!r}, or declare it otherwise."
+    for name, field in declared.items():
+        if field.required and name not in data:
+            yield name, f"{name!r} is missing.", f"Send {_NOUN[field.type]} as {name!r}."
 
 
 def _is_right(data: Mapping[str, Scalar], fields: Collection[Field]) -> bool:

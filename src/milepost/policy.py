@@ -348,6 +348,21 @@ RESTS_ON: Final[Mapping[Route, tuple[Fact, ...]]] = {
 
 _PROBE: Final = "Run: milepost doctor --probe"
 
+_BY_AN_ANSWER: Final = {Fact.LATE_LINK, Fact.HISTORY_LINKS, Fact.PRIVATE_DATA, Fact.URL_WINS}
+"""What a probe finds out only where somebody answers its survey."""
+
+
+def probing(untried: Collection[Fact], *, survey: str = "") -> str:
+    """What is to be done about facts that were never tried.
+
+    Args:
+        untried: the facts.
+        survey: the option that names one, where none is known.
+    """
+    if _BY_AN_ANSWER.issuperset(untried):
+        return f"{_PROBE}{survey}, without --wait 0, and answer the survey that it shows."
+    return f"{_PROBE}{survey}"
+
 
 def check_account(
     definition: MilestoneDefinition,
@@ -509,7 +524,7 @@ def cautions(definition: MilestoneDefinition, account: Capabilities) -> list[Cau
                 code="not-probed",
                 detail="What the route rests on was not tried on this account: "
                 f"{', '.join(untried)}.",
-                fix=_PROBE,
+                fix=probing(untried),
             )
         )
     return found

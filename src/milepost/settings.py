@@ -27,7 +27,6 @@ HOME: Final = Path(".milepost")
 
 SIMULATOR: Final = "simulator"
 SIMULATOR_PORT: Final = 8790
-SIMULATOR_URL: Final = f"http://127.0.0.1:{SIMULATOR_PORT}/API/v3"
 SIMULATOR_TOKEN: Final = "simulator"  # noqa: S105  (it opens a stand-in on this machine)
 
 RATE_PER_MINUTE: Final = 3_000
@@ -125,6 +124,11 @@ class Settings(Struct, frozen=True, kw_only=True):
         return self.database_url is None
 
 
+def simulator_url(port: int = SIMULATOR_PORT) -> str:
+    """The base URL of a simulator on this machine."""
+    return f"http://127.0.0.1:{port}/API/v3"
+
+
 def load(environment: Mapping[str, str] = os.environ, home: Path = HOME) -> Settings:
     """Read the settings.
 
@@ -186,7 +190,7 @@ def _upstream_url(environment: Mapping[str, str]) -> tuple[str, bool]:
             "UPSTREAM_URL", "is missing", "https://fra1.qualtrics.com/API/v3, or: simulator"
         )
     if url == SIMULATOR:
-        return SIMULATOR_URL, True
+        return simulator_url(), True
     if not _is_url(url, {"http", "https"}) or not urlsplit(url).hostname:
         raise _wrong(
             "UPSTREAM_URL", "is not a URL", "https://fra1.qualtrics.com/API/v3, or: simulator"

@@ -12,6 +12,7 @@ from typing import Final, get_args
 
 from milepost.errors import InvalidRequest
 from milepost.model import (
+    Email,
     EventId,
     FieldName,
     FieldType,
@@ -32,6 +33,7 @@ _LIMIT: Final = re.compile(r"(?P<length> of length)? (?P<sign><=|>=|<|>) (?P<lim
 _NOUNS: Final = {
     "array": "a list",
     "bool": "true or false",
+    "date": 'a day such as "2026-11-23"',
     "datetime": 'a moment such as "2026-11-23T21:10:00Z"',
     "float": "a number",
     "int": "a whole number",
@@ -60,6 +62,7 @@ _PATTERNS: Final = {
         (SurveyId, "SV_ and 15 letters or digits"),
         (TimeOfDay, "a time such as 21:30, from 00:00 to 23:59"),
         (MessageId, "a message's id: msg_ and 32 hexadecimal digits"),
+        (Email, "an e-mail address such as ann@example.com"),
         (FieldName, "a letter, then up to 99 letters, digits, and . _ -"),
     )
 }
@@ -100,7 +103,9 @@ def in_our_words(sentence: str) -> str:
     if sentence.startswith("Invalid enum value"):
         return f"It cannot be {sentence.removeprefix('Invalid enum value ').removesuffix('.')}."
     if "RFC3339" in sentence or "timezone component" in sentence:
-        return f"It must be {_NOUNS['datetime']}, with its zone."
+        is_day = sentence.removesuffix(".").endswith(" date")
+        what = _NOUNS["date"] if is_day else f"{_NOUNS['datetime']}, with its zone"
+        return f"It must be {what}."
     if sentence.startswith("Invalid UUID"):
         return "It must be a UUID."
     expected = _EXPECTED.match(sentence)

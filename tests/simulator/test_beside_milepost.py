@@ -25,27 +25,23 @@ def _settings(port: int) -> dict[str, object]:
         return settings
 
 
-def test_its_survey_is_as_milepost_wants_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_its_survey_is_as_milepost_wants_one(tmp_path: Path) -> None:
     """By invitation only, with the reference declared; it is named when it answers."""
     port = local.free_port(0)
-    monkeypatch.setattr(local, "SIMULATOR_PORT", port)
-    with local.local_simulator(tmp_path / "simulator.state") as which:
+    with local.local_simulator(tmp_path / "simulator.state", port) as which:
         assert "its survey is SV_" in which()
         settings = _settings(port)
     assert ["milepost_ref"] == settings["declared_fields"]
     assert settings["invitation_only"] is True
 
 
-def test_a_state_keeps_its_own_survey(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_state_keeps_its_own_survey(tmp_path: Path) -> None:
     """Whatever the one that is started on it would begin with."""
     state = tmp_path / "simulator.state"
     with running(Config(state=state, declared_fields=("order",))) as before:
         pass
     port = local.free_port(0)
-    monkeypatch.setattr(local, "SIMULATOR_PORT", port)
-    with local.local_simulator(state) as which:
+    with local.local_simulator(state, port) as which:
         assert before.survey_id in which()
         settings = _settings(port)
     assert (["order"], False) == (settings["declared_fields"], settings["invitation_only"])
@@ -63,28 +59,23 @@ def test_a_state_of_former_accounts_opens(tmp_path: Path) -> None:
         assert _settings(urlsplit(after.url).port or 0)["invitation_only"] is False
 
 
-def test_one_that_listens_already_has_its_survey_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_that_listens_already_has_its_survey_named(tmp_path: Path) -> None:
     """And nothing is started beside it."""
     with running(Config()) as found:
-        monkeypatch.setattr(local, "SIMULATOR_PORT", urlsplit(found.url).port)
-        with local.local_simulator(tmp_path / "simulator.state") as which:
+        port = urlsplit(found.url).port or 0
+        with local.local_simulator(tmp_path / "simulator.state", port) as which:
             assert which().endswith(f"its survey is {found.survey_id}")
     assert not [*tmp_path.iterdir()]
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b'{"result": {"elements": []}}', b"<html>"])
-def test_another_program_on_the_port_is_no_simulator(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: bytes
-) -> None:
+def test_another_program_on_the_port_is_no_simulator(tmp_path: Path, body: bytes) -> None:
     """One line says so before anything starts."""
     with _program(body) as port:
-        monkeypatch.setattr(local, "SIMULATOR_PORT", port)
         wrong = f"another program has port {port}"
         with (
             pytest.raises(ConfigurationError, match=wrong),
-            local.local_simulator(tmp_path / "simulator.state"),
+            local.local_simulator(tmp_path / "simulator.state", port),
         ):
             pass
 

@@ -38,6 +38,7 @@ from milepost.issuing import Issuing
 from milepost.matching import Matching
 from milepost.scheduler import Scheduler
 from milepost.store import Store
+from milepost.upstream import Upstream
 from milepost.webhooks import Webhooks
 
 __all__ = ["create"]
@@ -51,6 +52,7 @@ def create(
     matching: Matching,
     *,
     events_key: str | None = None,
+    upstream: Upstream | None = None,
     webhooks: Webhooks,
     besides: Sequence[Router] = (),
     stopping: Callable[[], bool] = lambda: False,
@@ -64,6 +66,7 @@ def create(
         scheduler: knows the jobs, and when they are due.
         matching: says whose a response is.
         events_key: signs the platform's event calls; None: none is taken.
+        upstream: is asked for the survey of a milestone that is registered; None: nobody is.
         webhooks: sends test messages.
         besides: further routes, behind the same doorkeeper.
         stopping: whether the process was told to end: it is not ready any more then.
@@ -71,7 +74,7 @@ def create(
     application = Litestar(
         [
             links.router(issuing, store),
-            milestones.router(store),
+            milestones.router(store, upstream),
             registrants.router(store),
             funnel.router(store),
             exports.router(store),

@@ -35,8 +35,8 @@ class EndpointRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     url: Annotated[str, Meta(min_length=1, max_length=MOST_URL)]
     """https; http only where the operator allows the network."""
-    types: Annotated[tuple[MessageType, ...], Meta(max_length=20)] = ()
-    """Of which types it wants messages; empty: of all."""
+    types: Annotated[tuple[MessageType, ...], Meta(min_length=1, max_length=20)] | None = None
+    """Of which types it wants messages; null: of all, also of those that come to be later."""
     description: Annotated[str, Meta(max_length=200)] = ""
 
 
@@ -174,7 +174,7 @@ def _of_messages(store: Store, webhooks: Webhooks) -> list[HTTPRouteHandler]:
     async def create(data: JSONBody[EndpointRequest]) -> NewEndpoint:
         """Name an endpoint that messages go to. Its secret is shown this once."""
         await webhooks.check(data.url)
-        endpoint, secret = await store.messages.create(data.url, data.types, data.description)
+        endpoint, secret = await store.messages.create(data.url, data.types or (), data.description)
         return NewEndpoint(**msgspec.structs.asdict(endpoint), secret=secret)
 
     @post(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
 from datetime import datetime
 from http import HTTPStatus
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 from litestar import Response, Router, get, post, put
@@ -16,7 +18,8 @@ from milepost import policy
 from milepost.api.access import caller_of, needs
 from milepost.api.problems import documented
 from milepost.api.requests import MAX_BODY_BYTES, StrictRequest, checked
-from milepost.errors import InvalidRequest, UnknownMilestone
+from milepost.budget import for_purpose
+from milepost.errors import InvalidMilestone, InvalidRequest, UnknownMilestone, UpstreamError
 from milepost.model import (
     Capabilities,
     Caution,
@@ -24,12 +27,14 @@ from milepost.model import (
     Milestone,
     MilestoneDefinition,
     PoolStanding,
+    Purpose,
     Route,
     Scope,
     Stop,
 )
 from milepost.store import Store
 from milepost.store.pools import PoolEntry
+from milepost.upstream import NotFound, Upstream
 
 
 class MilestoneView(MilestoneDefinition, frozen=True, kw_only=True):
@@ -75,8 +80,17 @@ _CREATED = ResponseSpec(
 )
 
 
-def router(store: Store) -> Router:
-    """The routes under `/v1/milestones`."""
+SEE_SECONDS: Final = 2.0
+"""How long a registration waits for what the platform says of its survey."""
+
+
+def router(store: Store, upstream: Upstream | None = None) -> Router:
+    """The routes under `/v1/milestones`.
+
+    Args:
+        store: what is asked.
+        upstream: is asked whether there is such a survey; None: nobody is.
+    """
 
     @put(
         "/{key:str}",
@@ -87,12 +101,19 @@ def router(store: Store) -> Router:
     async def define(
         key: FromPath[str], data: JSONBody[MilestoneDefinition]
     ) -> Response[MilestoneView]:
-        """Register a milestone, or replace its definition. Its pool is made by job `replenish`."""
+        """Register a milestone, or replace its definition. Its pool is made by job `replenish`.
+
+        A survey that the platform does not know is refused; where the platform cannot be asked
+        within 2 s it is taken as it is.
+        """
         policy.check_definition(data)
         key = checked(key, Key, "key")
         account = await store.capabilities.all()
         earlier = await store.milestones.find(key)
         policy.check_account(data, account, earlier.definition if earlier else None)
+        is_named_already = earlier is not None and earlier.definition.survey_id == data.survey_id
+        if upstream is not None and not is_named_already:
+            await _see_survey(upstream, data.survey_id)
         milestone, is_new = await store.milestones.put(key, data)
         status = HTTPStatus.CREATED if is_new else HTTPStatus.OK
         return Response(view(milestone, account, in_full=True), status_code=status)
@@ -150,6 +171,24 @@ def router(store: Store) -> Router:
         route_handlers=[define, read, every, pause, resume, pool],
         tags=["milestones"],
     )
+
+
+async def _see_survey(upstream: Upstream, survey_id: str) -> None:
+    """See whether there is such a survey, if that can be told now: a milestone needs nobody else.
+
+    Raises:
+        InvalidMilestone: the platform says that there is none, at least for the token's user.
+    """
+    with suppress(UpstreamError, TimeoutError), for_purpose(Purpose.PROVISIONING, SEE_SECONDS / 2):
+        try:
+            async with asyncio.timeout(SEE_SECONDS):
+                await upstream.survey_definition(survey_id)
+        except NotFound:
+            raise InvalidMilestone(
+                f"The token's user sees no survey {survey_id} at the platform.",
+                fix="Mend the id, or share the survey with that user.",
+                field="survey_id",
+            ) from None
 
 
 def view(milestone: Milestone, account: Capabilities, *, in_full: bool) -> MilestoneView:

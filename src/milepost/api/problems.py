@@ -121,7 +121,8 @@ class Problem(Struct, frozen=True, kw_only=True, omit_defaults=True):
     field: str | None = None
     """The path of the field that is wrong, such as `data.flight`."""
     fields: tuple[str, ...] = ()
-    """The fields in which a payload differs from the one seen before."""
+    """All fields of `data` that are wrong, or those in which a payload differs from the one seen
+    before."""
     fix: str | None = None
     """What the caller can do about it."""
 
@@ -143,7 +144,7 @@ def of(error: Refusal, status: HTTPStatus | None = None) -> Problem:
         error.code,
         error.detail,
         field=error.field,
-        fields=error.fields if isinstance(error, EventMismatch) else (),
+        fields=error.fields if isinstance(error, EventMismatch | InvalidData) else (),
         fix=error.fix,
     )
 
@@ -198,6 +199,8 @@ def framework(request: Request[Any, Any, Any], error: HTTPException) -> Response
         )
     spoken = error.status_code in {401, 403, 408, 415, 503}
     fix = error.extra.get("fix") if isinstance(error.extra, dict) else _FIXES.get(code)
+    if allowed := (error.headers or {}).get("Allow"):
+        fix = one_of(allowed.split(", "))
     return respond(
         problem(status, code, error.detail if spoken else sentence, fix=fix),
         dict(error.headers or {}),

@@ -39,6 +39,18 @@ PIECE_SECONDS: Final = 10.0
 # each quote in it would be taken for another beginning, which is quadratic.
 _TEXT_OR_BRACKET: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
 
+_OF_A_MEMBER: Final = re.compile(r", got `(?P<kind>\w+)` - at `\$\.?(?P<path>[^`\[]*)\[\.\.\.\]`\Z")
+_KINDS: Final = {
+    bool: "bool",
+    int: "int",
+    float: "float",
+    str: "str",
+    type(None): "null",
+    list: "array",
+    dict: "object",
+}
+"""What msgspec calls the types of JSON."""
+
 _ESCAPED_COLON: Final = re.compile(rb"\\u003[aA]")
 _ANYTHING: Final = msgspec.json.Decoder()
 _MEMBERS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -199,7 +211,7 @@ def _decoded(body: bytes, wanted: Any) -> Any:
         return _decoder(wanted).decode(body)
     except msgspec.ValidationError as error:
         names = getattr(wanted, "__struct_encode_fields__", ())
-        raise refusal(str(error), names=names) from None
+        raise refusal(_with_member(str(error), body), names=names) from None
     except msgspec.DecodeError as error:
         flaw = str(error).removeprefix("JSON is malformed: ").removeprefix("Input data was ")
         raise InvalidRequest(f"The body is not JSON: {flaw}.") from None
@@ -207,6 +219,23 @@ def _decoded(body: bytes, wanted: Any) -> Any:
         raise InvalidRequest("The body is not UTF-8.") from None
     except RecursionError:
         raise InvalidRequest(_TOO_DEEP) from None
+
+
+def _with_member(sentence: str, body: bytes) -> str:
+    """A sentence of msgspec's that names the member of an object of any names, which it leaves out.
+
+    Where all members are of one type, it is the first that is of the type that was found instead.
+    """
+    found = _OF_A_MEMBER.search(sentence)
+    if found is None:
+        return sentence
+    within = _ANYTHING.decode(body)
+    for name in found["path"].split(".") if found["path"] else ():
+        within = within[name]
+    wrong = next(
+        (name for name, value in within.items() if _KINDS[type(value)] == found["kind"]), ""
+    )
+    return sentence.replace("[...]", f".{wrong}") if wrong else sentence
 
 
 @cache

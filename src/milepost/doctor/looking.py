@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime
 from ipaddress import ip_address
@@ -23,6 +23,7 @@ from milepost import app, policy, scheduler, settings
 from milepost.budget import Budget, Standing
 from milepost.errors import ConfigurationError, InvalidMilestone, MilepostError
 from milepost.jobs import intake, subscriptions
+from milepost.jobs.provisioning import SEE_DOCTOR
 from milepost.jobs.sources import Source, configured
 from milepost.model import (
     Capabilities,
@@ -65,6 +66,7 @@ MOST_LISTS: Final = 10_000
 SOURCE_SECONDS: Final = 15.0
 """How long the source of registrants may take to be there; a connection has ten of these."""
 
+_MILESTONE: Final = "milestone "
 _NO_POOL: Final = "none, and none is needed: each link is made at its event, step by step"
 
 PUBLIC_SECONDS: Final = 5.0
@@ -159,7 +161,7 @@ async def _whole(given: Settings, when: scheduler.Timetable, *, probing: bool) -
             failed = frozenset(finding.what for finding in platform if finding.verdict == "fail")
             return [
                 *_of_server(given, server),
-                *platform,
+                *_together(platform),
                 *_of_ledger(ledger, failed, probing=probing),
             ]
 
@@ -286,7 +288,7 @@ async def _platform(
             findings.append(_whose(given, account))
             directories = await upstream.directories()
             findings.append(_data_centre(given, account, upstream.notices))
-            findings.append(_clock(upstream.clock_ahead))
+            findings += _clock(upstream.clock_ahead)
             findings += _directory(given, ledger, directories)
             for milestone in ledger.milestones if ledger else ():
                 findings.append(await _survey(upstream, milestone))
@@ -295,6 +297,22 @@ async def _platform(
     except MilepostError as error:
         findings.append(_unusable_platform(given, error))
     return findings
+
+
+def _together(findings: Iterable[Finding]) -> list[Finding]:
+    """What is the same of several milestones, which have one survey, as one finding."""
+    alike: dict[tuple[str | None, ...], list[Finding]] = {}
+    for finding in findings:
+        alike.setdefault((finding.verdict, finding.found, finding.fix), []).append(finding)
+    return [
+        msgspec.structs.replace(
+            some[0],
+            what=", ".join(
+                [some[0].what, *(one.what.removeprefix(_MILESTONE) for one in some[1:])]
+            ),
+        )
+        for some in alike.values()
+    ]
 
 
 def _whose(given: Settings, account: Account) -> Finding:
@@ -358,20 +376,22 @@ def _names_data_centre(host: str) -> bool:
     return False
 
 
-def _clock(ahead: float | None) -> Finding:
+def _clock(ahead: float | None) -> list[Finding]:
+    """This machine's clock against the platform's, where that tells its time."""
     if ahead is None:
-        return Finding(what="clock", verdict="ok", found="the platform does not tell its time")
+        return []
     if abs(ahead) <= CLOCK_SECONDS:
-        return Finding(
-            what="clock", verdict="ok", found=f"as the platform's, within {CLOCK_SECONDS:.0f} s"
+        found = f"as the platform's, within {CLOCK_SECONDS:.0f} s"
+        return [Finding(what="clock", verdict="ok", found=found)]
+    which = "behind" if ahead > 0 else "ahead of"
+    return [
+        Finding(
+            what="clock",
+            verdict="warn",
+            found=f"this machine's clock is {abs(ahead):.0f} s {which} the platform's",
+            fix="Set it by NTP: what is sent to the platform has the wrong time.",
         )
-    return Finding(
-        what="clock",
-        verdict="warn",
-        found=f"this machine's clock is {abs(ahead):.0f} s "
-        f"{'behind' if ahead > 0 else 'ahead of'} the platform's",
-        fix="Set it by NTP: what is sent to the platform has the wrong time.",
-    )
+    ]
 
 
 def _directory(
@@ -469,7 +489,7 @@ def _registrants(directory: Directory, people: People) -> Finding:
 
 
 async def _survey(upstream: Upstream, milestone: Milestone) -> Finding:
-    what = f"milestone {milestone.key}"
+    what = f"{_MILESTONE}{milestone.key}"
     survey_id = milestone.definition.survey_id
     try:
         survey = await upstream.survey_definition(survey_id)
@@ -552,12 +572,13 @@ def _of_survey(what: str, milestone: Milestone, survey: SurveyDefinition) -> Fin
             fix=f"Add {REFERENCE_FIELD} as embedded data at the start of the survey flow.",
         )
     if missing := sorted(wanted - survey.fields):
+        it = "it" if len(missing) == 1 else "them"
         return Finding(
             what=what,
             verdict="warn",
             found=f"the flow of survey {survey_id} does not declare {', '.join(missing)}",
-            fix="Add them as embedded data at the start of the survey flow, or responses will "
-            "not hold them.",
+            fix=f"Add {it} as embedded data at the start of the survey flow, or responses will "
+            f"not hold {it}.",
         )
     found = f"survey {survey_id} is active, its flow declares {', '.join(sorted(wanted))}"
     if survey.invitation_only is False and not is_plain:
@@ -616,11 +637,12 @@ def _pool(milestone: Milestone, ledger: _Ledger, failed: AbstractSet[str]) -> Fi
             f"/v1/milestones/{milestone.key}/pool, and do not resume before it is understood.",
         )
     if ready < least:
-        why = f"; the last one failed: {pool.last_error}" if pool and pool.last_error else ""
+        error = pool.last_error.removesuffix(SEE_DOCTOR) if pool and pool.last_error else None
+        why = f"; the last one failed: {error}" if error else ""
         fix = "Run: milepost run replenish"
         if pool and pool.unlisted:
             why += f"; {pool.unlisted} made, whose link the platform does not list yet"
-        if f"milestone {milestone.key}" in failed:
+        if f"{_MILESTONE}{milestone.key}" in failed:
             fix = f"Mend milestone {milestone.key} first."
         elif pool and pool.unlisted and not pool.last_error:
             fix = (
@@ -715,7 +737,7 @@ def _untried(ledger: _Ledger) -> list[Finding]:
             what="account, untried",
             verdict="warn",
             found=f"taken for granted and never tried: {', '.join(untried)}",
-            fix="Run: milepost doctor --probe" + ("" if is_used else " --survey SV_…"),
+            fix=policy.probing(untried, survey="" if is_used else " --survey SV_…"),
         )
     ]
 
@@ -779,7 +801,10 @@ def _room(standings: Sequence[Standing]) -> Finding:
     brand = next(standing for standing in standings if standing.call_class == BRAND)
     used = sum(room.granted for room in brand.rooms)
     most = brand.rooms[0].most
-    found = f"{used:,} of {most:,} calls of the last minute were made"
+    found = (
+        f"{used:,} of {most:,} calls of the last minute were made (a hundredth of what is allowed "
+        "is left free)"
+    )
     cut = [
         standing.call_class
         for standing in standings

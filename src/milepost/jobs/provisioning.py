@@ -42,7 +42,15 @@ from milepost.personal_link import NotAPersonalLink, PersonalLink, Template, par
 from milepost.store import Store
 from milepost.store.canaries import Canary
 from milepost.store.pools import NOT_LISTED, Making, TakenOver
-from milepost.upstream import CallFailed, ContactFields, ListedLink, NotFound, Upstream
+from milepost.upstream import (
+    CallFailed,
+    ContactFields,
+    ListedLink,
+    NotFound,
+    Refused,
+    Throttled,
+    Upstream,
+)
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +69,12 @@ on the way."""
 
 KNOWN_AFTER: Final = timedelta(minutes=10)
 """So old a distribution is which the platform must know, if nobody has deleted it."""
+
+MOST_WORDS: Final = 300
+"""Characters of the platform's own sentence about a refusal that are kept."""
+
+SEE_DOCTOR: Final = "; see: milepost doctor"
+"""Behind what the platform refuses: it looks at survey, token and directory."""
 
 NOT_AHEAD: Final = (
     "the account makes no distribution on a list that holds only our probe, so pools cannot be "
@@ -258,7 +272,7 @@ class Provisioning:
             made = await self._make(taken)
             link = await self._calibrate(made)
         except (CallFailed, NotListedYet, HomeListBusy) as error:
-            await self._store.pools.release(taken, str(error), _pause(error, taken, account))
+            await self._store.pools.release(taken, _told(error), _pause(error, taken, account))
             raise
         except (Distrusted, Deleted) as error:
             await self._store.pools.stop(taken, str(error))
@@ -320,9 +334,9 @@ class Provisioning:
             counts.errors.append(f"{making.name}: {error}")
         except (CallFailed, NotListedYet, CanaryBusy, HomeListBusy) as error:
             log.warning("%s: %s", making.name, error)
-            await self._store.pools.release(making, str(error), _pause(error, making, account))
+            await self._store.pools.release(making, _told(error), _pause(error, making, account))
             counts.failed += 1
-            counts.errors.append(f"{making.name}: {error}")
+            counts.errors.append(f"{making.name}: {_told(error)}")
         else:
             await self._store.pools.ready(making, str(template))
             counts.ready += 1
@@ -504,6 +518,19 @@ class Provisioning:
             ref=f"milepost-probe-{deployment}",
             language="EN",
         )
+
+
+def _told(error: MilepostError) -> str:
+    """What an admin is told of a failure: with the platform's words, if it has any.
+
+    They may echo what was sent, and that is our own probe's. Logs do without.
+    """
+    if not isinstance(error, CallFailed):
+        return str(error)
+    words = " ".join((error.upstream_message or "").split())[:MOST_WORDS]
+    said = f'{error}; the platform says: "{words}"' if words else str(error)
+    is_refused = isinstance(error, Refused) and not isinstance(error, Throttled)
+    return f"{said}{SEE_DOCTOR}" if is_refused else said
 
 
 def _names_probe(listed: ListedLink, making: Making) -> bool:

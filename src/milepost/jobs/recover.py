@@ -162,6 +162,7 @@ class Recovery:
             await asyncio.wait({watch})
 
     async def _watch(self) -> None:
+        is_said = False
         while True:
             with suppress(DatabaseError):  # it is looked at again
                 if await self._store.recovered.is_over():
@@ -169,6 +170,9 @@ class Recovery:
                     left = await self._store.recovered.lost()
                     log.warning("recovered: %d links wait for their events to come again", left)
                     return
+                if not is_said:
+                    log.warning("restored: events are answered 503 until job recover has ended")
+                    is_said = True
                 await self._ask()
             await asyncio.sleep(LOOK_SECONDS)
 

@@ -401,6 +401,8 @@ def _reason(sentence: str) -> str:
         return f"{name}: more than {length} {what}"
     if place["key"]:
         return "attributes: a name that is not a letter and up to 99 letters, digits, _, . and -"
+    if "matching regex" in sentence and name == "email":
+        return "email: not an address such as ann@example.com"
     if "matching regex" in sentence:
         return f"{name}: a control character"
     return f"{name}: {'a value that is ' if place['inside'] else ''}not a text"

@@ -403,10 +403,12 @@ def _is_under_way() -> Any:
 
 def _endpoints() -> Any:
     endpoints, lines = tables.endpoints, tables.endpoint_lines
-    shown = [endpoints.c[name] for name in Endpoint.__struct_fields__ if name in endpoints.c]
+    shown = [name for name in Endpoint.__struct_fields__ if name in endpoints.c and name != "types"]
+    types = endpoints.c.types
     return (
         select(
-            *shown,
+            *(endpoints.c[name] for name in shown),
+            case((func.cardinality(types) > 0, types)).label("types"),
             func.max(lines.c.delivered_at).label("delivered_at"),
             func.max(lines.c.failed_at).label("failed_at"),
         )
