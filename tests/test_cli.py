@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import psycopg
 import pytest
 from click.testing import CliRunner, Result
 
-from milepost import cli, personal_link
+from milepost import app, cli, personal_link
 from milepost.app import Milepost
 from milepost.cli import main
 from milepost.local import process, simulator
@@ -117,6 +118,24 @@ def test_help_does_not_wait_for_the_whole_program() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert set() == {"litestar", "sqlalchemy", "uvicorn", "httpx"} & set(loaded.stdout.split())
+
+
+def test_a_database_that_is_made_is_told_of(
+    settings: dict[str, str],
+    database_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Who meant another one is in the wrong folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(app, "EmbeddedPostgres", lambda _: nullcontext(database_url))
+    embedded = {name: value for name, value in settings.items() if "DATABASE" not in name}
+    create = ("keys", "create", "app", "--scope", "issue")
+    made = milepost(*create, settings=embedded)
+    assert 0 == made.exit_code
+    assert made.stderr.endswith(f": one is made, in {tmp_path}/.milepost\n")
+    (tmp_path / ".milepost" / "postgres").mkdir(parents=True)
+    assert "" == milepost(*create, settings=embedded).stderr
 
 
 @pytest.mark.parametrize("command", [("serve",), ("run", "sync"), ("migrate",)], ids=" ".join)
@@ -411,6 +430,7 @@ def test_what_a_run_lists_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     )
     told = capsys.readouterr()
     assert "30 bad rows, 30 found\n" == told.out
+    assert "1 hour counted anew, 3 links opened" == cli._counted({"hours": 1, "opened": 3})  # noqa: SLF001  (as above)
     assert "1 row, 1 made" == cli._counted({"rows": 1, "made": 1})  # noqa: SLF001  (as above)
     assert [
         "  one refused",
@@ -447,6 +467,18 @@ def test_links_are_explained_and_rebuilt() -> None:
         assert personal_link.explain(link) == parts
         assert link == parts["url"]
     assert "secret" not in complaint(milepost("link", "explain", "https://example.com/secret"))
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("http://127.0.0.1:8700/l/5X1lkUN6iZPdDkvwZ0cKxw", "a short link of Milepost's own"),
+        ("https://x.example/jfe/form/SV_000000000000001?milepost_ref=abc", "a survey's plain link"),
+    ],
+)
+def test_a_link_of_another_kind_is_said_to_be_one(url: str, said: str) -> None:
+    """With where to look instead."""
+    assert said in complaint(milepost("link", "explain", url))
 
 
 def test_event_calls_are_subscribed_to_once(settings: dict[str, str]) -> None:

@@ -10,12 +10,11 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from milepost.settings import SIMULATOR_PORT
+from milepost.local import free_port
 
 COMMAND = (sys.executable, "-m", "milepost", "demo")
 
@@ -46,17 +45,19 @@ def run(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-# One test, in this order, since there is only one such port on a machine.
 def test_the_demo_explains_what_is_in_its_way_and_then_holds(folder: Path) -> None:
     """A foreign program on the simulator's port; the whole of it; a second demo; Ctrl-C."""
-    with suppress(OSError), socket.create_server(("127.0.0.1", SIMULATOR_PORT)):
-        refused = run(folder, "--exit")
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = str(other.getsockname()[1])
+        refused = run(folder, "--exit", "--simulator-port", taken)
         assert (1, "") == (refused.returncode, refused.stdout)
         assert 1 == len(refused.stderr.splitlines())
-        assert f"another program has port {SIMULATOR_PORT}" in refused.stderr
+        assert f"another program has port {taken}" in refused.stderr
+    port, simulator_port = free_port(0), free_port(0)
+    ports = ("--port", str(port), "--simulator-port", str(simulator_port))
 
     with subprocess.Popen(  # noqa: S603  (our own command)
-        COMMAND,
+        [*COMMAND, *ports],
         cwd=folder,
         env=environment(),
         stdout=subprocess.PIPE,
@@ -76,6 +77,7 @@ def test_the_demo_explains_what_is_in_its_way_and_then_holds(folder: Path) -> No
     assert (0, "Ending.", "") == (demo.returncode, rest.strip(), errors)
     text = "".join(said)
     assert "✗" not in text
+    assert f"Milepost answers at http://127.0.0.1:{port} " in text
     assert "one call to the platform for each link: 985 by its own journal" in text
     assert "a peak of 985 events is answered in " in text
     assert "the platform has them all: 985 by its own journal" in text

@@ -92,7 +92,7 @@ async def test_an_installation_that_is_well(environment: dict[str, str]) -> None
     with psycopg.connect(environment["MILEPOST_DATABASE_URL"]) as database:
         (fsync,) = database.execute("SHOW fsync").fetchone() or ("on",)
     ok = (
-        *("settings", "database", "connections", "token", "data centre", "clock", "directory"),
+        *("settings", "database", "connections", "token", "data centre", "directory"),
         *("budget", "backlog", "jobs"),
     )
     expected = dict.fromkeys(ok, "ok") | {
@@ -226,7 +226,7 @@ async def test_a_data_centre_that_passes_calls_on_is_told(
 async def test_a_clock_that_is_off_is_told(
     environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By how much, and in which direction."""
+    """By how much, and in which direction; nothing where the platform does not tell its time."""
     monkeypatch.setattr(Upstream, "clock_ahead", 90.0)
     finding = (await found(environment))["clock"]
     assert ("warn", "this machine's clock is 90 s behind the platform's") == (
@@ -235,6 +235,8 @@ async def test_a_clock_that_is_off_is_told(
     )
     monkeypatch.setattr(Upstream, "clock_ahead", -2.0)
     assert "ok" == (await found(environment))["clock"].verdict
+    monkeypatch.setattr(Upstream, "clock_ahead", None)
+    assert "clock" not in await found(environment)
 
 
 async def test_a_directory_that_is_not_there_is_named(environment: dict[str, str]) -> None:
@@ -305,8 +307,9 @@ async def test_registrants_without_a_contact_are_counted(
 async def test_a_survey_is_looked_at_for_each_milestone(
     environment: dict[str, str], milepost: Milepost, simulator: Ready
 ) -> None:
-    """For fields that its flow lacks; an unknown survey fails."""
+    """For fields that its flow lacks; an unknown survey fails. What is the same is said once."""
     for key, survey_id, field in (
+        ("too", simulator.survey_id, "gate"),
         ("well", simulator.survey_id, "gate"),
         ("lacks", simulator.survey_id, "flight"),
         ("unknown", f"SV_{'0' * 15}", "gate"),
@@ -314,9 +317,10 @@ async def test_a_survey_is_looked_at_for_each_milestone(
         definition = MilestoneDefinition(survey_id=survey_id, fields=(Field(name=field),))
         await milepost.store.milestones.put(key, definition)
     findings = await found(environment)
-    assert "its flow declares gate, milepost_ref" in findings["milestone well"].found
+    assert "its flow declares gate, milepost_ref" in findings["milestone too, well"].found
     assert "warn" == findings["milestone lacks"].verdict
     assert "does not declare flight" in findings["milestone lacks"].found
+    assert "Add it as embedded data" in (findings["milestone lacks"].fix or "")
     assert "fail" == findings["milestone unknown"].verdict
     assert findings["milestone unknown"].fix
 

@@ -126,6 +126,17 @@ def test_fields_are_complete_and_declared(data: dict[str, Scalar]) -> None:
         check(data, [Field("gate", required=True, max_length=4)])
 
 
+def test_all_that_is_wrong_is_told_at_once() -> None:
+    """In the order of what was sent, and then what is missing; with all that is to be done."""
+    fields = [Field("gate", max_length=4), Field("row", FieldType.INTEGER), Field("seat")]
+    with pytest.raises(InvalidData) as refused:
+        check({"row": "7", "gate": "B4567", "x": 1}, [*fields, Field("late", required=True)])
+    assert ("data.row", "data.gate", "data.x", "data.late") == refused.value.fields
+    assert refused.value.fields[0] == refused.value.field
+    assert "'gate' has 5 characters" in refused.value.detail
+    assert "Send a text as 'late'." in (refused.value.fix or "")
+
+
 @pytest.mark.parametrize(
     ("value", "said"),
     [(True, "true"), (False, "false"), (17, "17"), (17.0, "17"), (-0.0, "0"), (2.5, "2.5")],

@@ -258,7 +258,7 @@ def test_a_line_without_an_end_costs_itself_alone(encoding: str) -> None:
 
 def test_a_file_that_breaks_off_amid_a_row_says_so() -> None:
     """Of a last line without an end nobody knows whether it was meant to be so."""
-    (told,) = bad(b"ref,first_name,email\na,x,y\nb,")
+    (told,) = bad(b"ref,first_name,email\na,x,a@x.test\nb,")
     assert (3, "2 values under 3 columns; all ends amid this row, perhaps too early", None) == told
     assert [] == bad(b"ref,first_name\na,x\nb,y")
 

@@ -847,22 +847,22 @@ def _counted(counts: Mapping[str, Any]) -> str:
 
 
 _OF_WHAT = {
-    "hours": "hours counted anew",
-    "moved": "distributions moved",
-    "entries": "lines of histories read",
-    "opened": "links opened",
-    "started": "links started",
-    "finished": "links finished",
-    "read": "responses read",
-    "unread": "responses not read",
-    "drift": "differences flagged",
+    "hours": ("hours", "counted anew"),
+    "moved": ("distributions", "moved"),
+    "entries": ("lines", "of histories read"),
+    "opened": ("links", "opened"),
+    "started": ("links", "started"),
+    "finished": ("links", "finished"),
+    "read": ("responses", "read"),
+    "unread": ("responses", "not read"),
+    "drift": ("differences", "flagged"),
 }
 """What jobs count, where the name of a count does not say of what."""
 
 
 def _count(name: str, count: int) -> str:
-    noun, space, rest = _OF_WHAT.get(name, name.replace("_", " ")).partition(" ")
-    return f"{count} {noun.removesuffix('s') if count == 1 else noun}{space}{rest}"
+    noun, *rest = _OF_WHAT.get(name, (name.replace("_", " "),))
+    return " ".join([str(count), noun.removesuffix("s") if count == 1 else noun, *rest])
 
 
 @main.command("jobs")

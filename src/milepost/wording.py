@@ -12,15 +12,21 @@ from typing import Final, get_args
 
 from milepost.errors import InvalidRequest
 from milepost.model import (
+    Cooldown,
     Email,
     EventId,
+    Field,
     FieldName,
     FieldType,
     Key,
     Lane,
     MessageId,
     MessageType,
+    Quiet,
+    QuietHours,
     Ref,
+    RegistrantDetails,
+    Reminders,
     Route,
     SurveyId,
     TimeOfDay,
@@ -53,6 +59,16 @@ _CHOICES: Final[dict[str, list[str]]] = {
     "type": [*FieldType],
     "types": [*MessageType],
 }
+_NAMES: Final[dict[str, Sequence[str]]] = {
+    "registrant": ("ref", *RegistrantDetails.__struct_encode_fields__),
+    "fields": Field.__struct_encode_fields__,
+    "repeat": Cooldown.__struct_encode_fields__,
+    "quiet": Quiet.__struct_encode_fields__,
+    "reminders": Reminders.__struct_encode_fields__,
+    "quiet_hours": QuietHours.__struct_encode_fields__,
+}
+"""What objects within others may have."""
+
 _PATTERNS: Final = {
     get_args(kind)[1].pattern: words
     for kind, words in (
@@ -84,13 +100,19 @@ def refusal(message: str, field: str = "", names: Sequence[str] = ()) -> Invalid
         path = f"{path}.{named['name']}".lstrip(".")
         if "unknown" not in sentence:
             return InvalidRequest(f"The field {named['name']!r} is missing.", field=path)
-        fix = one_of(names) if names and at is None else None
+        known = _NAMES.get(_last(at["path"])) if at else names
+        fix = one_of(known) if known else None
         return InvalidRequest(f"There is no field {named['name']!r} here.", fix=fix, field=path)
     if sentence.startswith("Invalid enum value"):
-        choices = _CHOICES.get(path.rpartition(".")[2].partition("[")[0])
+        choices = _CHOICES.get(_last(path))
         fix = one_of(choices) if choices else None
         return InvalidRequest(in_our_words(sentence), fix=fix, field=path or None)
     return InvalidRequest(in_our_words(sentence), field=path or None)
+
+
+def _last(path: str) -> str:
+    """The last name of a path, without a place in a list."""
+    return path.rpartition(".")[2].partition("[")[0]
 
 
 def one_of(choices: Iterable[str]) -> str:
@@ -115,7 +137,7 @@ def in_our_words(sentence: str) -> str:
     rest = sentence[expected.end() :]
     if limit := _LIMIT.search(rest):
         length = "have a length of" if limit["length"] else "be"
-        return f"It must {length} {_SIGNS[limit['sign']]} {limit['limit']}."
+        return f"It must {length} {_SIGNS[limit['sign']]} {limit['limit'].removesuffix('.0')}."
     if "matching regex" in rest:
         pattern = rest.partition("'")[2].removesuffix("'")
         # A sentence shows a pattern as Python would write it, with its backslashes doubled.

@@ -56,6 +56,15 @@ async def test_a_secret_is_shown_once(client: httpx.AsyncClient) -> None:
     )
 
 
+async def test_no_types_are_all_types(client: httpx.AsyncClient) -> None:
+    """None is nothing to have an endpoint for."""
+    made = await created(client)
+    assert None is made["types"]
+    assert None is (await client.get(f"/v1/endpoints/{made['id']}")).json()["types"]
+    refused = await client.post("/v1/endpoints", json={"url": HOOK, "types": []})
+    assert (400, "types") == (refused.status_code, refused.json()["field"])
+
+
 async def test_whoever_reads_sees_no_path(
     client: httpx.AsyncClient, keys: dict[Scope, str]
 ) -> None:

@@ -26,6 +26,14 @@ async def test_days_that_cannot_be_are_refused(
     assert (400, field) == (answer.status_code, answer.json()["field"])
 
 
+async def test_a_day_is_asked_for_and_not_a_moment(client: httpx.AsyncClient) -> None:
+    """What the answer tells to write is taken."""
+    path, query = "/v1/milestones/landed/funnel", {"from": "yesterday"}
+    refused = (await client.get(path, params=query)).json()
+    assert 'It must be a day such as "2026-11-23".' == refused["detail"]
+    assert 200 == (await client.get(path, params={"from": "2026-11-23"})).status_code
+
+
 async def test_a_milestone_without_links_has_zeros(client: httpx.AsyncClient) -> None:
     """For each of the days that were asked for, before anything was counted, in every form."""
     query = {"from": "2026-05-01", "to": "2026-05-03"}

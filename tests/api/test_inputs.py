@@ -71,9 +71,15 @@ def post(
         (body(event_id="ä" * 101), "event_id"),
         (body(milestone="No Key"), "milestone"),
         (body(registrant=7), "registrant"),
-        (body(registrant={"email": "a"}), "registrant.ref"),
+        (body(registrant={"email": "a@x.test"}), "registrant.ref"),
+        (body(registrant={"ref": "ann", "email": "a"}), "registrant.email"),
+        (body(registrant={"ref": "ann", "email": "a@x.test\n"}), "registrant.email"),
         (body(registrant={"ref": "ann", "age": 7}), "registrant.age"),
         (body(registrant={"ref": "a", "attributes": {"": "x"}}), "registrant.attributes"),
+        (
+            body(registrant={"ref": "a", "attributes": {"x": "y", "z": 1}}),
+            "registrant.attributes.z",
+        ),
         (body(data=[]), "data"),
         (body(deadline_ms=2**70), "deadline_ms"),
         (body(deadline_ms="1500"), "deadline_ms"),
@@ -318,7 +324,15 @@ async def test_a_word_that_is_not_a_choice_is_answered_with_the_choices(
         ("GET /v1/drift?kind=zzz", None, "kind", "foreign-response"),
         ("POST /v1/endpoints", {"url": "x", "types": ["link.isued"]}, "types[0]", "link.issued"),
         ("POST /v1/links", {"eventid": "1"}, "eventid", "event_id, milestone"),
+        ("POST /v1/links", GOOD | {"registrant": {"mail": "x"}}, "registrant.mail", "ref, email"),
+        (
+            "PUT /v1/milestones/landed",
+            {"survey_id": "SV_000000000000001", "repeat": {"cooldown": 3}},
+            "repeat.cooldown",
+            "cooldown_days",
+        ),
         ("GET /v1/links/abc", None, None, "a UUID"),
+        ("DELETE /v1/links", None, None, "Use one of: GET, "),
     ],
 )
 async def test_a_word_that_is_none_of_them_is_answered_with_them(

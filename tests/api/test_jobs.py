@@ -161,7 +161,7 @@ async def test_a_wrong_wish_is_refused(client: httpx.AsyncClient) -> None:
             "options.accept_remova1s",
             "accept_losses, dry_run.",
         ),
-        ("sync", {"options": {"accept_removals": 1}}, "options", "true or false"),
+        ("sync", {"options": {"accept_removals": 1}}, "options.accept_removals", "true or"),
         ("sync", {"option": {}}, "option", "There is no field 'option' here."),
         ("sync", [], None, "an object"),
         ("replenish", removals, "options.accept_removals", "Leave it out."),

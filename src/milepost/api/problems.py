@@ -199,8 +199,8 @@ def framework(request: Request[Any, Any, Any], error: HTTPException) -> Response
         )
     spoken = error.status_code in {401, 403, 408, 415, 503}
     fix = error.extra.get("fix") if isinstance(error.extra, dict) else _FIXES.get(code)
-    if allowed := (error.headers or {}).get("Allow"):
-        fix = one_of(allowed.split(", "))
+    if allowed := (error.headers or {}).get("allow"):
+        fix = one_of(sorted(allowed.split(", ")))
     return respond(
         problem(status, code, error.detail if spoken else sentence, fix=fix),
         dict(error.headers or {}),

@@ -214,6 +214,7 @@ def _decoded(body: bytes, wanted: Any) -> Any:
         raise refusal(_with_member(str(error), body), names=names) from None
     except msgspec.DecodeError as error:
         flaw = str(error).removeprefix("JSON is malformed: ").removeprefix("Input data was ")
+        flaw = "it ends too early" if flaw == "truncated" else flaw
         raise InvalidRequest(f"The body is not JSON: {flaw}.") from None
     except UnicodeDecodeError:
         raise InvalidRequest("The body is not UTF-8.") from None
