@@ -180,16 +180,17 @@ async def test_a_hundred_rows_of_one_ref_are_one_registrant(
 
 async def test_bad_rows_are_listed_one_by_one(sync: Sync, lists: Lists, store: Store) -> None:
     """With the file, the line, the reason, and whose they are; good rows go in."""
-    lists("ref,email\na,a@x.test\nb," + "x" * 300 + "\nc,c,c\n,d@x.test\n")
+    lists("ref,email\na,a@x.test\nb," + "x" * 300 + "\nc,c,c\n,d@x.test\ne,nomail\n")
     run = await sync()
-    assert ("done", {"rows": 4, "created": 1, "bad": 3}) == (run.state, told(run))
+    assert ("done", {"rows": 5, "created": 1, "bad": 4}) == (run.state, told(run))
     assert [
         (3, "email: more than 254 characters", "b"),
         (4, "3 values under 2 columns", None),
         (5, "ref: it is missing", None),
+        (6, "email: not an address such as ann@example.com", "e"),
     ] == [(bad.line, bad.reason, bad.ref) for bad in await store.runs.findings(run.id)]
     assert {"people.csv"} == {bad.source for bad in await store.runs.findings(run.id)}
-    assert 3 == run.counts["found"]
+    assert 4 == run.counts["found"]
 
 
 async def test_how_it_was_read_is_told(sync: Sync, path: Path, lists: Lists) -> None:

@@ -37,6 +37,7 @@ from milepost.policy import (
     headroom_days,
     making_pause,
     needs_successor,
+    probing,
     rotation_lead,
     sample_point,
     slots_wanted,
@@ -392,3 +393,10 @@ def test_another_batch_is_made_when_the_newest_soon_takes_no_more(
 def test_the_first_batch_is_made_at_once() -> None:
     """There is one, whatever the milestone says of slots."""
     assert 1 == batches_wanted(pool(), ATONCE)
+
+
+def test_what_only_an_answer_tells_is_said_to_take_one() -> None:
+    """Who has probed without answering the survey is told what is left to do."""
+    by_an_answer = [Fact.LATE_LINK, Fact.PRIVATE_DATA]
+    assert "answer the survey" in probing(by_an_answer)
+    assert "answer" not in probing([*by_an_answer, Fact.ONE_CONTACT])
