@@ -317,8 +317,9 @@ def _survey_of_simulator(port: int) -> str:
     finally:
         connection.close()
     raise ConfigurationError(
-        f"another program has port {port}, which the simulator needs: end that program, "
-        "or start `milepost simulate` on another port and give its address as MILEPOST_UPSTREAM_URL"
+        f"another program has port {port}, which the simulator needs: end that program, or choose "
+        "another port: milepost demo --simulator-port; or start `milepost simulate` on it and give "
+        "its address as MILEPOST_UPSTREAM_URL"
     )
 
 

@@ -80,6 +80,7 @@ def post(
             body(registrant={"ref": "a", "attributes": {"x": "y", "z": 1}}),
             "registrant.attributes.z",
         ),
+        (body(registrant={"ref": "a", "attributes": {"a`b": 1}}), "registrant.attributes"),
         (body(data=[]), "data"),
         (body(deadline_ms=2**70), "deadline_ms"),
         (body(deadline_ms="1500"), "deadline_ms"),

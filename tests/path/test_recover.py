@@ -224,7 +224,7 @@ async def test_until_it_is_over_only_what_the_ledger_knows_is_told(
         opened = await milepost.issuing.click(token(before["e0"]))
         assert (None, None) == (opened.url, opened.gone)
     assert [] == await platform.writes()
-    assert 1 == caplog.text.count("events are answered 503 until job recover has ended")
+    assert 1 == caplog.text.count("until job recover has ended, new events are answered")
 
 
 async def test_short_urls_are_the_same_and_open(world: World, platform: Platform) -> None:

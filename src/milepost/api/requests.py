@@ -233,10 +233,9 @@ def _with_member(sentence: str, body: bytes) -> str:
     within = _ANYTHING.decode(body)
     for name in found["path"].split(".") if found["path"] else ():
         within = within[name]
-    wrong = next(
-        (name for name, value in within.items() if _KINDS[type(value)] == found["kind"]), ""
-    )
-    return sentence.replace("[...]", f".{wrong}") if wrong else sentence
+    members = within.items() if isinstance(within, dict) else ()
+    wrong = next((name for name, value in members if _KINDS[type(value)] == found["kind"]), "")
+    return sentence if not wrong or "`" in wrong else sentence.replace("[...]", f".{wrong}")
 
 
 @cache

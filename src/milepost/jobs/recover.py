@@ -171,7 +171,9 @@ class Recovery:
                     log.warning("recovered: %d links wait for their events to come again", left)
                     return
                 if not is_said:
-                    log.warning("restored: events are answered 503 until job recover has ended")
+                    log.warning(
+                        "restored: until job recover has ended, new events are answered 503"
+                    )
                     is_said = True
                 await self._ask()
             await asyncio.sleep(LOOK_SECONDS)
