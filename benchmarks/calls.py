@@ -2,8 +2,10 @@
 
 A short burst of each kind: links that are made at once, links that go out as short URLs and are
 made by the worker afterwards, and links of people who were in the list ahead of events. Every call
-of that time counts, whatever it was for. Beside them the platform's documented chain, for people
-who are not in the home list: what others need for a link.
+of that time counts, whatever it was for; job `reconcile` does not come round meanwhile, whose calls
+are for distributions, and not for their links. Beside them links of route `transaction` at the pace
+at which it is to be measured, and the platform's documented chain, for people who are not in the
+home list: what others need for a link.
 """
 
 from __future__ import annotations
@@ -16,8 +18,19 @@ import msgspec
 from benchmarks import load
 from benchmarks.figure import Figure
 from benchmarks.load import Order
-from benchmarks.stage import AHEAD, DEFERRED, DIRECT, MILESTONE, READY, Size, Stage, staged
+from benchmarks.stage import (
+    AHEAD,
+    DEFERRED,
+    DIRECT,
+    MILESTONE,
+    READY,
+    Size,
+    Stage,
+    sibling,
+    staged,
+)
 from milepost.model import Route
+from milepost.settings import RATE_PER_MINUTE
 
 CONNECTIONS = 8
 SECONDS = 2.0
@@ -25,6 +38,13 @@ DRAIN_SECONDS = 120
 LATER = "later"
 CHAIN = "chain"
 """A milestone of route `stepwise`."""
+
+PACE = 30_000
+"""Events a minute by route `transaction`."""
+PACED_CONNECTIONS = 512
+PACED_SECONDS = 10.0
+LATENCY_MS = 150
+"""Of the platform then: what a group waits for, the next one gathers meanwhile."""
 
 
 async def measure(database_url: str, size: Size) -> list[Figure]:
@@ -66,6 +86,8 @@ async def measure(database_url: str, size: Size) -> list[Figure]:
                 )
             )
             calls_before = stage.calls()["calls"]
+    with sibling(database_url, "transaction") as other:
+        shared_calls, shared_links = await _shared(other, size)
     if issued != direct.events + deferred.events:
         raise RuntimeError(f"{direct.events + deferred.events} events, and {issued} links")
     return [
@@ -74,6 +96,13 @@ async def measure(database_url: str, size: Size) -> list[Figure]:
             unit="calls",
             ours=calls / issued,
             must=1.00,
+            at_most=True,
+        ),
+        Figure(
+            name=f"the same, transaction, at {PACE:,} events a minute",
+            unit="calls",
+            ours=shared_calls / shared_links,
+            must=0.10,
             at_most=True,
         ),
         Figure(
@@ -99,12 +128,42 @@ async def _chain(stage: Stage, order: Order) -> tuple[int, int]:
     await stage.forget_contacts()
     with stage.service() as service:
         stage.forget()
-        load.run(msgspec.structs.replace(order, port=service.port, milestone=CHAIN))
+        asked = load.run(msgspec.structs.replace(order, port=service.port, milestone=CHAIN))
         await _drained(stage)
         links = stage.one(
             f"SELECT count(*) FROM links WHERE url IS NOT NULL AND milestone = '{CHAIN}'"
         )
-        return stage.calls()["calls"], links
+        calls = stage.calls()["calls"]
+    if links != asked.events:
+        raise RuntimeError(f"{asked.events} events, and {links} links of route stepwise")
+    return calls, links
+
+
+async def _shared(database_url: str, size: Size) -> tuple[int, int]:
+    """Calls and links of a burst by route `transaction`."""
+    async with staged(database_url, size, at_home=True) as free:
+        await free.define(route=Route.TRANSACTION, lanes=DIRECT)
+        stage = free.limited(RATE_PER_MINUTE, {}, LATENCY_MS)
+        with stage.service() as service:
+            stage.forget()
+            asked = load.run(
+                Order(
+                    port=service.port,
+                    path="/v1/links",
+                    key=stage.key,
+                    seconds=min(PACED_SECONDS, size.seconds),
+                    connections=PACED_CONNECTIONS,
+                    per_second=PACE / 60,
+                    milestone=MILESTONE,
+                    registrants=stage.people,
+                )
+            )
+            await _drained(stage)
+            links = stage.one("SELECT count(*) FROM links WHERE url IS NOT NULL")
+            calls = stage.calls()["calls"]
+    if links != asked.events:
+        raise RuntimeError(f"{asked.events} events, and {links} links of route transaction")
+    return calls, links
 
 
 async def _drained(stage: Stage) -> None:

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
 from benchmarks.figure import Figure
-from milepost.settings import RATE_PER_MINUTE
+from milepost.settings import PUBLISHED_LIMITS, RATE_PER_MINUTE
 
 mpl.rcParams |= {
     "svg.hashsalt": "milepost",  # the same figures make the same file
@@ -28,6 +28,19 @@ LATENCY = re.compile(r"time of a (\w+) link .*, (median|p99)")
 LINKS = re.compile(r"links a minute true at the platform, (\w+), (.+)")
 
 
+LOADS = {"ready": "64 callers", "deferred": "64 callers", "direct": "2,700 a minute"}
+"""Under which each lane's time is taken."""
+
+LIMITS = {
+    RATE_PER_MINUTE: "the brand's {:,} calls",
+    PUBLISHED_LIMITS["list_contacts"]: "published:\n{} list contacts",
+}
+"""Calls a minute, and whose they are."""
+
+ROOM_FOR_WORDS = 0.9
+"""Beside the last bars, as a part of what a route takes."""
+
+
 def draw(figures: Sequence[Figure], folder: Path) -> list[Path]:
     """Draw what there are figures of, into files of a folder; returns their paths."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -41,7 +54,7 @@ def draw(figures: Sequence[Figure], folder: Path) -> list[Path]:
 
 
 def _lanes(figures: Sequence[Figure]) -> Canvas | None:
-    """Links a second of one process, and how long one takes."""
+    """Links a second of one process beside what each is held against, and how long one takes."""
     rates = {
         (match[1] or match[2]): figure
         for figure in figures
@@ -54,16 +67,17 @@ def _lanes(figures: Sequence[Figure]) -> Canvas | None:
         return None
     canvas = Canvas(figsize=(8, 3), layout="constrained")
     left, right = canvas.subplots(1, 2)
-    lanes = list(rates)
-    _bars(left, lanes, {"Milepost": [rates[lane].ours for lane in lanes]})
-    empty = rates[lanes[0]].against
-    if empty is not None:
-        left.axhline(empty, color=GREY, linestyle="--", linewidth=1)
-        left.annotate("an empty endpoint", (0, empty), xytext=(0, 3), textcoords="offset points")
+    names = [f"{lane}\n({figure.measure})" for lane, figure in rates.items()]
+    sides = {
+        "Milepost": [figure.ours for figure in rates.values()],
+        "held against": [figure.against or 0 for figure in rates.values()],
+    }
+    _bars(left, names, sides)
     left.set_title("links a second, one process", loc="left")
-    lanes = sorted({lane for lane, _ in times}, key=["ready", "deferred", "direct"].index)
+    left.legend(frameon=False)
+    lanes = sorted({lane for lane, _ in times}, key=list(LOADS).index)
     parts = {part: [times[lane, part] for lane in lanes] for part in ("median", "p99")}
-    _bars(right, lanes, parts)
+    _bars(right, [f"{lane}\n({LOADS[lane]})" for lane in lanes], parts)
     right.set_title("milliseconds until the answer", loc="left")
     right.legend(frameon=False)
     return canvas
@@ -78,17 +92,22 @@ def _routes(figures: Sequence[Figure]) -> Canvas | None:
         return None
     routes = list(dict.fromkeys(route for route, _ in found))
     columns = list(dict.fromkeys(column for _, column in found))
-    canvas = Canvas(figsize=(8, 3), layout="constrained")
+    canvas = Canvas(figsize=(8, 3.2), layout="constrained")
     axes = canvas.subplots()
     _bars(axes, routes, {column: [found[route, column] for route in routes] for column in columns})
     axes.set_yscale("log")
-    axes.axhline(RATE_PER_MINUTE, color=RED, linestyle="--", linewidth=1)
-    words = f"the brand's {RATE_PER_MINUTE:,} calls"
-    axes.annotate(
-        words, (len(routes) - 1, RATE_PER_MINUTE), xytext=(0, 3), textcoords="offset points"
-    )
+    axes.set_xlim(right=len(routes) - 0.5 + ROOM_FOR_WORDS)
+    for calls, words in LIMITS.items():
+        axes.axhline(calls, color=RED, linestyle="--", linewidth=1)
+        axes.annotate(
+            words.format(calls),
+            (len(routes) - 0.45, calls),
+            xytext=(0, 3),
+            textcoords="offset points",
+            fontsize=8,
+        )
     axes.set_title("links a minute, by route", loc="left")
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, loc="upper left")
     return canvas
 
 

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from os import environ
 from pathlib import Path
+from subprocess import Popen
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
@@ -33,6 +34,8 @@ AHEAD = "boarded"
 """A milestone whose registrants are in its first list ahead of events."""
 
 START_SECONDS = 30
+LOOK_SECONDS = 0.02
+"""Between looks at the memory of a process."""
 
 WARM_UP_SECONDS = 2.0
 """Before rounds are counted: connections are opened, statements prepared."""
@@ -57,6 +60,8 @@ class Size(Struct, frozen=True, kw_only=True):
     """Events in one request, where they come in bulk."""
     waiting: int = 1_000_000
     """Links that wait, where a process's memory is measured."""
+    newcomers: int = 100_000
+    """People whom job `sync` has to make known to the platform."""
     links: int = 10_000_000
     """In the large ledger; it has a tenth as many registrants."""
     few_links: int = 10_000
@@ -73,6 +78,7 @@ SHORT = Size(
     known=200,
     batch=50,
     waiting=2_000,
+    newcomers=1_000,
     links=5_000,
     few_links=2_000,
 )
@@ -87,9 +93,7 @@ class Service(Struct, frozen=True, kw_only=True):
 
     def memory(self, what: str = "VmRSS") -> float:
         """Its resident memory in MB; `VmHWM` is the most that it ever was. Linux only."""
-        lines = Path(f"/proc/{self.pid}/status").read_text(encoding="ascii").splitlines()
-        (kilobytes,) = (line.split()[1] for line in lines if line.startswith(f"{what}:"))
-        return int(kilobytes) / 1024
+        return _memory(self.pid, what)
 
 
 class Stage(Struct, frozen=True, kw_only=True):
@@ -318,6 +322,21 @@ async def staged(
         if at_home:
             await stage.bring_home()
         yield msgspec.structs.replace(stage, key=key)
+
+
+def peak_memory(started: Popen[bytes]) -> float:
+    """The most resident memory that a process ever has until it ends, in MB. Linux only."""
+    most = 0.0
+    while started.poll() is None:
+        most = max(most, _memory(started.pid, "VmHWM"))
+        time.sleep(LOOK_SECONDS)
+    return most
+
+
+def _memory(pid: int, what: str) -> float:
+    """One of the figures that Linux has of a process's memory, in MB; 0: it has ended."""
+    lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith(f"{what}:")) / 1024
 
 
 def await_answer(url: str) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from milepost.errors import DatabaseBusy
 from milepost.store.connections import Sacrificed
-from milepost.store.grouping import GroupCommit
+from milepost.store.grouping import ENOUGH, GroupCommit
 
 
 class Ledger:
@@ -79,6 +79,18 @@ async def test_a_batch_beside_another_is_as_large() -> None:
     ledger.open.set()
     await asyncio.gather(*first, *second, third)
     assert [["a", "b"], ["c", "d", "e"], ["f"]] == ledger.batches
+
+
+async def test_many_at_once_are_shared_out() -> None:
+    """Among the writers that are idle, in pieces that may go out beside each other."""
+    ledger = Ledger()
+    group = ledger.group(writers=2)
+    items = [chr(number) for number in range(0x4E00, 0x4E00 + 2 * ENOUGH + 2)]
+    await asyncio.gather(*map(group.submit, items))
+    assert [ENOUGH + 1, ENOUGH + 1] == [len(batch) for batch in ledger.batches]
+    ledger.batches.clear()
+    await asyncio.gather(*map(group.submit, items[: 2 * ENOUGH - 1]))
+    assert [2 * ENOUGH - 1] == [len(batch) for batch in ledger.batches]
 
 
 async def test_a_batch_that_takes_long_holds_nobody_up() -> None:

@@ -57,6 +57,7 @@ class GroupCommit(Generic[Item, Outcome]):
     Nothing waits for company: an item that arrives at an idle group goes at once, alone. Under load
     the batches grow by themselves, since more arrives while they are written. A batch goes out
     beside another one if it is as large, or has `ENOUGH` items: else it goes when that one ends.
+    Many that arrive at once are shared out among the writers that are idle.
 
     A batch is written in a context of its own: what counts and permits the calls of whoever came
     first is not the others'.
@@ -172,8 +173,11 @@ class GroupCommit(Generic[Item, Outcome]):
     def _next_batch(self) -> list[_Entry[Item, Outcome]]:
         batch: list[_Entry[Item, Outcome]] = []
         taken: set[Hashable] = set()
+        # What is there is shared with the writers that are idle, if the pieces may go out together.
+        share = len(self._queued) // (1 + self._idle)
+        most = min(self.most, share) if share >= self._beside(self.most) else self.most
         for _ in range(len(self._turns)):
-            if len(batch) >= self.most:
+            if len(batch) >= most:
                 break
             whose = self._turns.popleft()
             line = self._lines[whose]
