@@ -486,7 +486,7 @@ class Issuing:
                 made = await self._makers[claim.route].make(claim, begin_by=begin_by)
             except MilepostError as error:
                 log.warning("link %s: %s", claim.link.id, error)
-                if isinstance(error, NotFound) and claim.place is not None:
+                if claim.place is not None and _takes_nothing(error):
                     await self._rest(claim.place.slot_id, error)
                 return await self._settle(_setback(claim, error, calls.count))
         failpoints.reach("made", claim.link.event_id)
@@ -567,6 +567,11 @@ def _may_settle_within(left: float, link: Link, asked: Asked) -> bool:
     return link.reason is not None and link.reason.rule == "once"
 
 
+def _takes_nothing(error: MilepostError) -> bool:
+    """Whether it is the place of the link that is gone, or takes no more."""
+    return isinstance(error, NotFound) or (isinstance(error, Unready) and error.leaves)
+
+
 def _success(claim: Claim, made: Made, calls: float) -> Settlement:
     return Settlement(
         id=claim.link.id,
@@ -619,7 +624,7 @@ def _setback(claim: Claim, error: MilepostError, calls: float) -> Settlement:  #
             state, rule = LinkState.UNKNOWN, "outcome-unknown"
         case StillUnknown():
             state, rule, pause = LinkState.UNKNOWN, "outcome-unknown", PAUSE_AFTER_LOOK_SECONDS
-        case Unready(rule=rule, pause=pause):
+        case Unready(rule=rule, pause=pause, leaves=leaves):
             pass
         case BudgetSpent(rule=rule, retry_after=seconds):
             pause = min(seconds or PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)

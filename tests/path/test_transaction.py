@@ -13,6 +13,7 @@ from typing import Any, cast
 from uuid import UUID
 
 import httpx
+import msgspec
 import pytest
 from tests.path.conftest import SECRET
 
@@ -28,7 +29,6 @@ from milepost.routes import Made, TransactionMaker, Unready
 from milepost.settings import Settings
 from milepost.simulator import Config
 from milepost.store.links import Step
-from milepost.upstream import Refused
 
 Landed = Callable[..., Awaitable[None]]
 Elapse = Callable[[float], Awaitable[None]]
@@ -178,22 +178,25 @@ async def test_events_that_come_together_share_their_calls_and_no_refusal(
 
 
 async def test_a_transaction_that_is_refused_costs_nobody_their_contact(
-    client: httpx.AsyncClient, at_home: Landed, milepost: Milepost, platform: Any
+    client: httpx.AsyncClient, at_home: Landed, milepost: Milepost, platform: Any, elapse: Elapse
 ) -> None:
-    """The contact is where it was known to be: it is the event that has failed, and that alone."""
+    """The contact is where it was known to be. What is refused alone, beside no other, waits."""
     await at_home()
     before = await milepost.store.registrants.get("ann")
     await platform.fault("status", call_class=CREATE, status=400)
-    assert ("failed", "upstream-refused") == rule(await ask(client))
+    assert ("waiting", "upstream-refused") == rule(await ask_once(client, milepost))
     assert before == await milepost.store.registrants.get("ann")
     assert "issued" == (await ask(client, "e2"))["state"]
-    assert BOTH == await platform.writes()
+    await elapse(2)
+    assert "issued" == (await ask(client))["state"]
+    assert BOTH * 2 == await platform.writes()
 
 
-async def test_a_refusal_of_whatever_is_asked_for_is_found_out_with_few_calls(
-    *, at_home: Landed, milepost: Milepost, platform: Any, maker: TransactionMaker
-) -> None:
-    """Two are tried alone; the others wait until the platform thinks better of it."""
+@pytest.fixture
+async def make_all(
+    at_home: Landed, milepost: Milepost, maker: TransactionMaker
+) -> Callable[[], Awaitable[list[object]]]:
+    """Have the links of `PEOPLE` made together; says what becomes of each."""
     await at_home(*PEOPLE)
     events = [
         Event(event_id=ref, milestone="landed", ref=ref, data={}, occurred_at=None, asked_by="test")
@@ -203,19 +206,97 @@ async def test_a_refusal_of_whatever_is_asked_for_is_found_out_with_few_calls(
     claims = [each.claim for each in asked if each.claim is not None]
     begin_by = asyncio.get_running_loop().time() + 60
 
-    async def make_all() -> list[object]:
-        """What becomes of all of them together."""
+    async def make() -> list[object]:
+        """Make them."""
         making = (maker.make(claim, begin_by=begin_by) for claim in claims)
         return await asyncio.gather(*making, return_exceptions=True)
 
+    return make
+
+
+async def test_a_refusal_of_whatever_is_asked_for_is_found_out_with_few_calls(
+    make_all: Callable[[], Awaitable[list[object]]], platform: Any
+) -> None:
+    """Two are tried alone; all wait until the platform thinks better of it."""
     await platform.fault("status", call_class=CREATE, status=400, times=100)
     before = await platform.calls()
     outcomes = await make_all()
     tried, contacts = len([12, 6, 3, 1, 2, 1]), 2
     assert tried + contacts == await platform.calls() - before
-    assert {Refused: 2, Unready: 10} == Counter(map(type, outcomes))
+    assert {Unready: 12} == Counter(map(type, outcomes))
     await platform.web.delete("/control/faults")
     assert {Made: 12} == Counter(map(type, await make_all()))
+
+
+async def test_a_refusal_that_ends_while_it_is_looked_into_fails_nobody(
+    make_all: Callable[[], Awaitable[list[object]]], platform: Any
+) -> None:
+    """Who was refused alone is tried once more when another one was taken."""
+    await platform.fault("status", call_class=CREATE, status=400, times=len([12, 6, 3, 1]))
+    assert {Made: 12} == Counter(map(type, await make_all()))
+
+
+@pytest.mark.parametrize(
+    ("refused", "told"),
+    [(CREATE, "upstream-refused"), (ADD, "batch-refused")],
+)
+async def test_a_refusal_that_lasts_fails_no_link(
+    *,
+    client: httpx.AsyncClient,
+    at_home: Landed,
+    milepost: Milepost,
+    platform: Any,
+    elapse: Elapse,
+    execute: Execute,
+    refused: str,
+    told: str,
+) -> None:
+    """A short link that was given out is good in the end; no batch is made for the call's sake."""
+    await at_home(*PEOPLE, lanes=["deferred"])
+    await ask_all(client, *PEOPLE)
+    endpoint = "POST /directories/{POOL}/transactions"
+    if refused == ADD:
+        endpoint = "POST /directories/{POOL}/transactionbatches/{BT}/transactions"
+    await platform.fault("status", endpoint=endpoint, status=400, times=10_000)
+    for _ in range(4):
+        assert {"waiting": 12, "issued": 0, "failed": 0}.items() <= msgspec.structs.asdict(
+            await milepost.drain.run_once()
+        ).items()
+        await elapse(600)
+    assert [("waiting", told, 12)] == await execute(
+        "SELECT state, rule, count(*) FROM links GROUP BY state, rule"
+    )
+    assert 0 == (await milepost.replenish.run_once()).planned
+    await platform.web.delete("/control/faults")
+    assert 12 == (await milepost.drain.run_once()).issued
+    assert {1} == set((await created(platform)).values())
+
+
+async def test_a_batch_that_takes_no_more_is_replaced(
+    *,
+    client: httpx.AsyncClient,
+    at_home: Landed,
+    milepost: Milepost,
+    platform: Any,
+    elapse: Elapse,
+) -> None:
+    """How many go into one is not known: its links wait for the next one, with what they have."""
+    await at_home(*PEOPLE)
+    await ask(client)
+    await platform.fault(
+        "status",
+        endpoint="POST /directories/{POOL}/transactionbatches/{BT}/transactions",
+        status=400,
+        times=100,
+    )
+    assert ("waiting", "batch-refused") == rule(await ask_once(client, milepost, "e2"))
+    await platform.web.delete("/control/faults")
+    counts = await milepost.replenish.run_once()
+    assert (1, 1) == (counts.planned, counts.ready)
+    await elapse(2)
+    links = [await ask(client, event) for event in ("e1", "e2")]
+    assert 2 == len({link["url"].partition("_CTR_")[0] for link in links})
+    assert {1} == set((await created(platform)).values())
 
 
 async def test_how_many_go_together_is_found_out(

@@ -28,15 +28,12 @@ from milepost.routes.making import (
     TooLate,
     Untrusted,
     contact_fields,
+    looking,
 )
 from milepost.upstream import (
     CallFailed,
     ContactFields,
-    Forbidden,
     NotFound,
-    Refused,
-    Throttled,
-    Unauthorized,
     Upstream,
 )
 
@@ -160,15 +157,8 @@ class MailingListMaker:
         self, claim: Claim, account: Capabilities, until: float
     ) -> tuple[str, str] | None:
         """Find out what became of an earlier call; None: nothing, so that it may be made."""
-        try:
-            async with asyncio.timeout_at(until):
-                return await self._look(claim, account)
-        except TimeoutError:
-            raise StillUnknown("looking for an earlier call takes too long", looked=False) from None
-        except Refused as error:
-            if isinstance(error, Throttled | Unauthorized | Forbidden):
-                raise  # these say by themselves what to do
-            raise StillUnknown(f"a look was refused: {error}", looked=False) from error
+        async with looking("an earlier call", until=until):
+            return await self._look(claim, account)
 
     async def _look(self, claim: Claim, account: Capabilities) -> tuple[str, str] | None:
         _, list_id = _place(claim)

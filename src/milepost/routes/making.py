@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Final, Protocol
 
@@ -11,7 +13,7 @@ from msgspec import Struct
 from milepost.errors import MilepostError
 from milepost.model import Claim, LateData, RegistrantDetails
 from milepost.policy import pause_after
-from milepost.upstream import ContactFields, Forbidden, Throttled, Unauthorized
+from milepost.upstream import ContactFields, Forbidden, Refused, Throttled, Unauthorized
 
 BY_THEMSELVES: Final = (Throttled, Unauthorized, Forbidden)
 """Refusals of any call at present, whatever it asks for."""
@@ -52,13 +54,24 @@ class Unready(MilepostError):
         rule: What the link waits for, as its reason says it.
         pause: Seconds after which it may be there.
         is_resolved: What was in doubt of an earlier call is known by now.
+        leaves: It is the link's place that takes nothing more: another one is to be made, and the
+            link waits for that.
     """
 
-    def __init__(self, rule: str, detail: str, *, pause: float, is_resolved: bool = False) -> None:
+    def __init__(
+        self,
+        rule: str,
+        detail: str,
+        *,
+        pause: float,
+        is_resolved: bool = False,
+        leaves: bool = False,
+    ) -> None:
         super().__init__(detail)
         self.rule = rule
         self.pause = pause
         self.is_resolved = is_resolved
+        self.leaves = leaves
 
 
 class Untrusted(MilepostError):
@@ -71,6 +84,36 @@ class ListMissing(MilepostError):
 
 class TooLate(MilepostError):
     """The claim is too old for a call that changes something; none was made."""
+
+
+@asynccontextmanager
+async def looking(
+    what: str,
+    *,
+    until: float,
+    passing: tuple[type[Refused], ...] = BY_THEMSELVES,
+    over_counts: bool = False,
+) -> AsyncIterator[None]:
+    """Look for what an earlier call may have made; what keeps the look from its end is no answer.
+
+    Args:
+        what: is looked for.
+        until: the moment of the event loop's clock at which the look is broken off.
+        passing: refusals that say by themselves what to do.
+        over_counts: one that took too long counts as one that found nothing: it always would.
+
+    Raises:
+        StillUnknown: the look took too long, or was refused.
+    """
+    try:
+        async with asyncio.timeout_at(until):
+            yield
+    except TimeoutError:
+        raise StillUnknown(f"looking for {what} takes too long", looked=over_counts) from None
+    except Refused as error:
+        if isinstance(error, passing):
+            raise
+        raise StillUnknown(f"a look was refused: {error}", looked=False) from error
 
 
 def contact_fields(

@@ -34,7 +34,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
-from milepost import failpoints, payload
+from milepost import failpoints
 from milepost.model import Capabilities, Claim, Deployment, Fact
 from milepost.personal_link import parse
 from milepost.routes.joining import MENDING_PAUSE, Joining, merges
@@ -47,19 +47,18 @@ from milepost.routes.making import (
     Unready,
     Untrusted,
     contact_fields,
+    looking,
     pause_of,
 )
+from milepost.routes.recording import embedded, find_transaction, told_of, transaction_fields
 from milepost.store.links import CONTACT, Step
 from milepost.upstream import (
     Distribution,
     ListedLink,
     NotFound,
     Refused,
-    TransactionFields,
-    UnknownOutcome,
     Upstream,
 )
-from milepost.upstream.errors import Facts
 
 CALL_CLASSES: Final = ("transactions", "links", "transaction_batches", "distributions")
 """Of its calls, in both forms; most of their published limits are the same (second-hand)."""
@@ -208,39 +207,22 @@ class _Way:
         return self.unready("contact-missing", f"the contact has to be looked for: {error}")
 
     async def _make_transaction(self, home: str, contact_id: str) -> str:
-        claim = self._claim
-        key = str(claim.link.id)
-        wanted = TransactionFields(
-            contact_id=contact_id,
-            list_id=home,
-            at=claim.at,
-            data=self._values,
-        )
-        verb = "create_transactions"
+        key = str(self._claim.link.id)
+        wanted = transaction_fields(self._claim, contact_id, home, self._maker.secrets[0])
         told = await self._upstream.create_transactions(self._maker.directory_id, {key: wanted})
-        if key in told.created:
-            return told.created[key]
-        if key in told.untold:
-            raise UnknownOutcome(verb, "the answer does not tell of the transaction", "no-result")
-        refusal = told.refused[key]
-        facts = Facts(error_code=refusal.code, upstream_message=refusal.upstream_message)
-        raise Refused(verb, "the platform refuses the transaction", facts)
+        return told_of(told, key)
 
     async def _find_transaction(self, contact_id: str) -> str | None:
-        made = self._upstream.contact_transactions(self._maker.directory_id, contact_id)
-        try:
-            async for transaction in made:
-                reference = transaction.data.get(payload.REFERENCE_FIELD)
-                if (
-                    isinstance(reference, str)
-                    and payload.unseal(reference, self._maker.secrets) == self._claim.link.id
-                ):
-                    return transaction.transaction_id
-        except NotFound:
-            return None  # with the contact its transactions are gone
-        if not (self._claim.looked_enough or self._has_joined):
+        found = await find_transaction(
+            self._upstream,
+            self._maker.directory_id,
+            contact_id,
+            self._claim,
+            secrets=self._maker.secrets,
+        )
+        if found is None and not (self._claim.looked_enough or self._has_joined):
             raise StillUnknown("the transaction of an earlier call is not found yet", looked=True)
-        return None
+        return found
 
     async def _batch(self, transaction_id: str) -> str:
         async def make() -> str:
@@ -269,7 +251,8 @@ class _Way:
         claim = self._claim
 
         async def make() -> str:
-            fields = contact_fields(claim.ref, claim.details, self._values)
+            private = embedded(claim, self._maker.secrets[0])
+            fields = contact_fields(claim.ref, claim.details, private)
             await self._upstream.update_list_contact(
                 self._maker.directory_id, home, contact_id, fields
             )
@@ -348,17 +331,10 @@ class _Way:
             raise TooLate("the claim is too old for a call")
 
     async def _found(self, find: Callable[[], Awaitable[str | None]], name: str) -> str | None:
-        try:
-            async with asyncio.timeout_at(self._begin_by):
-                return await find()
-        except TimeoutError:
-            # Distributions may be too many to read, and a second one is in nobody's way.
-            looked = name.endswith("distribution")
-            raise StillUnknown(f"looking for the {name} takes too long", looked=looked) from None
-        except Refused as error:
-            if isinstance(error, BY_THEMSELVES):
-                raise
-            raise StillUnknown(f"a look was refused: {error}", looked=False) from error
+        # Distributions may be too many to read, and a second one is in nobody's way.
+        many = name.endswith("distribution")
+        async with looking(f"the {name}", until=self._begin_by, over_counts=many):
+            return await find()
 
     async def _distribute(
         self,
@@ -404,12 +380,6 @@ class _Way:
     @property
     def _description(self) -> str:
         return f"milepost {self._maker.deployment_id} link {self._claim.link.id}"
-
-    @property
-    def _values(self) -> dict[str, str]:
-        claim = self._claim
-        reference = payload.reference(claim.link, self._maker.secrets[0])
-        return payload.embedded(claim.data, claim.details.attributes, claim.fields, reference)
 
     # --- the link -------------------------------------------------------------------------------
 

@@ -4,11 +4,15 @@ Two calls, for as many events as there are: one makes the transactions, one puts
 on which the distribution stands. The URL is the distribution's template with the transaction's id
 in it. Data are the transaction's own, so that a person may hold any number of links.
 
-Claims are gathered as the store gathers what it writes (`GroupCommit`): while nothing is out a
-claim goes at once and alone; what comes while calls are out goes together when they end, or after
-`COMPANY_SECONDS`, or as soon as a call is full. How many are in one is found out: one that is
-refused as a whole is made again in halves; later ones are as large as was taken then, and grow
-again with each full one.
+Claims are gathered as the store gathers what it writes (`GroupCommit`), in each process by itself:
+while nothing is out a claim goes at once and alone; what comes while calls are out goes together
+when they end, or after `COMPANY_SECONDS`, or as soon as a call is full. Under load a group waits
+for company even when the calls of the one before have ended (`window`). How many are in one is
+found out: one that is refused as a whole is made again in halves; later ones are as large as was
+taken then, and grow again with each full one.
+
+A call that is refused whatever is in it tells nothing of an event: all of its links wait. To blame
+is only what is refused alone, and once more after another one was taken.
 
 A claim that is **ready** (not in doubt, its registrant in the home list) needs these two calls
 alone, and shares them with all others that are, whatever for: they are made for the most urgent. Of
@@ -37,7 +41,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Final, TypeGuard, TypeVar
 
-from milepost import failpoints, payload
+from milepost import failpoints
 from milepost.errors import DatabaseError, MilepostError
 from milepost.model import Capabilities, Claim, Deployment, Fact, Purpose
 from milepost.personal_link import MalformedId, NotAPersonalLink, Template
@@ -49,15 +53,16 @@ from milepost.routes.making import (
     StillUnknown,
     TooLate,
     Unready,
+    looking,
     pause_of,
 )
+from milepost.routes.recording import find_transaction, told_of, transaction_fields
 from milepost.store.grouping import GroupCommit
 from milepost.store.links import CONTACT, Step
 from milepost.upstream import (
     CallFailed,
     NotFound,
     Refused,
-    TransactionFields,
     UnknownOutcome,
     Upstream,
     count,
@@ -69,6 +74,19 @@ T = TypeVar("T")
 COMPANY_SECONDS: Final = 0.25
 """How long a claim waits at the most for others to share its calls while some are out. About as
 long as two calls take: then there is nothing to gain by waiting on."""
+
+LONGEST_WINDOW_SECONDS: Final = 0.5
+ANSWERED_SECONDS: Final = 1.0
+"""How long groups of a process that gets many events are apart at the most, and how soon a group
+that has waited for that is to be done: well within the usual deadline of 1.5 s. At 150 ms two calls
+take 0.3 s and some writing, so that half a second is left to wait. Each of eight processes gets 63
+of 30,000 events a minute in a second, so 31 in a group, and two calls for these are 0.065 a link.
+Without a window a group came every quarter of a second, of 16: 0.13 a link."""
+
+SEVERAL: Final = 3
+ENOUGH: Final = 50
+"""Of a group that carried fewer events than the first nobody else is likely to come soon; one with
+as many as the second took few enough calls, and the next one need not be larger."""
 
 USUAL_MOST: Final = 100
 """Transactions of one call where it was not tried how many are taken (`transactions_per_call`). How
@@ -84,8 +102,8 @@ ALONE_AT_ONCE: Final = 8
 """Links for whose own calls one group has room at the same time."""
 
 GENERAL: Final = 2
-"""So many items that are refused alone as all together were, before any is taken, tell that it is
-not the items: the others of a hundred would take 190 calls more."""
+"""After so many items that are refused alone as all together were, before any is taken, no more are
+tried: it is not the items. The others of a hundred would take 190 calls more."""
 
 READING_SECONDS: Final = 10.0
 """How long a batch is read, from the last moment at which an add could begin: as long as that might
@@ -95,6 +113,26 @@ TRANSACTION: Final = "transaction"
 """The name of the step whose value is the transaction's id, `CTR_…`."""
 
 _URGENCY: Final = tuple(Purpose)
+
+_OF_THEMSELVES: Final = frozenset({Purpose.DIRECT, Purpose.CLICK})
+"""For which claims come, whatever becomes of those before them. A job's come when these are done:
+to wait for them would only hold it up."""
+
+
+def window(coming: int, took: float) -> float:
+    """For how many seconds from the beginning of a group the next one gathers.
+
+    Args:
+        coming: how many in the group have come of themselves.
+        took: seconds from the beginning of the last group until it was done.
+
+    Returns:
+        0, where it need not wait longer than the group takes.
+    """
+    if not SEVERAL <= coming < ENOUGH:
+        return 0.0
+    wait = min(LONGEST_WINDOW_SECONDS, ANSWERED_SECONDS - took)
+    return wait if wait > COMPANY_SECONDS else 0.0
 
 
 class _Making:
@@ -113,6 +151,8 @@ class _Making:
         self.calls = 0.0
         self.url: str | None = None
         self.error: Exception | None = None
+        self.refusal: Refused | None = None
+        """The platform refused it alone; what `error` is tells whether it is to blame."""
 
     @property
     def key(self) -> str:
@@ -144,15 +184,16 @@ class _Halving:
         """The refusal of the first call, for all of them."""
         self.most = 0
         """How many were in the largest call that was taken."""
-        self.culprits = 0
-        """Items that were refused alone: it was the item then, and not how many they were."""
+        self.suspects: list[_Making] = []
+        """Who was refused alone."""
         self._alike = 0
 
-    def refuse(self, error: Refused, items: int) -> None:
-        """A call for so many was refused."""
+    def refuse(self, error: Refused, wanted: Sequence[_Making]) -> None:
+        """A call for these was refused."""
         self.whole = self.whole or error
-        if items == 1:
-            self.culprits += 1
+        if len(wanted) == 1:
+            wanted[0].error = wanted[0].refusal = error
+            self.suspects += wanted
             is_alike = error.http_status == self.whole.http_status
             self._alike += is_alike and error.error_code == self.whole.error_code
 
@@ -202,18 +243,26 @@ class TransactionMaker:
         self._for_purpose = for_purpose
         self._secrets = secrets
         self._largest = USUAL_MOST
-        self._ready = self._gathering()
-        self._unready = {purpose: self._gathering() for purpose in Purpose}
+        self._took = 0.0
+        self._ready = self._gathering(self._make_ready_group, self._window)
+        self._unready = {
+            purpose: self._gathering(self._make_group, lambda _: 0.0) for purpose in Purpose
+        }
 
-    def _gathering(self) -> GroupCommit[_Making, _Making]:
+    def _gathering(
+        self,
+        make: Callable[[Sequence[_Making]], Awaitable[Sequence[_Making]]],
+        window: Callable[[Sequence[_Making]], float],
+    ) -> GroupCommit[_Making, _Making]:
         return GroupCommit(
-            self._make_group,
+            make,
             apart=lambda making: (making.key,),
             same=lambda making: (making.key, making.claim.attempt),
             most=self.carries,
             writers=GROUPS_AT_ONCE,
             beside=lambda _: self.carries,
             patience=COMPANY_SECONDS,
+            window=window,
         )
 
     async def make(self, claim: Claim, *, begin_by: float) -> Made:
@@ -234,6 +283,18 @@ class TransactionMaker:
         )
 
     # --- a group --------------------------------------------------------------------------------
+
+    def _window(self, group: Sequence[_Making]) -> float:
+        coming = sum(making.claim.purpose in _OF_THEMSELVES for making in group)
+        return window(coming, self._took)
+
+    async def _make_ready_group(self, group: Sequence[_Making]) -> Sequence[_Making]:
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        try:
+            return await self._make_group(group)
+        finally:
+            self._took = clock() - began
 
     async def _make_group(self, group: Sequence[_Making]) -> Sequence[_Making]:
         """Do all that can be done for each; it never raises, or the group would be tried again."""
@@ -273,8 +334,8 @@ class TransactionMaker:
             unready, lambda making: self._make_ready(making, home, merging=merging)
         )
         wanted = [making for making in _open(lacking) if making.transaction_id is None]
-        await self._in_calls(wanted, lambda some: self._create(some, home))
-        return [making for making in wanted if _is_refusal(making.error)]
+        await self._in_calls(wanted, lambda some: self._create(some, home), self._not_taken)
+        return [making for making in wanted if making.refusal is not None]
 
     async def _each_alone(
         self,
@@ -321,15 +382,47 @@ class TransactionMaker:
         self,
         makings: Sequence[_Making],
         call: Callable[[Sequence[_Making]], Coroutine[Any, Any, None]],
+        not_taken: Callable[[Sequence[_Making], Refused], Awaitable[None]],
     ) -> None:
-        """Make a call for so many of these at a time as one carries at present."""
+        """Make a call for so many of these at a time as one carries at present.
+
+        Args:
+            makings: for whom.
+            call: makes it for some.
+            not_taken: says what becomes of those for whom nothing was taken, whatever was asked.
+        """
         left = makings
         while left:
             some, left = left[: self.carries], left[self.carries :]
             halving = _Halving()
             await self._by_halves(some, call, halving)
-            if halving.whole is not None and halving.most and not halving.culprits:
+            if halving.whole is None:
+                continue
+            if not halving.most:
+                await not_taken([*halving.suspects, *_open(some)], halving.whole)
+            elif halving.suspects:
+                await self._try_again(halving.suspects, call)
+            else:
                 self._resize(min(self.carries, halving.most))
+
+    async def _try_again(
+        self,
+        suspects: Sequence[_Making],
+        call: Callable[[Sequence[_Making]], Coroutine[Any, Any, None]],
+    ) -> None:
+        """Make a call for each, now that others were taken: the platform may have come round."""
+        for making in suspects:
+            making.error = making.refusal = None
+        await self._each_alone(self._addable(suspects), lambda making: call([making]))
+        for making in suspects:
+            if _is_refusal(making.error):
+                making.refusal = making.error
+
+    async def _not_taken(self, makings: Sequence[_Making], refusal: Refused) -> None:
+        """Have these wait: that a call is refused whatever is in it is no event's fault."""
+        for making in makings:
+            detail = f"the platform makes no transaction now: {refusal}"
+            making.error = Unready("upstream-refused", detail, pause=pause_of(making.claim))
 
     async def _by_halves(
         self,
@@ -338,12 +431,9 @@ class TransactionMaker:
         halving: _Halving,
     ) -> None:
         """Make a call for these, or for each half of them, where it is refused as a whole."""
-        wanted = self._addable(makings)
         if halving.is_general:
-            for making in wanted:
-                detail = f"the call is refused whatever is in it: {halving.whole}"
-                making.error = Unready("upstream-refused", detail, pause=pause_of(making.claim))
             return
+        wanted = self._addable(makings)
         if not wanted:
             return
         error = await self._shared(wanted, call(wanted))
@@ -351,13 +441,13 @@ class TransactionMaker:
             halving.most = max(halving.most, len(wanted))
             return
         if _is_refusal(error):
-            halving.refuse(error, len(wanted))
+            halving.refuse(error, wanted)
             if len(wanted) > 1:
                 half = len(wanted) // 2
                 await self._by_halves(wanted[:half], call, halving)
                 await self._by_halves(wanted[half:], call, halving)
-                return
-        elif len(wanted) > 1 and _is_too_large(error):
+            return
+        if len(wanted) > 1 and _is_too_large(error):
             self._resize(min(self.carries, len(wanted) // 2))
         _fail(wanted, error)
 
@@ -388,39 +478,31 @@ class TransactionMaker:
     async def _look(self, making: _Making) -> None:
         """Find what an earlier call may have made: a transaction that names the link."""
         claim = making.claim
-        try:
-            async with asyncio.timeout_at(making.begin_by):
-                making.transaction_id = await self._find(claim, making.contact_id or "")
-        except TimeoutError:
-            detail = "looking for an earlier call takes too long"
-            raise StillUnknown(detail, looked=False) from None
-        except Refused as error:
-            if isinstance(error, BY_THEMSELVES):
-                raise
-            raise StillUnknown(f"a look was refused: {error}", looked=False) from error
+        async with looking("an earlier call", until=making.begin_by):
+            making.transaction_id = await self._found(making)
         if making.transaction_id is not None:
             await self._note(making)
         elif not (claim.looked_enough or making.has_joined):
             # Of who has joined it was that which was in doubt, or they were forgotten since.
             raise StillUnknown("the transaction of an earlier call is not found yet", looked=True)
 
-    async def _find(self, claim: Claim, contact_id: str) -> str | None:
-        made = self._upstream.contact_transactions(self._directory_id, contact_id)
-        try:
-            async for each in made:
-                reference = each.data.get(payload.REFERENCE_FIELD)
-                if (
-                    isinstance(reference, str)
-                    and payload.unseal(reference, self._secrets) == claim.link.id
-                ):
-                    return each.transaction_id
-        except NotFound:
-            return None  # with the contact its transactions are gone
-        return None
+    async def _found(self, making: _Making) -> str | None:
+        return await find_transaction(
+            self._upstream,
+            self._directory_id,
+            making.contact_id or "",
+            making.claim,
+            secrets=self._secrets,
+        )
 
     async def _create(self, makings: Sequence[_Making], home: str) -> None:
         """Make their transactions, and write down of each what it is."""
-        fields = {making.key: self._fields(making, home) for making in makings}
+        fields = {
+            making.key: transaction_fields(
+                making.claim, making.contact_id or "", home, self._secrets[0]
+            )
+            for making in makings
+        }
         try:
             answer = await self._upstream.create_transactions(self._directory_id, fields)
         except NotFound as error:
@@ -429,26 +511,16 @@ class TransactionMaker:
         if len(makings) >= self.carries:
             self._resize(self.carries + max(1, self.carries // 8))
         for making in makings:
-            verb = "create_transactions"
-            if (refusal := answer.refused.get(making.key)) is not None:
-                code = f" (code {refusal.code})" if refusal.code else ""
-                making.error = Refused(verb, f"the transaction is refused{code}")
-            elif making.key in answer.untold:
-                saying = "the answer does not tell of the transaction"
-                making.error = UnknownOutcome(verb, saying, "no-result")
-            else:
-                making.transaction_id = answer.created[making.key]
+            try:
+                making.transaction_id = told_of(answer, making.key)
+            except Refused as error:
+                making.error = making.refusal = error
+            except UnknownOutcome as error:
+                making.error = error
+        refusals = [making.refusal for making in makings if making.refusal is not None]
+        if len(refusals) == len(makings) > 1:
+            await self._not_taken(makings, refusals[0])
         await asyncio.gather(*(self._note(making) for making in _open(makings)))
-
-    def _fields(self, making: _Making, home: str) -> TransactionFields:
-        claim = making.claim
-        reference = payload.reference(claim.link, self._secrets[0])
-        return TransactionFields(
-            contact_id=making.contact_id or "",
-            list_id=home,
-            at=claim.at,
-            data=payload.embedded(claim.data, claim.details.attributes, claim.fields, reference),
-        )
 
     async def _note(self, making: _Making) -> None:
         """Write the transaction down; one that is not is looked for by whoever comes next."""
@@ -476,7 +548,7 @@ class TransactionMaker:
         if await self._joining.miss_if_gone(making.claim.ref, home, contact_id, lookup_id):
             raise Unready(
                 "contact-missing",
-                f"the contact has to be looked for: {making.error}",
+                f"the contact has to be looked for: {making.refusal}",
                 pause=pause_of(making.claim),
                 is_resolved=True,
             )
@@ -500,26 +572,25 @@ class TransactionMaker:
                     elif asyncio.get_running_loop().time() > making.begin_by:
                         detail = "the transaction was not in the batch, which took long to read"
                         making.error = StillUnknown(detail, looked=True)
-        await self._in_calls(_open(makings), lambda some: self._enter(batch_id, some))
+
+        async def not_taken(some: Sequence[_Making], refusal: Refused) -> None:
+            await self._not_entered(batch_id, some, refusal)
+
+        await self._in_calls(_open(makings), lambda some: self._enter(batch_id, some), not_taken)
 
     async def _missing(self, batch_id: str, makings: Sequence[_Making]) -> set[str | None]:
         """Which transactions are not in a batch; it is read no further than until all are found."""
         missing = {making.transaction_id for making in makings}
         until = min(making.begin_by for making in makings) + READING_SECONDS
-        try:
-            async with asyncio.timeout_at(until):
-                found = self._upstream.batch_transactions(self._directory_id, batch_id)
-                async for transaction_id in found:
-                    missing.discard(transaction_id)
-                    if not missing:
-                        break
-        except TimeoutError:
-            # It would each time; what is in it already may be added again (inferred).
-            raise StillUnknown("reading the batch takes too long", looked=True) from None
-        except Refused as error:
-            if isinstance(error, (*BY_THEMSELVES, NotFound)):
-                raise
-            raise StillUnknown(f"reading the batch was refused: {error}", looked=False) from error
+        # One that takes too long would each time; what is in it already may be added again
+        # (inferred).
+        passing = (*BY_THEMSELVES, NotFound)
+        async with looking("it in the batch", until=until, passing=passing, over_counts=True):
+            found = self._upstream.batch_transactions(self._directory_id, batch_id)
+            async for transaction_id in found:
+                missing.discard(transaction_id)
+                if not missing:
+                    break
         return missing
 
     async def _enter(self, batch_id: str, makings: Sequence[_Making]) -> None:
@@ -528,6 +599,33 @@ class TransactionMaker:
         await self._upstream.add_to_batch(self._directory_id, batch_id, ids)
         for making in makings:
             _end(making)
+
+    async def _not_entered(
+        self, batch_id: str, makings: Sequence[_Making], refusal: Refused
+    ) -> None:
+        """Have these wait; where it is the batch that takes no more, for another one."""
+        is_full = await self._shared(makings, self._is_full(batch_id, makings[0])) is True
+        for making in makings:
+            making.error = Unready(
+                "batch-refused",
+                f"the platform puts no transaction into the batch now: {refusal}",
+                pause=pause_of(making.claim),
+                leaves=is_full,
+            )
+
+    async def _is_full(self, batch_id: str, making: _Making) -> bool:
+        """Whether it is the batch that was refused: the transaction is there, and others are in it.
+
+        One that holds only our probe's is not replaced: the next one would fare like it.
+        """
+        if await self._found(making) is None:
+            return False
+        held = 0
+        async for _ in self._upstream.batch_transactions(self._directory_id, batch_id):
+            held += 1
+            if held > 1:
+                return True
+        return False
 
     # --- what any of it may do ------------------------------------------------------------------
 

@@ -28,6 +28,10 @@ def _as_large(size: int) -> int:
     return min(size, ENOUGH)
 
 
+def _no_window(_: Sequence[object]) -> float:
+    return 0.0
+
+
 class _Entry(Generic[Item, Outcome]):
     """An item in the queue, and everybody who submitted it."""
 
@@ -73,6 +77,8 @@ class GroupCommit(Generic[Item, Outcome]):
             Postgres at work while what it said of the one before is read.
         beside: how many items go out beside a batch of so many.
         patience: seconds after which a batch under way is not waited for any more.
+        window: for how many seconds from its beginning a batch is waited for, be it written by then
+            or not, so that the next one is larger; 0: until it is written, or for `patience`.
 
     Attributes:
         most: Items in a batch at the most; it may be changed at any time.
@@ -88,6 +94,7 @@ class GroupCommit(Generic[Item, Outcome]):
         writers: int = 1,
         beside: Callable[[int], int] = _as_large,
         patience: float = PATIENCE_SECONDS,
+        window: Callable[[Sequence[Item]], float] = _no_window,
     ) -> None:
         self._write = write
         self._apart = apart
@@ -95,6 +102,7 @@ class GroupCommit(Generic[Item, Outcome]):
         self.most = most
         self._beside = beside
         self._patience = patience
+        self._window = window
         # Whose turn it is, and what they have in the queue.
         self._turns: deque[Hashable] = deque()
         self._lines: dict[Hashable, deque[_Entry[Item, Outcome]]] = {}
@@ -102,7 +110,7 @@ class GroupCommit(Generic[Item, Outcome]):
         self._idle = writers
         self._is_starting = False
         self._writing: set[asyncio.Task[None]] = set()
-        # How large each batch is that is under way, but for those that take long.
+        # How large each batch is that is waited for: under way and not for long, or in its window.
         self._sizes: dict[object, int] = {}
 
     async def submit(self, item: Item) -> tuple[Outcome, bool]:
@@ -152,12 +160,16 @@ class GroupCommit(Generic[Item, Outcome]):
         batch, token = self._next_batch(), object()
         self._sizes[token] = len(batch)
         self._begin()
-        late = asyncio.get_running_loop().call_later(self._patience, self._overlook, token)
+        window = self._window([entry.item for entry in batch])
+        late = asyncio.get_running_loop().call_later(
+            window or self._patience, self._overlook, token
+        )
         try:
             await self._settle(batch)
         finally:
-            late.cancel()
-            self._sizes.pop(token, None)
+            if not window:
+                late.cancel()
+                self._sizes.pop(token, None)
 
     def _overlook(self, token: object) -> None:
         del self._sizes[token]
