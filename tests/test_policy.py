@@ -377,6 +377,8 @@ def test_headroom_ends_with_the_first_slot_or_the_busiest_person(
         (slot(4), 4),
         (slot(4, links=BATCH_LINKS - 1), 4),
         (slot(4, links=BATCH_LINKS), 5),
+        (slot(4, links=BATCH_LINKS - 7_500, lately=7_499), 4),
+        (slot(4, links=BATCH_LINKS - 7_500, lately=7_500), 5),
         (slot(4, was_missed=True), 5),
         (slot(4, was_missed=True, is_making=True), 4),
         (slot(4, takes_until=NOW + timedelta(days=2)), 5),
@@ -386,7 +388,7 @@ def test_headroom_ends_with_the_first_slot_or_the_busiest_person(
 def test_another_batch_is_made_when_the_newest_soon_takes_no_more(
     newest: SlotStanding, wanted: int
 ) -> None:
-    """By its date, because it is full, or because the platform does not know it any more."""
+    """By its date, because it is full before long, or because the platform does not know it."""
     assert wanted == batches_wanted(pool(newest), timedelta(days=3))
 
 

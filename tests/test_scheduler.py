@@ -17,6 +17,7 @@ from milepost import scheduler as scheduling
 from milepost.calendars import Always, At, Calendar, Every
 from milepost.errors import ConfigurationError, DatabaseBusy, MilepostError, UpstreamError
 from milepost.jobs.run import MOST_FINDINGS, NeedsAPerson, Progress, Run
+from milepost.policy import REPLENISH_SECONDS
 from milepost.scheduler import (
     CADENCES,
     FIRST_PAUSE_SECONDS,
@@ -704,7 +705,7 @@ def test_an_installation_has_times_of_its_own() -> None:
     when = timetable({"sync": "0 1 * * 1-5"}, "America/New_York")
     assert At("0 1 * * 1-5", "America/New_York") == when["sync"]
     assert At("30 4 * * *", "America/New_York") == when["canary"]
-    assert (Every(30), Always()) == (when["replenish"], when["drain"])
+    assert (Every(REPLENISH_SECONDS), Always()) == (when["replenish"], when["drain"])
 
 
 @pytest.mark.parametrize(

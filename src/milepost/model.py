@@ -308,9 +308,12 @@ class SlotStanding(Struct, frozen=True, kw_only=True):
     stopped_at: datetime | None
     """When the last of those was begun."""
     links: int = 0
-    """Of a transaction batch: how many it holds at the most, counted up to `policy.BATCH_LINKS`."""
+    """Of the newest transaction batch: how many it holds at the most, counted up to
+    `policy.BATCH_LINKS`."""
+    lately: int = 0
+    """Of these, how many were asked for within the last `policy.REPLENISH_SECONDS`."""
     was_missed: bool = False
-    """The platform did not know the list or batch when it was asked last."""
+    """The platform did not know the list or batch when it was asked last, or took no more."""
 
 
 class PoolStanding(Struct, frozen=True, kw_only=True):

@@ -26,6 +26,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 from msgspec import Struct
 
+from milepost import policy
 from milepost.calendars import Always, At, Calendar, Due, Every
 from milepost.errors import (
     ConfigurationError,
@@ -86,7 +87,7 @@ class Cadence(Struct, frozen=True, kw_only=True):
 CADENCES: Final[Mapping[str, Cadence]] = {
     "replenish": Cadence(
         does="makes the distributions that milestones lack, so that events find a place",
-        due=Every(30),
+        due=Every(policy.REPLENISH_SECONDS),
         grace=timedelta(minutes=5),
     ),
     "rotate": Cadence(

@@ -27,14 +27,22 @@ RESOLVED_SECONDS: Final = 150.0
 over a minute."""
 
 
-@pytest.mark.parametrize("seconds", [pytest.param(60, marks=LONG)])
+@pytest.mark.parametrize(
+    ("seconds", "replicas"),
+    [pytest.param(60, 1, marks=LONG), pytest.param(20, 8, marks=LONG)],
+)
 def test_ten_times_as_many_events_as_calls_are_links(
-    install: Callable[..., Installation], watch: Watch, seconds: int
+    install: Callable[..., Installation], watch: Watch, seconds: int, replicas: int
 ) -> None:
-    """30,000 events in a minute under 3,000 calls a minute, at a platform that takes 150 ms."""
+    """30,000 events in a minute under 3,000 calls a minute, at a platform that takes 150 ms.
+
+    Also where each of eight processes has an eighth of them to bring together.
+    """
     count = PEAK * seconds // 60
     people = count // 2
-    on = install(people=people, route="transaction", settings=limited(BRAND, "none"))
+    on = install(
+        people=people, route="transaction", settings=limited(BRAND, "none"), replicas=replicas
+    )
     on.platform.control("PUT", "settings", {"rate_per_minute": BRAND, "latency_ms": 150})
     answers = on.pour(events(count, people=people), connections=800, per_minute=PEAK)
     watch.settled(within=120)

@@ -25,7 +25,9 @@ from milepost.jobs.provisioning import Provisioning
 from milepost.jobs.rotate import Rotate
 from milepost.jobs.teardown import Teardown
 from milepost.model import Event, Fact, RegistrantDetails, Route
+from milepost.policy import REPLENISH_SECONDS
 from milepost.routes import Made, TransactionMaker, Unready
+from milepost.routes.transaction import window
 from milepost.settings import Settings
 from milepost.simulator import Config
 from milepost.store.links import Step
@@ -234,6 +236,43 @@ async def test_a_refusal_that_ends_while_it_is_looked_into_fails_nobody(
     """Who was refused alone is tried once more when another one was taken."""
     await platform.fault("status", call_class=CREATE, status=400, times=len([12, 6, 3, 1]))
     assert {Made: 12} == Counter(map(type, await make_all()))
+
+
+@pytest.mark.parametrize(
+    ("coming", "took", "wait"),
+    [
+        pytest.param(1, 0.3, 0.0, id="idle"),
+        pytest.param(31, 0.35, 0.5, id="an eighth of 30,000 a minute"),
+        pytest.param(62, 0.35, 0.0, id="a quarter of them"),
+        pytest.param(31, 0.6, 0.4, id="slow platform"),
+        pytest.param(31, 0.9, 0.0, id="too slow to wait longer than calls are out"),
+    ],
+)
+def test_groups_are_as_far_apart_as_gives_them_company(
+    coming: int, took: float, wait: float
+) -> None:
+    """And no further than leaves time for the calls within a second."""
+    assert wait == pytest.approx(window(coming, took))
+
+
+async def test_under_load_a_group_waits_for_company_and_a_lone_event_does_not(
+    *,
+    client: httpx.AsyncClient,
+    at_home: Landed,
+    platform: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Behind a group of twelve what comes one by one goes together; behind one it does not wait."""
+    await at_home(*PEOPLE)
+    monkeypatch.setattr("milepost.routes.transaction.LONGEST_WINDOW_SECONDS", 0.9)
+    await ask_all(client, *PEOPLE)
+    await platform.forget()
+    late = []
+    for ref in PEOPLE[:3]:
+        late.append(asyncio.create_task(ask(client, f"late-{ref}", registrant=ref)))
+        await asyncio.sleep(0.05)
+    assert ["issued"] * 3 == [link["state"] for link in await asyncio.gather(*late)]
+    assert BOTH == await platform.writes()
 
 
 @pytest.mark.parametrize(
@@ -680,6 +719,31 @@ async def test_a_batch_is_followed_by_another_one(
     assert [True] * 3 == [await opens(platform, link) for link in links]
     await travel(days=3)
     assert 2 == (await rotate.run_once()).draining
+
+
+async def test_a_batch_is_full_before_what_comes_until_the_next_look(
+    *,
+    client: httpx.AsyncClient,
+    at_home: Landed,
+    milepost: Milepost,
+    travel: Travel,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As many are expected as came since the last look, and not those from before."""
+    await at_home(*PEOPLE, lanes=["deferred"])
+    monkeypatch.setattr("milepost.policy.BATCH_LINKS", 9)
+
+    async def planned() -> int:
+        """How many batches the next look makes."""
+        return (await milepost.replenish.run_once()).planned
+
+    await ask_all(client, *PEOPLE[:4])
+    assert 0 == await planned()
+    await travel(seconds=REPLENISH_SECONDS + 1)
+    await ask(client)
+    assert 0 == await planned()
+    await ask_all(client, *PEOPLE[4:7])
+    assert [1, 0] == [await planned(), await planned()]
 
 
 async def test_the_making_of_a_batch_goes_on_after_lost_answers(

@@ -66,6 +66,22 @@ async def test_what_must_be_apart_waits_its_turn() -> None:
     assert [["a1", "b1"], ["a2", "b2"], ["a3"]] == ledger.batches
 
 
+async def test_a_batch_whose_window_is_open_is_waited_for() -> None:
+    """Though it is written: until the next is as large, or the window is over."""
+    ledger = Ledger()
+    windows = iter([60.0, 0.05, 0.0])
+    group = ledger.group(beside=lambda size: size, window=lambda _: next(windows))
+    await asyncio.gather(*map(group.submit, "ab"))
+    alone = asyncio.create_task(group.submit("c"))
+    await asyncio.sleep(0)
+    assert [["a", "b"]] == ledger.batches
+    await asyncio.gather(alone, group.submit("d"))
+    began = asyncio.get_running_loop().time()
+    await group.submit("e")
+    assert asyncio.get_running_loop().time() - began > 0.03
+    assert [["a", "b"], ["c", "d"], ["e"]] == ledger.batches
+
+
 async def test_a_batch_beside_another_is_as_large() -> None:
     """What is less waits for it to end."""
     ledger = Ledger()

@@ -170,7 +170,11 @@ class PoolStore:
             UnknownMilestone: there is none.
         """
         async with self._connections.path() as connection:
-            given = {"milestone": milestone, "newest": policy.BATCH_LINKS}
+            given = {
+                "milestone": milestone,
+                "newest": policy.BATCH_LINKS,
+                "lately": policy.REPLENISH_SECONDS,
+            }
             cursor = await connection.execute(_STANDING, given)
             row = await cursor.fetchone()
         if row is None:

@@ -2,7 +2,8 @@
 -- pool.
 --
 -- %(milestone)s
--- %(newest)s  so many of the milestone's newest links are counted in a batch
+-- %(newest)s  so many of the milestone's newest links are counted in the newest batch
+-- %(lately)s  seconds that are lately
 SELECT
     milepost_now() AS now,
     m.survey_id,
@@ -18,16 +19,7 @@ SELECT
             SELECT
                 s.id AS slot_id, s.number, d.generation, d.takes_until, d.ready_at, d.was_ready,
                 d.is_making, d.stops, d.stopped_at, s.rests_until IS NOT NULL AS was_missed,
-                -- No more than were asked for since its distribution is ready.
-                (
-                    SELECT count(*)
-                    FROM (
-                        SELECT l.created_at FROM links AS l
-                        WHERE l.milestone = m.key AND m.route = 'transaction'
-                        ORDER BY l.id DESC
-                        LIMIT %(newest)s) AS l
-                    WHERE l.created_at >= d.ready_at
-                ) AS links
+                l.links, l.lately
             FROM slots AS s
             CROSS JOIN LATERAL (
                 SELECT
@@ -49,6 +41,25 @@ SELECT
                             AS is_stop
                     FROM distributions AS d
                     WHERE d.slot_id = s.id) AS d) AS d
+            -- No more than were asked for since its distribution is ready.
+            CROSS JOIN LATERAL (
+                SELECT
+                    count(*) AS links,
+                    count(*) FILTER (
+                        WHERE l.created_at >= milepost_now() - make_interval(secs => %(lately)s)
+                    ) AS lately
+                FROM (
+                    SELECT l.created_at FROM links AS l
+                    WHERE l.milestone = m.key
+                        AND m.route = 'transaction'
+                        AND s.number = (
+                            SELECT max(n.number) FROM slots AS n
+                            WHERE n.milestone = m.key
+                                AND n.survey_id = m.survey_id
+                                AND n.route = m.route)
+                    ORDER BY l.id DESC
+                    LIMIT %(newest)s) AS l
+                WHERE l.created_at >= d.ready_at) AS l
             WHERE s.milestone = m.key AND s.survey_id = m.survey_id AND s.route = m.route) AS slot
     ) AS slots
 FROM milestones AS m
