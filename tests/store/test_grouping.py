@@ -67,19 +67,19 @@ async def test_what_must_be_apart_waits_its_turn() -> None:
 
 
 async def test_a_batch_whose_window_is_open_is_waited_for() -> None:
-    """Though it is written: until the next is as large, or the window is over."""
-    ledger = Ledger()
-    windows = iter([60.0, 0.05, 0.0])
-    group = ledger.group(beside=lambda size: size, window=lambda _: next(windows))
-    await asyncio.gather(*map(group.submit, "ab"))
-    alone = asyncio.create_task(group.submit("c"))
-    await asyncio.sleep(0)
-    assert [["a", "b"]] == ledger.batches
-    await asyncio.gather(alone, group.submit("d"))
-    began = asyncio.get_running_loop().time()
-    await group.submit("e")
-    assert asyncio.get_running_loop().time() - began > 0.03
-    assert [["a", "b"], ["c", "d"], ["e"]] == ledger.batches
+    """Though it is written: until there is enough for another, or the window is over."""
+    for window, more in ((60.0, "cd"), (0.05, "c")):
+        ledger = Ledger()
+        group = ledger.group(beside=lambda size: size, window=lambda _, window=window: window)
+        await asyncio.gather(*map(group.submit, "ab"))
+        began = asyncio.get_running_loop().time()
+        first = asyncio.create_task(group.submit("c"))
+        await asyncio.sleep(0)
+        assert [["a", "b"]] == ledger.batches
+        await asyncio.gather(first, *map(group.submit, more[1:]))
+        assert ["ab", more] == ["".join(batch) for batch in ledger.batches]
+        took = asyncio.get_running_loop().time() - began
+        assert took < 30 if more[1:] else took > 0.04
 
 
 async def test_a_batch_beside_another_is_as_large() -> None:
