@@ -585,7 +585,7 @@ class TransactionMaker:
         # One that takes too long would each time; what is in it already may be added again
         # (inferred).
         passing = (*BY_THEMSELVES, NotFound)
-        async with looking("it in the batch", until=until, passing=passing, over_counts=True):
+        async with looking("them in the batch", until=until, passing=passing, over_counts=True):
             found = self._upstream.batch_transactions(self._directory_id, batch_id)
             async for transaction_id in found:
                 missing.discard(transaction_id)
@@ -618,13 +618,14 @@ class TransactionMaker:
 
         One that holds only our probe's is not replaced: the next one would fare like it.
         """
-        if await self._found(making) is None:
-            return False
-        held = 0
-        async for _ in self._upstream.batch_transactions(self._directory_id, batch_id):
-            held += 1
-            if held > 1:
-                return True
+        async with looking("what is in the batch", until=making.begin_by):
+            if await self._found(making) is None:
+                return False
+            held = 0
+            async for _ in self._upstream.batch_transactions(self._directory_id, batch_id):
+                held += 1
+                if held > 1:
+                    return True
         return False
 
     # --- what any of it may do ------------------------------------------------------------------
