@@ -60,3 +60,17 @@ async def test_a_platform_that_does_not_answer_is_not_waited_for(
     assert 'the platform says: "Invalid surveyId parameter. Survey not found"' in said
     assert said.endswith("see: milepost doctor")
     assert any(error.endswith(said) for error in counts.errors)
+
+
+async def test_a_plain_link_needs_a_survey_that_it_opens(
+    client: httpx.AsyncClient, platform: Platform
+) -> None:
+    """Also where a milestone that is there changes its route."""
+    survey = {"survey_id": platform.ready.survey_id}
+    await platform.switch(invitation_only=True)
+    assert 201 == (await client.put("/v1/milestones/landed", json=survey)).status_code
+    plain = survey | {"route": "anonymous"}
+    refused = await client.put("/v1/milestones/landed", json=plain)
+    assert (422, "route") == (refused.status_code, refused.json()["field"])
+    await platform.switch(invitation_only=False)
+    assert 200 == (await client.put("/v1/milestones/landed", json=plain)).status_code

@@ -103,17 +103,18 @@ def router(store: Store, upstream: Upstream | None = None) -> Router:
     ) -> Response[MilestoneView]:
         """Register a milestone, or replace its definition. Its pool is made by job `replenish`.
 
-        A survey that the platform does not know is refused; where the platform cannot be asked
-        within 2 s it is taken as it is.
+        A survey that the platform does not know is refused, and so is one for route `anonymous`
+        that is answered by invitation only; where the platform cannot be asked within 2 s it is
+        taken as it is.
         """
         policy.check_definition(data)
         key = checked(key, Key, "key")
         account = await store.capabilities.all()
         earlier = await store.milestones.find(key)
         policy.check_account(data, account, earlier.definition if earlier else None)
-        is_named_already = earlier is not None and earlier.definition.survey_id == data.survey_id
-        if upstream is not None and not is_named_already:
-            await _see_survey(upstream, data.survey_id)
+        before = earlier and (earlier.definition.survey_id, earlier.definition.route)
+        if upstream is not None and before != (data.survey_id, data.route):
+            await _see_survey(upstream, data)
         milestone, is_new = await store.milestones.put(key, data)
         status = HTTPStatus.CREATED if is_new else HTTPStatus.OK
         return Response(view(milestone, account, in_full=True), status_code=status)
@@ -173,22 +174,32 @@ def router(store: Store, upstream: Upstream | None = None) -> Router:
     )
 
 
-async def _see_survey(upstream: Upstream, survey_id: str) -> None:
-    """See whether there is such a survey, if that can be told now: a milestone needs nobody else.
+async def _see_survey(upstream: Upstream, wanted: MilestoneDefinition) -> None:
+    """See whether links can lead to the survey, if that can be told now: nothing else needs it.
 
     Raises:
-        InvalidMilestone: the platform says that there is none, at least for the token's user.
+        InvalidMilestone: the platform says that there is none, at least for the token's user, or
+            that plain links to it open a closed page.
     """
+    survey_id = wanted.survey_id
     with suppress(UpstreamError, TimeoutError), for_purpose(Purpose.PROVISIONING, SEE_SECONDS / 2):
         try:
             async with asyncio.timeout(SEE_SECONDS):
-                await upstream.survey_definition(survey_id)
+                survey = await upstream.survey_definition(survey_id)
         except NotFound:
             raise InvalidMilestone(
                 f"The token's user sees no survey {survey_id} at the platform.",
                 fix="Mend the id, or share the survey with that user.",
                 field="survey_id",
             ) from None
+        if wanted.route is Route.ANONYMOUS and survey.invitation_only:
+            raise InvalidMilestone(
+                f"Survey {survey_id} is answered by invitation only: links of route anonymous open "
+                "a closed page.",
+                fix="Let it be answered without an invitation, in the survey's security options, "
+                "or choose another route.",
+                field="route",
+            )
 
 
 def view(milestone: Milestone, account: Capabilities, *, in_full: bool) -> MilestoneView:
