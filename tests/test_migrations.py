@@ -42,6 +42,7 @@ SELECT count(*) FROM pg_stat_activity
 WHERE datname = current_database() AND wait_event_type = 'Lock'
 """
 READ = "SELECT FROM links"
+WRITE = "LOCK TABLE links IN ROW EXCLUSIVE MODE"
 INDEXES = """
 SELECT c.relname, c.oid, i.indisvalid
 FROM pg_class AS c
@@ -144,14 +145,13 @@ def test_large_tables_are_read_beside_the_traffic(
 
 
 @pytest.mark.parametrize(
-    ("before", "index", "former"),
+    ("before", "index", "former", "held", "is_made"),
     [
-        ("0017", "links_next_look", "links_look_due"),
-        ("0018", "links_given", "links_of_a_registrant"),
+        ("0017", "links_next_look", "links_look_due", READ, True),
+        ("0018", "links_given", "links_of_a_registrant", READ, True),
+        ("0018", "links_given", "links_of_a_registrant", WRITE, False),
     ],
-)
-@pytest.mark.parametrize(
-    ("held", "is_made"), [("LOCK TABLE links IN ROW EXCLUSIVE MODE", False), (READ, True)]
+    ids=["look", "given", "given, in the making"],
 )
 def test_a_try_that_is_broken_off_leaves_the_path_a_valid_index(  # noqa: PLR0917  (fixtures)
     database_url: str,
@@ -174,7 +174,7 @@ def test_a_try_that_is_broken_off_leaves_the_path_a_valid_index(  # noqa: PLR091
     ):
 
         def there() -> tuple[dict[str, bool], object]:
-            """Which of both indexes are valid, as far as they are there; and which the new one is."""
+            """Which of both are valid, as far as they are there; and which the new one is."""
             rows = connection.execute(INDEXES, [[index, former]]).fetchall()
             oids = {name: oid for name, oid, _ in rows}
             return {name: is_valid for name, _, is_valid in rows}, oids[index]

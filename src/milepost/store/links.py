@@ -906,17 +906,15 @@ def _own(row: Row) -> Collection[str]:
 
 def _in_doubt(row: Row) -> str | None:
     """What the call may have made whose outcome nobody has asked for; None: nothing untold."""
-    steps, beginning = row["steps"], reference_beginning(row["id"])
+    steps = row["steps"]
+    sign = f"with a milepost_ref that begins with {reference_beginning(row['id'])}"
     if row["route"] == Route.LIST:
-        return (
-            "the registrant's membership of a list of the milestone, whose milepost_ref begins "
-            f"with {beginning}"
-        )
+        return f"a member of a list of the milestone {sign}"
     if "end" in steps:
         is_made = "distribution" in steps or "own_distribution" in steps
         return None if is_made else f"a distribution whose description ends in link {row['id']}"
     if "transaction" not in steps:
-        return f"a transaction of the registrant's, whose milepost_ref begins with {beginning}"
+        return f"a transaction {sign}"
     if row["route"] == Route.STEPWISE and "batch" not in steps:
         return "a batch with that transaction alone"
     return None
