@@ -41,6 +41,12 @@ WAITING = """
 SELECT count(*) FROM pg_stat_activity
 WHERE datname = current_database() AND wait_event_type = 'Lock'
 """
+INDEXES = """
+SELECT c.relname, c.oid, i.indisvalid
+FROM pg_class AS c
+JOIN pg_index AS i ON i.indexrelid = c.oid
+WHERE c.relname = ANY (%s)
+"""
 EVENT = (
     "INSERT INTO registrants (ref, contact_id, created_at, updated_at)"
     " VALUES (gen_random_uuid()::text, 'CID', now(), now())"
@@ -133,6 +139,49 @@ def test_large_tables_are_read_beside_the_traffic(
             event.execute(EVENT)
             writer.commit()
             assert "0009" in upgraded.result()
+    assert [] == differences(database_url)
+
+
+@pytest.mark.parametrize(
+    ("held", "is_made"),
+    [("LOCK TABLE links IN ROW EXCLUSIVE MODE", False), ("SELECT FROM links", True)],
+    ids=["in the making", "made"],
+)
+def test_a_try_that_is_broken_off_leaves_the_path_a_valid_index(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, held: str, *, is_made: bool
+) -> None:
+    """Who writes holds up the making of the new one, who reads the taking away of the former one.
+
+    What is made is not made again, and what is broken off is.
+    """
+    migrate.downgrade(database_url, "0018")
+    index, former = "links_given", "links_of_a_registrant"
+    with (
+        psycopg.connect(database_url) as other,
+        psycopg.connect(database_url, autocommit=True) as connection,
+    ):
+
+        def there() -> tuple[dict[str, bool], object]:
+            """Which of both are valid, as far as they are there; and which the new one is."""
+            rows = connection.execute(INDEXES, [[index, former]]).fetchall()
+            oids = {name: oid for name, oid, _ in rows}
+            return {name: is_valid for name, _, is_valid in rows}, oids[index]
+
+        other.execute(held.encode())
+        with monkeypatch.context() as impatient:
+            impatient.setattr(migrate, "BESIDE_SECONDS", 0.05)
+            impatient.setattr(migrate, "PATIENCE_SECONDS", 0.0)
+            with pytest.raises(DatabaseError, match="at each try"):
+                migrate.upgrade(database_url)
+        valid, made = there()
+        assert {index: is_made, former: not is_made} == valid
+        with upgrading(database_url) as upgraded:
+            until_waiting(upgraded, connection)
+            assert valid == there()[0]
+            other.rollback()
+            upgraded.result()
+        valid, made_last = there()
+        assert ({index: True}, is_made) == (valid, made == made_last)
     assert [] == differences(database_url)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from alembic import op
 
-from milepost.store.migrate import beside_traffic
+from milepost.store.migrate import beside_traffic, make_index
 
 revision = "0018"
 down_revision = "0017"
@@ -19,21 +19,13 @@ ALTER TABLE reminders ADD COLUMN IF NOT EXISTS asked_by text;
 
 # The ledger is read for these. A link that was never looked at is due a quarter of an hour behind
 # its issue: a look before that costs a call, and mostly tells of nothing.
-BESIDE_TRAFFIC = (
-    "DROP INDEX CONCURRENTLY IF EXISTS reminders_of_a_key",
-    """
-    CREATE INDEX CONCURRENTLY reminders_of_a_key ON reminders (milestone, asked_by, due_at)
-        WHERE due_at IS NOT NULL
-    """,
-    "DROP INDEX CONCURRENTLY IF EXISTS links_next_look",
-    """
-    CREATE INDEX CONCURRENTLY links_next_look ON links ((coalesce(
-            look_due_at AT TIME ZONE 'UTC',
-            (issued_at AT TIME ZONE 'UTC') + interval '15 minutes')))
-        WHERE route = 'stepwise' AND url IS NOT NULL
-    """,
-    "DROP INDEX CONCURRENTLY IF EXISTS links_look_due",
-)
+OF_A_KEY = "reminders (milestone, asked_by, due_at) WHERE due_at IS NOT NULL"
+NEXT_LOOK = """
+links ((coalesce(
+        look_due_at AT TIME ZONE 'UTC',
+        (issued_at AT TIME ZONE 'UTC') + interval '15 minutes')))
+    WHERE route = 'stepwise' AND url IS NOT NULL
+"""
 
 DOWNGRADE = """
 CREATE INDEX IF NOT EXISTS links_look_due ON links (look_due_at)
@@ -47,8 +39,9 @@ def upgrade() -> None:
     """Make room for it."""
     op.execute(UPGRADE)
     with beside_traffic():
-        for statement in BESIDE_TRAFFIC:
-            op.execute(statement)
+        make_index("reminders_of_a_key", OF_A_KEY)
+        make_index("links_next_look", NEXT_LOOK)
+        op.execute("DROP INDEX CONCURRENTLY IF EXISTS links_look_due")
 
 
 def downgrade() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from alembic import op
 
-from milepost.store.migrate import beside_traffic
+from milepost.store.migrate import beside_traffic, make_index
 
 revision = "0019"
 down_revision = "0018"
@@ -13,13 +13,7 @@ depends_on = None
 
 # The ledger is read for it. A registrant's links lie far apart in it, and each claim of a milestone
 # with quiet days counts them: the index says by itself which of them count.
-BESIDE_TRAFFIC = (
-    "DROP INDEX CONCURRENTLY IF EXISTS links_given",
-    """
-    CREATE INDEX CONCURRENTLY links_given ON links (ref, created_at) INCLUDE (state, reuses)
-    """,
-    "DROP INDEX CONCURRENTLY IF EXISTS links_of_a_registrant",
-)
+GIVEN = "links (ref, created_at) INCLUDE (state, reuses)"
 
 DOWNGRADE = """
 CREATE INDEX IF NOT EXISTS links_of_a_registrant ON links (ref, created_at);
@@ -30,8 +24,8 @@ DROP INDEX links_given;
 def upgrade() -> None:
     """Make the index, and take away the one that it stands for."""
     with beside_traffic():
-        for statement in BESIDE_TRAFFIC:
-            op.execute(statement)
+        make_index("links_given", GIVEN)
+        op.execute("DROP INDEX CONCURRENTLY IF EXISTS links_of_a_registrant")
 
 
 def downgrade() -> None:

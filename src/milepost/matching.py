@@ -270,7 +270,8 @@ class Matching:
     async def explain(self, survey_id: str, response_id: str) -> Match:
         """Ask the platform for a response, and for its history where only that can confirm it.
 
-        One call, and up to ten more.
+        What a history has told the ledger already is held against it, as job `reconcile` does. One
+        call, and up to ten more.
 
         Args:
             survey_id: of the survey that was answered.
@@ -286,7 +287,14 @@ class Matching:
             except NotFound:
                 raise UnknownResponse from None
             is_signed, named = await self._named(response)
-            verdict, rule = judge(survey_id, response, is_signed=is_signed, named=named)
+            came_by = await self._store.responses.came_by(survey_id, response_id)
+            verdict, rule = judge(
+                survey_id,
+                response,
+                is_signed=is_signed,
+                named=named,
+                through=came_by and Through(*came_by),
+            )
             if rule == "unconfirmed" and named is not None:
                 through = await self._through(named, response_id)
                 verdict, rule = judge(

@@ -426,7 +426,7 @@ class Reason(Struct, frozen=True):
     detail: str | None = None
 
 
-class Link(Struct, frozen=True, kw_only=True):
+class Link(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One event's link: its state and what the caller was given."""
 
     id: UUID
@@ -445,6 +445,9 @@ class Link(Struct, frozen=True, kw_only=True):
     created_at: datetime
     data_at: datetime | None
     """From when on the survey sees the event's data."""
+    left_behind: str | None = None
+    """What the way to it has left at the platform, or may have, that is no part of it: said only
+    where there is such a thing."""
 
     @property
     def unsettled(self) -> bool:

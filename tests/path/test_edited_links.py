@@ -183,6 +183,38 @@ async def test_what_is_pasted_from_other_links_is_told_apart(
     assert ("true", None, "theirs") == told(await matched(milepost, platform, url))
 
 
+@pytest.mark.parametrize("kind", ["list", "stepwise"])
+async def test_what_reconcile_has_found_of_a_response_is_told_to_whoever_asks(
+    *,
+    client: httpx.AsyncClient,
+    landed: Landed,
+    milepost: Milepost,
+    platform: Any,
+    travel: Travel,
+    kind: str,
+) -> None:
+    """Of two links of one person the ledger knows by then by which one a response came."""
+    await milepost.run("sync", asked_by="a test")
+    await landed(**ROUTES[kind], fields=[])
+    first, second = await ask(client), await ask(client, "e2")
+    pasted = await platform.answer(f"{second['url']}&{REFERENCE_FIELD}={sealed(first)}")
+    own = await platform.answer(first["url"])
+    path = f"/v1/responses/{platform.ready.survey_id}"
+    before = await milepost.matching.explain(platform.ready.survey_id, pasted)
+    assert ("true", "unconfirmed", "e1") == told(before)
+    await travel(minutes=15)
+    assert "done" == (await milepost.run("reconcile", asked_by="a test")).state
+    answer = (await client.get(f"{path}/{pasted}")).json()
+    assert ("foreign", "other-link", "e1") == (
+        *(answer["verdict"], answer["reason"]["rule"]),
+        answer["link"]["event_id"],
+    )
+    drift = (await client.get("/v1/drift")).json()["drift"]
+    assert [(pasted, "other-link")] == [(each["response_id"], each["rule"]) for each in drift]
+    answer = (await client.get(f"{path}/{own}")).json()
+    assert ("true", None) == (answer["verdict"], answer["reason"])
+
+
 async def test_a_link_forged_across_generations_is_of_no_issued_link(
     client: httpx.AsyncClient, landed: Landed, milepost: Milepost, platform: Any, travel: Travel
 ) -> None:

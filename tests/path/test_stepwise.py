@@ -491,6 +491,24 @@ async def test_a_distribution_that_is_refused_is_tried_again(
     assert CHAIN == await platform.writes()
 
 
+async def test_where_distributions_are_refused_one_chain_alone_is_begun(
+    client: httpx.AsyncClient, milepost: Milepost, stepped: Landed, platform: Any, elapse: Elapse
+) -> None:
+    """As on an account that takes no batches, and was not probed: the others make nothing."""
+    await stepped()
+    await platform.switch(facts={"transaction_batch": False})
+    refused = ("waiting", "distribution-refused")
+    people = ("ann", "ben", "cleo")
+    for ref in people:
+        assert refused == told(await ask_once(client, milepost, ref, registrant=ref))[::2]
+    assert CHAIN[:2] == await platform.writes()
+    await platform.switch(facts={"transaction_batch": True})
+    await elapse(2)
+    for ref in people:
+        assert "issued" == (await ask(client, ref, registrant=ref))["state"]
+    assert Counter(3 * CHAIN) == Counter(await platform.writes())
+
+
 @pytest.mark.parametrize(("by", "batches"), [("drain", True), ("click", False)])
 async def test_a_short_link_leads_to_it(
     *,

@@ -121,20 +121,37 @@ async def test_looks_for_one_step_are_none_for_the_next(
 
 
 async def test_steps_are_one_contacts(store: Store, register: Register, sql: Sql) -> None:
-    """What was made for another contact is given up with the first step for this one."""
+    """What was made for another contact is given up with the first step for this one, and kept.
+
+    So is what is made anew, as for another survey; when a link was to end is nothing there.
+    """
     await register()
     asked = await store.links.claim(event())
     assert asked.claim is not None
-    for name, contact in (("transaction", "CID_1"), ("batch", "CID_1"), ("transaction", "CID_2")):
+    for name, value, contact in (
+        ("transaction", "CTR_1", "CID_1"),
+        ("batch", "BT_1", "CID_1"),
+        ("end", "today", "CID_1"),
+        ("end", "tomorrow", "CID_1"),
+        ("transaction", "CTR_2", "CID_2"),
+        ("distribution", "EMD_1", "CID_2"),
+        ("distribution", "EMD_1", "CID_2"),
+        ("distribution", "EMD_2", "CID_2"),
+    ):
         step = Step(
             id=asked.link.id,
             attempt=asked.claim.attempt,
             name=name,
-            value=f"{name} of {contact}",
+            value=value,
             contact=contact,
         )
         assert await store.links.note(step)
-    steps = {"contact": "CID_2", "transaction": "transaction of CID_2"}
+    steps = {
+        "contact": "CID_2",
+        "transaction": "CTR_2",
+        "distribution": "EMD_2",
+        "given_up": "distribution EMD_1, batch BT_1, transaction CTR_1",
+    }
     assert [{"steps": steps}] == sql("SELECT steps FROM links")
 
 

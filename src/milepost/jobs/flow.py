@@ -20,7 +20,7 @@ from msgspec import Struct
 from milepost.budget import Denied, Permit
 from milepost.errors import MilepostError
 from milepost.issuing import Issuing
-from milepost.model import LinkState, Purpose, Route
+from milepost.model import Link, LinkState, Purpose, Route
 from milepost.store.links import HOLD_SECONDS, Due, LinkStore
 
 log = logging.getLogger(__name__)
@@ -61,13 +61,19 @@ class Counts(Struct, kw_only=True):
     """Out before, and the platform has their data by now."""
     untold: int = 0
     """Out, and there is nothing to tell any more, or the platform refuses it for good."""
+    left_behind: int = 0
+    """Of those that have ended, or are out: their way has left something at the platform, or may
+    have, that is no part of them. Each link's record names it."""
     broken_off: int = 0
     """Left as they were, by an error of ours or because Postgres went away."""
 
-    def count(self, state: LinkState) -> None:
+    def count(self, link: Link) -> None:
         """Add a link that was tried, by what it is now."""
-        name = "waiting" if state is LinkState.CLAIMED else state.value
+        name = "waiting" if link.state is LinkState.CLAIMED else link.state.value
         setattr(self, name, getattr(self, name) + 1)
+        if link.left_behind is not None and not link.unsettled:
+            log.warning("link %s has left something at the platform", link.id)
+            self.left_behind += 1
 
 
 Work: TypeAlias = Callable[[], Awaitable[None]]
@@ -229,4 +235,4 @@ class Flow:
         return sorted(found, key=lambda due: due.alone)
 
     async def _take_up(self, due: Due, permit: Permit, counts: Counts) -> None:
-        counts.count((await self._issuing.take_up(due.event, permit)).state)
+        counts.count(await self._issuing.take_up(due.event, permit))

@@ -4,6 +4,9 @@ A link that is `claimed` past its lease belonged to a process that is gone. One 
 had a call whose outcome nobody knows. Both are taken up by the door that every event comes in by,
 which asks the platform before anything is added. A link of which processes die again and again is
 parked by its claim, which counts them.
+
+What the way to a link has left at the platform that is no part of it is counted and logged, and
+named in the link's record; also what a link may have left that ends before anybody has asked.
 """
 
 from __future__ import annotations

@@ -68,6 +68,12 @@ LISTING_SECONDS: Final = 10.0
 page, unless the platform takes the list for the contact."""
 
 
+REFUSED_SECONDS: Final = 60.0
+"""For so long after a refused distribution no other chain of that survey is begun: each would leave
+a transaction and a batch to wait for one, for days where the account takes no batches and nobody
+has tried it (`doctor --probe`). Those that are begun go on trying."""
+
+
 class StepwiseMaker:
     """Makes links by the platform's documented chain of calls.
 
@@ -109,6 +115,8 @@ class StepwiseMaker:
         self.capabilities = capabilities
         self.note = note
         self.secrets = secrets
+        self.refused_until: dict[str, float] = {}
+        """Surveys of which no distribution of a batch was made of late, by the loop's time."""
 
     async def make(self, claim: Claim, *, begin_by: float) -> Made:
         """Go on with the chain from where it is. See `Maker`."""
@@ -154,6 +162,7 @@ class _Way:
         if self._steps.get(CONTACT) != contact_id:
             self._steps = {CONTACT: contact_id}  # they are somebody else's; no link of them is out
         if self._is_of_a_batch(account):
+            self._see_that_it_leads_on()
             recipient = await self._transaction(home, contact_id, lookup_id)
             batch_id = await self._batch(recipient)
             distribution_id = await self._distribution(batch_id, recipient)
@@ -172,6 +181,13 @@ class _Way:
         if "distribution" in self._steps:
             return True
         return "own_distribution" not in self._steps and account.holds(Fact.TRANSACTION_BATCH)
+
+    def _see_that_it_leads_on(self) -> None:
+        """See, before anything is made, whether the platform makes distributions."""
+        until = self._maker.refused_until.get(self._claim.survey_id, 0.0)
+        is_begun = self._in_doubt or "transaction" in self._steps
+        if not is_begun and asyncio.get_running_loop().time() < until:
+            raise self.unready("distribution-refused", "others wait for the survey's distributions")
 
     # --- the steps ------------------------------------------------------------------------------
 
@@ -231,6 +247,8 @@ class _Way:
         return await self._step("batch", make, _nothing_tells)
 
     async def _distribution(self, batch_id: str, transaction_id: str) -> str:
+        survey_id = self._claim.survey_id
+
         async def find() -> str | None:
             return await self._find_distribution(
                 lambda known: known.list_id or known.batch_id, batch_id, transaction_id
@@ -238,10 +256,17 @@ class _Way:
 
         async def make() -> str:
             return await self._upstream.create_batch_distribution(
-                self._claim.survey_id, batch_id, self._description, await self._end()
+                survey_id, batch_id, self._description, await self._end()
             )
 
-        return await self._distribute("distribution", make, find)
+        refused = self._maker.refused_until
+        try:
+            made = await self._distribute("distribution", make, find)
+        except Unready:
+            refused[survey_id] = asyncio.get_running_loop().time() + REFUSED_SECONDS
+            raise
+        refused.pop(survey_id, None)
+        return made
 
     async def _data(self, home: str, contact_id: str, lookup_id: str) -> None:
         """The event's data, as those of the contact's place in the home list.

@@ -41,7 +41,7 @@ cannot be a constraint, since links expire without anybody writing: there the lo
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Final, Literal
 from uuid import UUID
@@ -83,6 +83,7 @@ from milepost.payload import (
     fingerprint,
     link_id,
     naming_key,
+    reference_beginning,
     seal,
     timeless,
     token,
@@ -120,6 +121,21 @@ Should the job die before, the row comes back within the 30 s that a takeover ma
 CONTACT: Final = "contact"
 """Among the steps of a link: whom they were made for, `CID_…`."""
 
+GIVEN_UP: Final = "given_up"
+"""Among the steps of a link: what was made on the way to it and is no part of it any more."""
+
+IN_DOUBT: Final = "in_doubt"
+"""Among the steps of a link that has ended: a call of its may have been accepted all the same."""
+
+_MADE: Final = {
+    "transaction": "transaction",
+    "batch": "batch",
+    "distribution": "distribution",
+    "own_distribution": "distribution",
+}
+"""The steps that are things at the platform, and what each is."""
+
+_ENDED: Final = frozenset({LinkState.SUPPRESSED, LinkState.FAILED})
 _STATES: Final = {state.value: state for state in LinkState}
 _LANES: Final = {lane.value: lane for lane in Lane}
 _ROUTES: Final = {route.value: route for route in Route}
@@ -828,6 +844,7 @@ def _told(row: Row) -> Row:
             url = row["short_url"]
         case _:
             url = None
+    left_behind = _left_behind(row) if row["steps"] else None
     return {
         "id": row["id"],
         "event_id": row["event_id"],
@@ -840,26 +857,67 @@ def _told(row: Row) -> Row:
         "url": url,
         "expires_at": row["expires_at"],
         "reused": row["reuses"] is not None,
-        "reason": _reason(row),
+        "reason": _reason(row, left_behind),
         "upstream_calls": row["upstream_calls"],
         "created_at": row["created_at"],
         "data_at": row["data_at"],
+        "left_behind": left_behind,
     }
 
 
-def _reason(row: Row) -> Reason | None:
+def _reason(row: Row, left_behind: str | None) -> Reason | None:
     state, rule = row["state"], row["rule"]
     if row["revoked_at"] is not None and state != LinkState.SUPPRESSED:
         return Reason("revoked", None, REVOKED)
     if rule is None:
         return None
     detail = row["rule_detail"] or EXPLANATIONS.get(f"{state}/{rule}")
-    if row["steps"] and state in {LinkState.SUPPRESSED, LinkState.FAILED}:
-        left = ", ".join(
-            f"{name} {value}" for name, value in row["steps"].items() if name != CONTACT
-        )
-        detail = f"{detail or rule} Left at the platform, unfinished: {left}."
+    if left_behind is not None and state in _ENDED:
+        detail = f"{detail or rule} Left at the platform, unfinished: {left_behind}."
     return Reason(rule, row["rule_until"], detail)
+
+
+def _left_behind(row: Row) -> str | None:
+    """What the way to a link has left at the platform that is no part of it; None: nothing."""
+    steps: Mapping[str, str] = row["steps"]
+    left = [steps[GIVEN_UP]] if GIVEN_UP in steps else []
+    if row["state"] in {*_ENDED, LinkState.ISSUED}:
+        own = _own(row)
+        left += [
+            f"{what} {steps[name]}"
+            for name, what in _MADE.items()
+            if name in steps and name not in own
+        ]
+    if IN_DOUBT in steps and (perhaps := _in_doubt(row)):
+        left.append(f"perhaps {perhaps}")
+    return ", ".join(left) or None
+
+
+def _own(row: Row) -> Collection[str]:
+    """The steps on which an issued link stands: it may be of another route than its first ones."""
+    transaction, url = row["steps"].get("transaction"), row["url"]
+    if url is None:
+        return ()
+    if transaction is not None and transaction in url:
+        is_alone = row["route"] == Route.STEPWISE
+        return ("transaction", "batch", "distribution") if is_alone else ("transaction",)
+    return ("own_distribution",) if row["route"] == Route.STEPWISE else ()
+
+
+def _in_doubt(row: Row) -> str | None:
+    """What the call may have made whose outcome nobody has asked for; None: nothing untold."""
+    steps = row["steps"]
+    sign = f"with a milepost_ref that begins with {reference_beginning(row['id'])}"
+    if row["route"] == Route.LIST:
+        return f"a member of a list of the milestone {sign}"
+    if "end" in steps:
+        is_made = "distribution" in steps or "own_distribution" in steps
+        return None if is_made else f"a distribution whose description ends in link {row['id']}"
+    if "transaction" not in steps:
+        return f"a transaction {sign}"
+    if row["route"] == Route.STEPWISE and "batch" not in steps:
+        return "a batch with that transaction alone"
+    return None
 
 
 def _event(row: Row) -> Event:

@@ -109,6 +109,22 @@ def beside_traffic() -> Iterator[None]:
         op.execute(_waiting_for(LOCK_SECONDS))
 
 
+def make_index(name: str, of: str) -> None:
+    """Make an index beside the traffic, unless an earlier try has made it.
+
+    One that broke off is there, invalid, and is made anew. One that is valid stays: what a later
+    statement takes away may be invalid by then, and this one all that the path has.
+
+    Args:
+        name: the index.
+        of: its table, columns and whatever else it is made of.
+    """
+    valid = text("SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(:name)")
+    if op.get_bind().scalar(valid, {"name": name}) is False:
+        op.execute(f"DROP INDEX CONCURRENTLY {name}")
+    op.execute(f"CREATE INDEX CONCURRENTLY IF NOT EXISTS {name} ON {of}")
+
+
 def _waiting_for(seconds: float) -> str:
     return f"SET lock_timeout = {1000 * seconds:.0f}"
 

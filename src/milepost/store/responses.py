@@ -15,7 +15,7 @@ from uuid import UUID
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import func, update
+from sqlalchemy import func, select, update
 
 from milepost.model import DriftKind, Outcome
 from milepost.store import tables
@@ -112,6 +112,21 @@ class ResponseStore:
         given = {"survey": survey_id, "response": response_id}
         async with self._connections.path() as connection:
             return (await connection.execute(_NOTE, given, prepare=True)).rowcount == 1
+
+    async def came_by(self, survey_id: str, response_id: str) -> tuple[str, str] | None:
+        """The distribution and lookup id by which history has told that a response came.
+
+        None: no history has told of it yet.
+        """
+        responses = tables.responses
+        query = select(responses.c.distribution_id, responses.c.lookup_id).where(
+            responses.c.survey_id == survey_id,
+            responses.c.response_id == response_id,
+            responses.c.lookup_id.is_not(None),
+        )
+        async with self._connections.transaction() as connection:
+            row = (await connection.execute(query)).first()
+        return None if row is None else (row.distribution_id, row.lookup_id)
 
     async def take(self, limit: int) -> list[Unread]:
         """Take responses that are to be read, for `LEASE_SECONDS`."""

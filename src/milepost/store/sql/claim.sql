@@ -456,6 +456,10 @@ written AS (
         slot_id = excluded.slot_id,
         distribution_id = excluded.distribution_id,
         contact_key = excluded.contact_key,
+        -- What ends in doubt says so: something of it may be at the platform.
+        steps = CASE WHEN excluded.state IN ('suppressed', 'failed')
+            AND l.state IN ('claimed', 'unknown')
+            THEN coalesce(l.steps, '{}') || '{"in_doubt": "yes"}' ELSE l.steps END,
         lookup_id = excluded.lookup_id,
         url = excluded.url,
         reuses = excluded.reuses,
