@@ -61,6 +61,7 @@ COMMANDS = (
     ("events", "replay"),
     ("link", "explain"),
     ("response", "explain"),
+    ("response", "note"),
     ("doctor",),
 )
 

@@ -322,9 +322,10 @@ async def test_an_attempt_has_one_deadline() -> None:
     async def trickle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer letter by letter."""
         await reader.readuntil(b"\r\n\r\n")
-        while not reader.at_eof():
+        end = asyncio.ensure_future(reader.read())
+        while not end.done():
             writer.write(b"H")
-            await asyncio.wait({asyncio.ensure_future(reader.read())}, timeout=0.05)
+            await asyncio.wait({end}, timeout=0.05)
         writer.close()
 
     server = await asyncio.start_server(trickle, "127.0.0.1", 0)

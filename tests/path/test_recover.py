@@ -15,6 +15,7 @@ import msgspec
 import psycopg
 import pytest
 from psycopg import sql
+from tests.conftest import set_clock_ahead
 from tests.path.conftest import Platform
 
 from milepost import app
@@ -28,8 +29,10 @@ from milepost.model import (
     Lane,
     MilestoneDefinition,
     RegistrantDetails,
+    Reminders,
     Route,
 )
+from milepost.payload import REFERENCE_FIELD
 from milepost.settings import Settings
 from milepost.upstream import Forbidden, Upstream
 
@@ -395,6 +398,77 @@ async def test_what_cannot_be_read_is_a_finding(
             await milepost.run("recover", asked_by="test")
         assert 3 == await milepost.store.recovered.lost()
         assert before == urls(await chains(milepost))
+
+
+async def test_what_was_noted_of_a_link_goes_with_it_to_its_event(
+    world: World, platform: Platform
+) -> None:
+    """Its reminder reaches the key that asks for it, and drift is its milestone's.
+
+    Of two milestones with one survey it was found as a link of the other one.
+    """
+    async with world.opened() as milepost:
+        usual = {"route": Route.STEPWISE, "reminders": Reminders(after_days=0)}
+        await register(milepost, platform, **usual)
+        known = await milepost.store.milestones.get("landed")
+        await milepost.store.milestones.put("boarded", known.definition)
+        await milepost.run("sync", asked_by="test")
+    backup = world.back_up()
+    async with world.opened() as milepost:
+        own = [event(n, milestone=key) for n, key in enumerate(("landed", "boarded"))]
+        before = {(await milepost.issuing.issue(each)).link.id: each.milestone for each in own}
+    world.url = backup
+    async with world.recovered() as milepost:
+        set_clock_ahead(world.url, timedelta(minutes=2))
+        reminders = milepost.store.reminders
+        for key in before.values():
+            await reminders.gather(key, after_days=0, link_days=60)
+        for each in own:
+            await milepost.issuing.issue(each)
+        with psycopg.connect(world.url) as database:
+            flagged = dict(database.execute("SELECT link_id, milestone FROM drift").fetchall())
+        assert before == flagged
+        for key in before.values():
+            due, _ = await reminders.due({key: 0}, 9, asked_by="app")
+            assert [key] == [before[reminder.link_id] for reminder in due]
+
+
+async def test_plain_links_are_finished_by_responses_that_are_noted_again(
+    world: World, platform: Platform
+) -> None:
+    """The platform calls once, and no history tells of them: somebody has to say which there are."""
+    async with world.opened() as milepost:
+        await register(milepost, platform, route=Route.ANONYMOUS)
+        await milepost.replenish.run_once()
+    await platform.switch(declared_fields=["gate", REFERENCE_FIELD])
+    backup = world.back_up()
+    async with world.opened() as milepost:
+        (answer,) = await issue(milepost, range(1))
+    response_id = await platform.answer(str(answer.link.url))
+    world.url = backup
+    async with world.recovered() as milepost:
+        await milepost.replenish.run_once()
+        await issue(milepost, range(1))
+        await milepost.store.responses.note(platform.ready.survey_id, response_id)
+        assert 1 == (await milepost.responses.run_once()).finished
+        link = await milepost.store.links.find(event_id="e0")
+        assert link is not None
+        assert response_id == link.response_id
+
+
+async def test_a_run_by_hand_stands_in_no_backup(world: World) -> None:
+    """Whoever serves and recovers nothing forgets again and again that somebody has."""
+    async with world.opened() as milepost:
+        async with world.opened(recover=True) as command:
+            assert "done" == (await command.run("recover", asked_by="test")).state
+        assert await milepost.store.recovered.is_over()
+        stopping = asyncio.Event()
+        work = asyncio.create_task(milepost.worker.run(stopping))
+        async with asyncio.timeout(10):
+            while await milepost.store.recovered.is_over():
+                await asyncio.sleep(0.01)
+        stopping.set()
+        await work
 
 
 async def test_a_person_of_an_earlier_distribution_is_looked_at(
