@@ -94,8 +94,8 @@ TIDY_SECONDS = 600.0
 """Between looks for messages that are to be forgotten."""
 
 FORGET_SECONDS = 60.0
-"""Between looks whether the ledger says that it is recovered although nobody recovers: a backup that
-is taken in between would say so, too."""
+"""Between looks whether the ledger says that it is recovered although nobody recovers: a backup
+that is taken in between would say so, too."""
 
 HEAD_SECONDS = 10
 """How long a caller may take to send the head of a request: who connects and says nothing, or a

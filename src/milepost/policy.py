@@ -564,8 +564,8 @@ LONGEST_PAUSE: Final = timedelta(minutes=2)
 for twice as long, so that what can never be made costs few calls."""
 
 MADE_WITHIN: Final = timedelta(hours=1)
-"""A pool that has given no link by then since it was planned is said to be low. The first slot takes
-a minute, and a platform that is away for a while is nothing that its milestones need tell."""
+"""A pool that can give no link by then since it was planned is said to be low. The first slot takes
+a minute, and that the platform is away for a while is not for each milestone to tell."""
 
 FIRST_REST: Final = timedelta(hours=1)
 LONGEST_REST: Final = timedelta(days=1)

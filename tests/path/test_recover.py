@@ -34,6 +34,7 @@ from milepost.model import (
 )
 from milepost.payload import REFERENCE_FIELD
 from milepost.settings import Settings
+from milepost.store.recovered import RecoveredStore
 from milepost.upstream import Forbidden, Upstream
 
 PEOPLE = tuple(f"p{number}" for number in range(6))
@@ -436,7 +437,7 @@ async def test_what_was_noted_of_a_link_goes_with_it_to_its_event(
 async def test_plain_links_are_finished_by_responses_that_are_noted_again(
     world: World, platform: Platform
 ) -> None:
-    """The platform calls once, and no history tells of them: somebody has to say which there are."""
+    """The platform calls once, and no history tells of them: somebody must say which there are."""
     async with world.opened() as milepost:
         await register(milepost, platform, route=Route.ANONYMOUS)
         await milepost.replenish.run_once()
@@ -456,19 +457,28 @@ async def test_plain_links_are_finished_by_responses_that_are_noted_again(
         assert response_id == link.response_id
 
 
-async def test_a_run_by_hand_stands_in_no_backup(world: World) -> None:
+async def test_a_run_by_hand_stands_in_no_backup(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whoever serves and recovers nothing forgets again and again that somebody has."""
+    forget, forgotten = RecoveredStore.forget, asyncio.Event()
+
+    async def tells(self: RecoveredStore) -> None:
+        """Forget, and say so."""
+        await forget(self)
+        forgotten.set()
+
+    monkeypatch.setattr(RecoveredStore, "forget", tells)
     async with world.opened() as milepost:
         async with world.opened(recover=True) as command:
             assert "done" == (await command.run("recover", asked_by="test")).state
         assert await milepost.store.recovered.is_over()
         stopping = asyncio.Event()
         work = asyncio.create_task(milepost.worker.run(stopping))
-        async with asyncio.timeout(10):
-            while await milepost.store.recovered.is_over():
-                await asyncio.sleep(0.01)
+        await asyncio.wait_for(forgotten.wait(), 10)
         stopping.set()
         await work
+        assert not await milepost.store.recovered.is_over()
 
 
 async def test_a_person_of_an_earlier_distribution_is_looked_at(
