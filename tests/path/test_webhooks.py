@@ -17,8 +17,6 @@ from milepost.app import Milepost
 from milepost.jobs.deliver import Deliver
 from milepost.model import LinkState
 from milepost.policy import ATTEMPTS_AFTER
-@@END
-
 from milepost.webhooks import Webhooks
 
 Landed = Callable[..., Awaitable[None]]
