@@ -434,12 +434,13 @@ async def test_what_was_noted_of_a_link_goes_with_it_to_its_event(
             assert [key] == [before[reminder.link_id] for reminder in due]
 
 
-async def test_plain_links_are_finished_by_responses_that_are_noted_again(
-    world: World, platform: Platform
+@pytest.mark.parametrize("route", [Route.LIST, Route.ANONYMOUS])
+async def test_what_was_answered_since_the_backup_is_brought_in_again(
+    world: World, platform: Platform, route: Route
 ) -> None:
-    """The platform calls once, and no history tells of them: somebody must say which there are."""
+    """By the history. None tells of plain links: somebody must say which responses there are."""
     async with world.opened() as milepost:
-        await register(milepost, platform, route=Route.ANONYMOUS)
+        await register(milepost, platform, route=route)
         await milepost.replenish.run_once()
     await platform.switch(declared_fields=["gate", REFERENCE_FIELD])
     backup = world.back_up()
@@ -450,8 +451,10 @@ async def test_plain_links_are_finished_by_responses_that_are_noted_again(
     async with world.recovered() as milepost:
         await milepost.replenish.run_once()
         await issue(milepost, range(1))
-        await milepost.store.responses.note(platform.ready.survey_id, response_id)
-        assert 1 == (await milepost.responses.run_once()).finished
+        if route is Route.ANONYMOUS:
+            await milepost.store.responses.note(platform.ready.survey_id, response_id)
+        run = await milepost.run("reconcile", asked_by="test", options={"thorough": True})
+        assert ("done", 1) == (run.state, run.counts["finished"])
         link = await milepost.store.links.find(event_id="e0")
         assert link is not None
         assert response_id == link.response_id
