@@ -61,6 +61,7 @@ COMMANDS = (
     ("events", "replay"),
     ("link", "explain"),
     ("response", "explain"),
+    ("response", "note"),
     ("doctor",),
 )
 
@@ -548,6 +549,9 @@ def test_a_response_is_explained(settings: dict[str, str]) -> None:
     assert ("true", None, "e1", url) == (
         *(match["verdict"], match["reason"], match["link"]["event_id"], match["link"]["url"]),
     )
+    for noted in (1, 0):
+        told = milepost("response", "note", survey, response, settings=settings).stdout
+        assert told.startswith(f"{noted} of 1")
     assert "no such response" in unheard
     wrong = milepost("response", "explain", survey, "R_1", settings=settings)
     assert (2, True) == (wrong.exit_code, "R_0123456789abcde" in wrong.stderr)

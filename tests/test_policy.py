@@ -35,6 +35,7 @@ from milepost.policy import (
     check_definition,
     contact_key,
     headroom_days,
+    is_low,
     making_pause,
     needs_successor,
     probing,
@@ -242,6 +243,7 @@ ATONCE = timedelta(0)
 def slot(number: int = 1, **more: Any) -> SlotStanding:
     """A slot that takes links for twenty days still."""
     ready = {
+        "planned_at": NOW - timedelta(days=26),
         "generation": 1,
         "takes_until": NOW + timedelta(days=20),
         "ready_at": NOW - timedelta(days=26),
@@ -369,6 +371,18 @@ def test_headroom_ends_with_the_first_slot_or_the_busiest_person(
 ) -> None:
     """In days; and no number where there is no pool."""
     assert days == headroom_days(pool(*slots), people)
+
+
+def test_a_pool_is_low_before_it_ends_and_where_it_does_not_begin() -> None:
+    """Below half of the lead; an hour behind its planning, if no slot ever took links."""
+    ends = [slot(takes_until=NOW + timedelta(days=days)) for days in (1.4, 1.6)]
+    assert [True, False] == [is_low(pool(one), headroom_days(pool(one), [])) for one in ends]
+    begun = [
+        slot(ready_at=None, takes_until=None, was_ready=False, planned_at=NOW - timedelta(**ago))
+        for ago in ({"minutes": 61}, {"minutes": 59})
+    ]
+    assert [True, False] == [is_low(pool(one), 0) for one in begun]
+    assert not is_low(pool(), None)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import itertools
 import json
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -318,20 +318,26 @@ async def test_little_is_read_of_an_answer(webhooks: Webhooks) -> None:
 
 async def test_an_attempt_has_one_deadline() -> None:
     """Also where a letter comes now and then."""
+    is_over = asyncio.Event()
 
     async def trickle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer letter by letter."""
         await reader.readuntil(b"\r\n\r\n")
-        while not reader.at_eof():
+        end = asyncio.ensure_future(reader.read())
+        while not end.done():
             writer.write(b"H")
-            await asyncio.wait({asyncio.ensure_future(reader.read())}, timeout=0.05)
+            await asyncio.wait({end}, timeout=0.05)
         writer.close()
+        with suppress(ConnectionError):
+            await asyncio.gather(end, writer.wait_closed())
+        is_over.set()
 
     server = await asyncio.start_server(trickle, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     async with server, Webhooks(LOOPBACK, seconds=0.3) as webhooks:
         answer = await webhooks.send(url, [SECRET], "msg_1", b"{}")
         assert (None, "it took longer than 0.3 s") == (answer.code, answer.error)
+        await asyncio.wait_for(is_over.wait(), 5)
 
 
 @pytest.mark.parametrize("sent", [b"SSH-2.0-OpenSSH\r\n", b""])

@@ -93,6 +93,10 @@ LATE_DATA_LOOK_SECONDS = 0.25
 TIDY_SECONDS = 600.0
 """Between looks for messages that are to be forgotten."""
 
+FORGET_SECONDS = 60.0
+"""Between looks whether the ledger says that it is recovered although nobody recovers: a backup
+that is taken in between would say so, too."""
+
 HEAD_SECONDS = 10
 """How long a caller may take to send the head of a request: who connects and says nothing, or a
 letter now and then, holds a connection for no longer."""
@@ -360,6 +364,7 @@ async def opened(settings: Settings, database_url: str) -> AsyncIterator[Milepos
                             note=note,
                         ),
                         Endless(job="deliver", run=deliver.tidy, every=TIDY_SECONDS),
+                        Endless(job="recover", run=recovery.forget, every=FORGET_SECONDS),
                         Endless(job="scheduler", run=scheduler.tick, every=TICK_SECONDS),
                     ),
                 )
@@ -511,7 +516,7 @@ async def _forget_recovery(settings: Settings, milepost: Milepost) -> None:
     """Where nobody recovers any more, let the next restore be recovered anew."""
     if settings.recover:
         return
-    await milepost.store.recovered.forget()
+    await milepost.recovery.forget()
     if left := await milepost.store.recovered.lost():
         log.warning("%d links wait for events that have not come again since a restore", left)
 

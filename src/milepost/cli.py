@@ -1097,12 +1097,7 @@ def response() -> None:
 @as_json
 def explain_response(*, survey_id: str, response_id: str, as_json: bool) -> None:
     """Say whether a response is of the link that it names: true, forged, foreign, or none named."""
-    for given, form, example in (
-        (survey_id, SURVEY_ID, "SV_0123456789abcde"),
-        (response_id, RESPONSE_ID, "R_0123456789abcde"),
-    ):
-        if not form.fullmatch(given):
-            raise click.UsageError(f"{given!r} is not an id such as {example}")
+    _check_ids(survey_id, response_id)
 
     async def work(milepost: Milepost) -> Match:
         return await milepost.matching.explain(survey_id, response_id)
@@ -1118,6 +1113,24 @@ def explain_response(*, survey_id: str, response_id: str, as_json: bool) -> None
         click.echo(f"  link {link.id}, {link.state.value}")
         click.echo(f"  event {link.event_id} of milestone {link.milestone}")
         click.echo(f"  registrant {link.registrant}")
+
+
+@response.command("note")
+@click.argument("survey_id")
+@click.argument("response_ids", nargs=-1, required=True)
+def note_responses(*, survey_id: str, response_ids: tuple[str, ...]) -> None:
+    """Have responses read of which the platform has told while the database was not there.
+
+    It is as if the platform had called for each: job reconcile reads it, and matches it to its
+    link. Those that are known already are left as they are.
+    """
+    _check_ids(survey_id, *response_ids)
+
+    async def note(store: Store) -> int:
+        return sum([await store.responses.note(survey_id, each) for each in response_ids])
+
+    noted = _with_store(note)
+    click.echo(f"{noted} of {len(response_ids)} were not known, and are read now")
 
 
 @main.command("doctor")
@@ -1361,6 +1374,15 @@ def _tell_report(report: doctor.Report) -> None:
 
 
 # --- what commands share --------------------------------------------------------------------------
+
+
+def _check_ids(survey_id: str, *response_ids: str) -> None:
+    for given, form, example in (
+        (survey_id, SURVEY_ID, "SV_0123456789abcde"),
+        *((each, RESPONSE_ID, "R_0123456789abcde") for each in response_ids),
+    ):
+        if not form.fullmatch(given):
+            raise click.UsageError(f"{given!r} is not an id such as {example}")
 
 
 def _with_store(verb: Callable[[Store], Awaitable[T]]) -> T:

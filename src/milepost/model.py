@@ -294,6 +294,8 @@ class SlotStanding(Struct, frozen=True, kw_only=True):
 
     slot_id: int
     number: int
+    planned_at: datetime
+    """Since when it is to be made."""
     generation: int
     """Of its newest distribution."""
     takes_until: datetime | None

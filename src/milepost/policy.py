@@ -563,6 +563,10 @@ LONGEST_PAUSE: Final = timedelta(minutes=2)
 """After an error a distribution is left alone, so that a run ends instead of insisting; each time
 for twice as long, so that what can never be made costs few calls."""
 
+MADE_WITHIN: Final = timedelta(hours=1)
+"""A pool that can give no link by then since it was planned is said to be low. The first slot takes
+a minute, and that the platform is away for a while is not for each milestone to tell."""
+
 FIRST_REST: Final = timedelta(hours=1)
 LONGEST_REST: Final = timedelta(days=1)
 """The same, after one was stopped because its links are not trusted: the platform has changed its
@@ -720,14 +724,17 @@ def is_low(pool: PoolStanding, headroom: float | None) -> bool:
     """Whether a pool will soon give no more links although it is tended.
 
     A successor is begun by half of the remaining time at the latest: where more than that has
-    passed, making it goes wrong, or people take places faster than the pool can grow.
+    passed, making it goes wrong, or people take places faster than the pool can grow. One that has
+    never given a link is low where making it takes longer than `MADE_WITHIN`.
 
     Args:
         pool: how it stands.
         headroom: as `headroom_days`.
     """
-    if headroom is None or not any(slot.was_ready for slot in pool.slots):
+    if headroom is None:
         return False
+    if not any(slot.was_ready for slot in pool.slots):
+        return pool.now - min(slot.planned_at for slot in pool.slots) > MADE_WITHIN
     lead = rotation_lead(pool.link_days, pool.min_link_days, listed_late=False)
     return headroom < lead / 2 / timedelta(days=1)
 

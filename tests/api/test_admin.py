@@ -398,22 +398,33 @@ async def test_pausing_is_for_admins(
             assert (page, state == "paused") == (page, told)
 
 
+MET = "UPDATE distributions SET last_error = 'the survey is not there'"
+
+SUCCESSOR = """
+    INSERT INTO distributions (slot_id, generation, description, state, created_at, last_error)
+    SELECT slot_id, generation + 1, 'x', 'making', now(), 'the library is not there'
+    FROM distributions
+"""
+
+
 async def test_a_pool_without_an_end_in_sight_says_what_it_lacks(
     signed_in: dict[Scope, httpx.AsyncClient], store: Store
 ) -> None:
     """An active milestone that can give no links is not shown as well, and says what to do."""
     places = ("/admin", "/admin/milestones/landed")
     await store.pools.plan("landed", "deployed")
-    for said in ("Its pool is being made.", "takes no links: the survey is not there"):
+    for said, then in (
+        ("Its pool is being made.", MET),
+        ("takes no links: the survey is not there", SUCCESSOR),
+        ("takes no links: the library is not there", "SELECT"),
+    ):
         for place in places:
             page = Seen((await signed_in[Scope.READ].get(place)).text)
             assert (place, True) == (place, said in page.text)
             (pill, *_) = [one["class"] for one in page.all("span") if "pill" in str(one["class"])]
             assert (place, "pill warn") == (place, pill)
         async with store.connections.path() as database:
-            await database.execute(
-                b"UPDATE distributions SET last_error = 'the survey is not there'"
-            )
+            await database.execute(then.encode())
 
 
 async def test_a_milestone_shows_its_whole_definition(

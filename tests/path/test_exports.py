@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 from milepost.api.exports import AT_ONCE
 from milepost.app import Milepost
 from milepost.model import RegistrantDetails, Scope
+from milepost.store.exports import ExportedLink
 
 Landed = Callable[..., Awaitable[None]]
 Travel = Callable[..., Awaitable[None]]
@@ -33,6 +35,39 @@ SELECT gen_random_uuid(), '=e' || n, 'landed', 'SV_000000000000001', '@r' || n,
     now() - make_interval(mins => n / 7 + 1), now()
 FROM generate_series(0, %s - 1) AS n
 """
+
+
+MOMENTS = ("expires", "delivered", "clicked", "opened", "started", "finished", "revoked", "data")
+"""What becomes of a link, and when; each at another moment in the test."""
+
+
+def as_exported(ledger: dict[str, Any], reminded_at: str | None = None) -> dict[str, Any]:
+    """What an export says of a link that has a personal URL, told from its row in the ledger."""
+    elsewhere = {"registrant": ledger["ref"], "reminded_at": reminded_at}
+    return {name: (ledger | elsewhere)[name] for name in ExportedLink.__struct_fields__}
+
+
+def at_their_moments(link: dict[str, Any]) -> dict[str, Any]:
+    """A link with its moments read, which are written in more than one form."""
+    moments = [name for name in link if name.endswith(("_at", "_until")) and link[name]]
+    return link | {name: datetime.fromisoformat(link[name]) for name in moments}
+
+
+def alike(as_csv: Path, as_json: Path) -> int:
+    """How many links have the same cells in both forms of an export, as DuckDB reads them."""
+    names = ExportedLink.__struct_fields__
+    texts = ", ".join(f"{name}: 'VARCHAR'" for name in names)
+    same = " AND ".join(
+        f"regexp_replace(c.{name}, '^''', '') IS NOT DISTINCT FROM j.{name}" for name in names
+    )
+    ((links,),) = duckdb.sql(f"""
+        SELECT count(DISTINCT c.id)
+        FROM read_csv('{as_csv}', all_varchar = true) AS c
+        JOIN read_json('{as_json}', format = 'newline_delimited', columns = {{{texts}}}) AS j
+            ON j.id = c.id
+        WHERE {same}
+    """).fetchall()
+    return int(links)
 
 
 async def exported(client: httpx.AsyncClient, **query: str) -> str:
@@ -81,6 +116,32 @@ async def test_csv_and_ndjson_say_the_same(nasty: httpx.AsyncClient) -> None:
         assert link.pop("data") == json.loads(line.pop("data"))
         assert {name: "" if value is None else str(value) for name, value in link.items()} == line
         assert None is not link["issued_at"]
+
+
+async def test_every_column_is_what_the_ledger_says(
+    client: httpx.AsyncClient, landed: Landed, travel: Travel, execute: Execute
+) -> None:
+    """None is told for another, and none is left out."""
+    await landed()
+    await ask(client, "e1", data={"flight": 7}, occurred_at="2026-11-20T12:00:00Z")
+    later = ", ".join(
+        f"{name}_at = issued_at + interval '{number} days'"
+        for number, name in enumerate(MOMENTS, 1)
+    )
+    more = "rule = 'cooldown', rule_detail = 'why', rule_until = issued_at, response_id = 'R_1'"
+    await execute(f"UPDATE links SET {later}, {more}")
+    await execute(
+        "INSERT INTO reminders (link_id, milestone, sent_at)"
+        " SELECT id, milestone, issued_at + interval '20 days' FROM links"
+    )
+    await travel(minutes=1)
+    ((ledger, reminded_at),) = await execute(
+        "SELECT to_jsonb(l), to_jsonb(r.sent_at) FROM links AS l JOIN reminders AS r ON true"
+    )
+    (line,) = (await exported(client, format="ndjson")).splitlines()
+    link = json.loads(line)
+    assert at_their_moments(as_exported(ledger, reminded_at)) == at_their_moments(link)
+    assert {"reuses"} == {name for name, value in link.items() if value is None}
 
 
 async def test_no_cell_begins_a_formula(nasty: httpx.AsyncClient) -> None:
@@ -146,17 +207,7 @@ async def test_duckdb_reads_both_forms(
     as_csv, as_json = tmp_path / "links.csv", tmp_path / "links.ndjson"
     as_csv.write_text(await exported(client), "utf-8", newline="")
     as_json.write_text(await exported(client, format="ndjson"), "utf-8")
-    same = duckdb.sql(f"""
-        SELECT count(*), count(DISTINCT c.id) FROM read_csv('{as_csv}', all_varchar = true) AS c
-        JOIN read_json('{as_json}', format = 'newline_delimited') AS j ON j.id = c.id::uuid
-        WHERE regexp_replace(c.event_id, '^''', '') = j.event_id
-            AND regexp_replace(c.registrant, '^''', '') = j.registrant
-            AND c.created_at::timestamptz = j.created_at::timestamptz
-            AND (c.data::json ->> 'flight')::bigint = j.data.flight
-            AND c.data::json ->> 'gate' = j.data.gate
-            AND c.response_id IS NULL
-    """).fetchall()
-    assert [(links, links)] == same
+    assert links == alike(as_csv, as_json)
     ledger = await execute("SELECT event_id FROM links ORDER BY created_at, id")
     assert [event_id for (event_id,) in ledger] == [
         json.loads(line)["event_id"] for line in as_json.read_text("utf-8").splitlines()

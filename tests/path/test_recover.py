@@ -15,6 +15,7 @@ import msgspec
 import psycopg
 import pytest
 from psycopg import sql
+from tests.conftest import set_clock_ahead
 from tests.path.conftest import Platform
 
 from milepost import app
@@ -28,9 +29,12 @@ from milepost.model import (
     Lane,
     MilestoneDefinition,
     RegistrantDetails,
+    Reminders,
     Route,
 )
+from milepost.payload import REFERENCE_FIELD
 from milepost.settings import Settings
+from milepost.store.recovered import RecoveredStore
 from milepost.upstream import Forbidden, Upstream
 
 PEOPLE = tuple(f"p{number}" for number in range(6))
@@ -395,6 +399,89 @@ async def test_what_cannot_be_read_is_a_finding(
             await milepost.run("recover", asked_by="test")
         assert 3 == await milepost.store.recovered.lost()
         assert before == urls(await chains(milepost))
+
+
+async def test_what_was_noted_of_a_link_goes_with_it_to_its_event(
+    world: World, platform: Platform
+) -> None:
+    """Its reminder reaches the key that asks for it, and drift is its milestone's.
+
+    Of two milestones with one survey it was found as a link of the other one.
+    """
+    async with world.opened() as milepost:
+        usual = {"route": Route.STEPWISE, "reminders": Reminders(after_days=0)}
+        await register(milepost, platform, **usual)
+        known = await milepost.store.milestones.get("landed")
+        await milepost.store.milestones.put("boarded", known.definition)
+        await milepost.run("sync", asked_by="test")
+    backup = world.back_up()
+    async with world.opened() as milepost:
+        own = [event(n, milestone=key) for n, key in enumerate(("landed", "boarded"))]
+        before = {(await milepost.issuing.issue(each)).link.id: each.milestone for each in own}
+    world.url = backup
+    async with world.recovered() as milepost:
+        set_clock_ahead(world.url, timedelta(minutes=2))
+        reminders = milepost.store.reminders
+        for key in before.values():
+            await reminders.gather(key, after_days=0, link_days=60)
+        for each in own:
+            await milepost.issuing.issue(each)
+        with psycopg.connect(world.url) as database:
+            flagged = dict(database.execute("SELECT link_id, milestone FROM drift").fetchall())
+        assert before == flagged
+        for key in before.values():
+            due, _ = await reminders.due({key: 0}, 9, asked_by="app")
+            assert [key] == [before[reminder.link_id] for reminder in due]
+
+
+@pytest.mark.parametrize("route", [Route.LIST, Route.ANONYMOUS])
+async def test_what_was_answered_since_the_backup_is_brought_in_again(
+    world: World, platform: Platform, route: Route
+) -> None:
+    """By the history. None tells of plain links: somebody must say which responses there are."""
+    async with world.opened() as milepost:
+        await register(milepost, platform, route=route)
+        await milepost.replenish.run_once()
+    await platform.switch(declared_fields=["gate", REFERENCE_FIELD])
+    backup = world.back_up()
+    async with world.opened() as milepost:
+        (answer,) = await issue(milepost, range(1))
+    response_id = await platform.answer(str(answer.link.url))
+    world.url = backup
+    async with world.recovered() as milepost:
+        await milepost.replenish.run_once()
+        await issue(milepost, range(1))
+        if route is Route.ANONYMOUS:
+            await milepost.store.responses.note(platform.ready.survey_id, response_id)
+        run = await milepost.run("reconcile", asked_by="test", options={"thorough": True})
+        assert ("done", 1) == (run.state, run.counts["finished"])
+        link = await milepost.store.links.find(event_id="e0")
+        assert link is not None
+        assert response_id == link.response_id
+
+
+async def test_a_run_by_hand_stands_in_no_backup(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever serves and recovers nothing forgets again and again that somebody has."""
+    forget, forgotten = RecoveredStore.forget, asyncio.Event()
+
+    async def tells(self: RecoveredStore) -> None:
+        """Forget, and say so."""
+        await forget(self)
+        forgotten.set()
+
+    monkeypatch.setattr(RecoveredStore, "forget", tells)
+    async with world.opened() as milepost:
+        async with world.opened(recover=True) as command:
+            assert "done" == (await command.run("recover", asked_by="test")).state
+        assert await milepost.store.recovered.is_over()
+        stopping = asyncio.Event()
+        work = asyncio.create_task(milepost.worker.run(stopping))
+        await asyncio.wait_for(forgotten.wait(), 10)
+        stopping.set()
+        await work
+        assert not await milepost.store.recovered.is_over()
 
 
 async def test_a_person_of_an_earlier_distribution_is_looked_at(

@@ -107,14 +107,19 @@ async def test_nobody_is_reminded_of_what_has_ended(
 async def test_a_link_that_ends_behind_the_look_is_not_handed_out(
     client: httpx.AsyncClient, landed: Landed, travel: Travel, execute: Execute
 ) -> None:
-    """Whether it is still to be answered is asked each time."""
-    await landed(fields=[], reminders=AFTER_THREE)
-    await ask(client, "e1")
+    """Whether it is still to be answered, and by somebody who is there, is asked each time."""
+    await landed(fields=[], reminders=AFTER_THREE, repeat="every_event", slots=2)
+    people = {"finished": "ann", "expired": "ann", "erased": "ben", "removed": "cleo"}
+    for event_id, ref in people.items():
+        await ask(client, event_id, ref)
     await travel(days=3)
-    assert {"e1"} == events(await due(client))
-    await execute("UPDATE links SET finished_at = now()")
+    assert {*people} == events(await due(client))
+    await execute("UPDATE links SET finished_at = now() WHERE event_id = 'finished'")
+    await execute("UPDATE links SET expires_at = now() WHERE event_id = 'expired'")
+    await execute("UPDATE registrants SET erased_at = now() WHERE ref = 'ben'")
+    await execute("UPDATE registrants SET removed_at = now() WHERE ref = 'cleo'")
     await travel(seconds=LEASE_SECONDS)
-    assert [] == await due(client)
+    assert set() == events(await due(client))
 
 
 async def test_a_link_that_is_made_late_is_reminded_of_late(

@@ -21,6 +21,7 @@ from milepost.webhooks import Webhooks
 
 Landed = Callable[..., Awaitable[None]]
 Elapse = Callable[[float], Awaitable[None]]
+Travel = Callable[..., Awaitable[None]]
 Execute = Callable[..., Awaitable[list[tuple[Any, ...]]]]
 
 
@@ -34,6 +35,8 @@ class Receiver:
         self.arrived = asyncio.Queue[str]()
         self.answers = itertools.repeat(204)
         """With what it answers."""
+        self.header = ""
+        """What it says besides."""
         self.silent = False
         """Whether it answers at all."""
         self.url = ""
@@ -50,7 +53,8 @@ class Receiver:
             if self.silent:
                 await reader.read()
             else:
-                writer.write(b"HTTP/1.1 %d x\r\nContent-Length: 0\r\n\r\n" % next(self.answers))
+                begin = f"HTTP/1.1 {next(self.answers)} x\r\n{self.header}"
+                writer.write(f"{begin}Content-Length: 0\r\n\r\n".encode())
         writer.close()
 
 
@@ -204,6 +208,44 @@ async def test_a_message_is_tried_by_its_schedule(
     assert receiver.ids == [message["id"]] * 9
 
 
+async def test_an_endpoint_is_left_alone_for_as_long_as_it_wants(
+    client: httpx.AsyncClient,
+    landed: Landed,
+    milepost: Milepost,
+    elapse: Elapse,
+    receiver: Receiver,
+) -> None:
+    """Also when that is longer than the pause there is, and for good after 410."""
+    await landed()
+    await ask(client)
+    receiver.answers = itertools.chain((503, 410), itertools.repeat(204))
+    receiver.header = "Retry-After: 3600\r\n"
+    assert 1 == (await milepost.deliver.run_once()).put_off
+    for seconds, arrived in ((3_500, 1), (100, 2), (86_400, 2)):
+        await elapse(seconds)
+        await milepost.deliver.run_once()
+        assert (seconds, arrived) == (seconds, len(receiver.messages))
+    (message,) = await messages(client, state="parked")
+    assert [503, 410] == [attempt["code"] for attempt in message["attempts"]]
+    (endpoint,) = (await client.get("/v1/endpoints")).json()["endpoints"]
+    assert "disabled" == endpoint["state"]
+
+
+async def test_a_message_is_signed_by_the_former_secret_as_well(
+    client: httpx.AsyncClient, landed: Landed, milepost: Milepost, receiver: Receiver
+) -> None:
+    """So that whoever receives it can learn the other one in peace."""
+    await landed()
+    (endpoint,) = (await client.get("/v1/endpoints")).json()["endpoints"]
+    before = receiver.secret
+    other = (await client.post(f"/v1/endpoints/{endpoint['id']}/secret")).json()["secret"]
+    for event_id, secret in (("e1", before), ("e2", other)):
+        receiver.secret = secret
+        await ask(client, event_id)
+        await milepost.deliver.run_once()
+    assert 2 == len(receiver.messages)
+
+
 async def test_a_silent_endpoint_keeps_nobody_waiting(
     client: httpx.AsyncClient,
     landed: Landed,
@@ -238,23 +280,27 @@ async def test_a_silent_endpoint_keeps_nobody_waiting(
     assert [(None, "it took longer than 2 s")] * 2 == errors
 
 
-async def test_a_stopped_milestone_is_told_once(
-    client: httpx.AsyncClient, landed: Landed, milepost: Milepost, receiver: Receiver
+async def test_a_stopped_milestone_is_told_once(  # noqa: PLR0917  (fixtures)
+    client: httpx.AsyncClient,
+    landed: Landed,
+    milepost: Milepost,
+    platform: Any,
+    receiver: Receiver,
+    travel: Travel,
 ) -> None:
-    """Though it is found to differ again; without the links that differ."""
-    await landed()
-    survey_id = (await client.get("/v1/milestones/landed")).json()["survey_id"]
-    for found in ("https://x.test/1", "https://x.test/2"):
-        await milepost.store.milestones.stop(
-            "landed", "they differ", survey_id=survey_id, expected="https://x.test/0", found=found
-        )
+    """Though job canary finds each night that links differ; without the links themselves."""
+    await landed(fields=[])
+    await platform.switch(facts={"link_format": "2020"})
+    for _ in range(2):
+        await travel(hours=24)
+        assert "stopped" == (await milepost.run("canary", asked_by="a test")).state
+    stop = (await client.get("/v1/milestones/landed")).json()["stopped"]
     await milepost.deliver.run_once()
-    (message,) = receiver.messages
-    assert "milestone.stopped" == message["type"]
-    assert ("landed", survey_id, "they differ") == tuple(
-        message["data"][name] for name in ("milestone", "survey_id", "because")
+    (told,) = [each["data"] for each in receiver.messages if each["type"] == "milestone.stopped"]
+    assert ("landed", platform.ready.survey_id, stop["because"], stop["at"]) == tuple(
+        told[name] for name in ("milestone", "survey_id", "because", "at")
     )
-    assert "x.test" not in str(message)
+    assert "http" not in str(told)
 
 
 async def test_a_low_pool_is_told_once(
@@ -280,17 +326,43 @@ async def test_a_low_pool_is_told_once(
         await milepost.replenish.run_once()
     await milepost.deliver.run_once()
     assert ["pool.low"] * 2 == [message["type"] for message in receiver.messages]
-    assert {"milestone", "headroom_days"} == receiver.messages[0]["data"].keys()
+    told = receiver.messages[0]["data"]
+    hour = pytest.approx(1 / 24, abs=0.01)
+    assert {"milestone": "landed", "headroom_days": hour} == told
 
 
-async def test_a_failed_run_is_told(milepost: Milepost, receiver: Receiver) -> None:
+async def test_a_pool_that_never_came_to_be_is_told_once(
+    client: httpx.AsyncClient,
+    milepost: Milepost,
+    platform: Any,
+    receiver: Receiver,
+    travel: Travel,
+) -> None:
+    """When it should have given links for an hour."""
+    await platform.fault("status", call_class="distributions", status=400, times=100)
+    definition = {"survey_id": platform.ready.survey_id}
+    (await client.put("/v1/milestones/landed", json=definition)).raise_for_status()
+    for hours, told in ((0, 0), (0.9, 0), (0.2, 1), (1, 1)):
+        await travel(hours=hours)
+        assert 0 == (await milepost.replenish.run_once()).ready
+        await milepost.deliver.run_once()
+        assert (hours, told) == (hours, len(receiver.messages))
+    (message,) = receiver.messages
+    low = {"milestone": "landed", "headroom_days": 0}
+    assert ("pool.low", low) == (message["type"], message["data"])
+
+
+async def test_a_failed_run_is_told(
+    milepost: Milepost, platform: Any, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With the job, the run, and why; one that is done is not told."""
-    for state in ("done", "failed"):
-        await milepost.store.runs.ask("rotate", asked_by="a test")
-        run = await milepost.store.runs.take("rotate")
-        assert run is not None
-        await milepost.store.runs.end(run, state, counts={}, error="no luck")
+    monkeypatch.setattr("milepost.scheduler.TRIES", 1)
+    await platform.fault("status", call_class="mailing_lists", status=403)
+    assert "done" == (await milepost.run("funnel", asked_by="a test")).state
+    run = await milepost.run("sync", asked_by="a test")
+    assert "failed" == run.state
+    assert run.error is not None
     await milepost.deliver.run_once()
     (message,) = receiver.messages
-    told = {"job": "rotate", "run_id": run.id, "state": "failed", "error": "no luck"}
+    told = {"job": "sync", "run_id": run.id, "state": "failed", "error": run.error}
     assert ("job.failed", told) == (message["type"], message["data"])

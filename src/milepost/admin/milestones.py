@@ -126,7 +126,8 @@ def handlers(store: Store, frame: Frame) -> list[HTTPRouteHandler]:
 def lack_of(distributions: Sequence[PoolEntry]) -> Lack:
     """Why a pool does not last for a moment: what a slot met, or who has them all."""
     ready = {entry.slot for entry in distributions if entry.state == "ready"}
-    lacking = [entry for entry in distributions if entry.slot not in ready]
+    newest = {entry.slot: entry for entry in distributions}  # they come by generation
+    lacking = [entry for slot, entry in newest.items() if slot not in ready]
     for entry in lacking:
         if met := entry.stopped_because or entry.last_error:
             return Lack(

@@ -148,6 +148,15 @@ class Recovery:
 
         return held
 
+    async def forget(self, _stopping: asyncio.Event | None = None) -> None:
+        """Where nobody recovers any more, let the next restore be recovered anew.
+
+        It is to be said again and again: a run by hand beside this process ends with the word that
+        the ledger is recovered, which must not be in the backups from then on.
+        """
+        if not self._is_wanted:
+            await self._store.recovered.forget()
+
     @asynccontextmanager
     async def watched(self) -> AsyncIterator[None]:
         """While the block runs, see that it is done, and notice when it is."""

@@ -32,7 +32,20 @@ given AS (
         asked_by = %(asked_by)s
     FROM found AS f
     WHERE l.id = f.id AND cardinality(f.differing) = 0
-    RETURNING l.created_at, ARRAY[f.milestone, l.milestone] AS milestones
+    RETURNING l.id, l.created_at, ARRAY[f.milestone, l.milestone] AS milestones
+),
+
+-- What was noted of it meanwhile was noted for nobody, and where it was found.
+reminded AS (
+    UPDATE reminders AS r SET asked_by = %(asked_by)s, milestone = %(milestone)s
+    FROM given AS g
+    WHERE r.link_id = g.id
+),
+
+flagged AS (
+    UPDATE drift AS d SET milestone = %(milestone)s
+    FROM given AS g
+    WHERE d.link_id = g.id AND g.milestones[1] <> g.milestones[2]
 ),
 
 -- It may have been counted where it was found, and is counted where it belongs.

@@ -17,7 +17,8 @@ SELECT
         SELECT coalesce(json_agg(slot ORDER BY slot.number), '[]')
         FROM (
             SELECT
-                s.id AS slot_id, s.number, d.generation, d.takes_until, d.ready_at, d.was_ready,
+                s.id AS slot_id, s.number, s.created_at AS planned_at,
+                d.generation, d.takes_until, d.ready_at, d.was_ready,
                 d.is_making, d.stops, d.stopped_at, s.rests_until IS NOT NULL AS was_missed,
                 l.links, l.lately
             FROM slots AS s
