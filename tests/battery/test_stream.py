@@ -56,7 +56,7 @@ class Stream(Struct, frozen=True):
     "stream",
     [
         pytest.param(Stream(1, 30, 30), id="short"),
-        pytest.param(Stream(60, 400, 720), id="long", marks=LONG),
+        pytest.param(Stream(20, 300, 360), id="long", marks=LONG),
     ],
 )
 def test_one_stream_takes_each_route_its_calls_a_link(

@@ -130,7 +130,9 @@ async def gates(milepost: Milepost, platform: Any, links: Iterable[Any]) -> list
     """What the responses to links hold of their events' data, as `ask_all` gives them."""
     responses = [await platform.answer(link["url"]) for link in links]
     survey = platform.ready.survey_id
-    return [(await milepost.upstream.response(survey, each)).values.get("gate") for each in responses]
+    return [
+        (await milepost.upstream.response(survey, each)).values.get("gate") for each in responses
+    ]
 
 
 async def created(platform: Any) -> Counter[str]:
@@ -173,7 +175,8 @@ async def test_events_that_come_together_share_their_calls_and_no_refusal(
 ) -> None:
     """What comes while calls are out goes together, and each link bears its part of all calls.
 
-    Whatever shares a call has its own event's data. Somebody deleted a contact at the platform: that one is looked for and made anew, alone.
+    Each response has its own event's data all the same. Somebody deleted a contact at the platform:
+    that one is looked for and made anew, alone.
     """
     await at_home(*PEOPLE)
     gone = await milepost.store.registrants.get("p3")
