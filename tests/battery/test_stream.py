@@ -24,8 +24,11 @@ PEAK: Final = 30_000
 
 CLASSES: Final = {
     Route.STEPWISE: (
-        *("list_contacts", "transactions", "transaction_batches"),
-        *("distributions", "links"),
+        "list_contacts",
+        "transactions",
+        "transaction_batches",
+        "distributions",
+        "links",
     ),
     Route.TRANSACTION: ("brand",),
     Route.LIST: ("list_contacts",),

@@ -8,8 +8,8 @@ ledger is then held against it.
 
 * every acknowledged event has exactly one link;
 * the platform holds for each issued link exactly the one contact, or the one transaction in one
-  batch, that its URL names, with that link's data, and nothing besides; for one that was given out
-  before it knew of them, by an update;
+  batch, that its URL names, with that event's data, and nothing besides; for one that was given
+  out before it knew of them, by an update;
 * every answer for an event has the same URL, and it is the one that the ledger says was published;
 * calls never exceed the limit in any 60 s;
 * no link stays claimed or in doubt for more than two minutes while the platform answers;
@@ -37,14 +37,7 @@ import msgspec
 import psycopg
 from msgspec import Struct
 from psycopg.rows import class_row, scalar_row
-from tests.battery.load import (
-    MARKER,
-    PUBLIC_URL,
-    SECRET,
-    Answer,
-    Installation,
-    seat_of,
-)
+from tests.battery.load import MARKER, PUBLIC_URL, SECRET, Answer, Installation, seat_of
 
 from milepost.payload import unseal
 
