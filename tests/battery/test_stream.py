@@ -94,7 +94,10 @@ def test_one_stream_takes_each_route_its_calls_a_link(
         else:
             assert MOST_CALLS[route] == round(calls / len(sent), 2)
         answers += came
-    verdict = verify(on, answers, watch=watch, throttled=THROTTLED, busiest_minute=BRAND)
+    # In which time they are answered is the matter of other scenarios.
+    verdict = verify(
+        on, answers, watch=watch, deadline=None, throttled=THROTTLED, busiest_minute=BRAND
+    )
     assert {"issued": len(answers)} == verdict.states
     assert len(answers) == len(ledger(on.database_url))
     assert_responses_show_their_own_data(on)
