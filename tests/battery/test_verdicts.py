@@ -41,10 +41,12 @@ def test_what_is_wrong_is_found(
     install: Callable[..., Installation], watch: Watch, tmp_path: Path
 ) -> None:
     """In the answers, at the platform, in a log and in Postgres; and nothing where all is well."""
-    on = install(people=20, slots=1, platform=("--limits", "none", "--latency-ms", "50"))
+    on = install(people=20, slots=1)
     uvloop.run(register(on, tmp_path, {"shared": {"route": "transaction"}}))
     answers = on.pour(events(20, people=20), connections=5)
+    on.platform.control("PUT", "settings", {"latency_ms": 300})  # who comes meanwhile shares calls
     shared = on.pour(events(20, people=20, prefix="s", milestone="shared"), connections=20)
+    on.platform.control("PUT", "settings", {"latency_ms": 0})
     watch.settled(within=30)
     assert 40 == verify(on, answers + shared, watch=watch).writes
 
