@@ -13,7 +13,7 @@ import msgspec
 import psycopg
 import pytest
 import uvloop
-from tests.battery.load import Answer, Installation, events, register, seat_of
+from tests.battery.load import Answer, Installation, Platform, events, register, seat_of
 from tests.battery.verdicts import Watch, assert_responses_show_their_own_data, verify
 
 replaced = msgspec.structs.replace
@@ -69,7 +69,7 @@ def test_what_is_wrong_is_found(
 
     for change, count in ((with_the_first_ones_data, r"\d+"), (with_another_ones_data, "1")):
         mixed_up = rf"{count} of 40 with the data of another event, such as [es]"
-        with falsified(on.platform.journal, change), pytest.raises(AssertionError, match=mixed_up):
+        with falsified(on.platform, change), pytest.raises(AssertionError, match=mixed_up):
             verify(on, answers, watch=watch)
     with psycopg.connect(on.database_url, autocommit=True) as ledger:
         ledger.execute("UPDATE links SET event_id = 'another' WHERE event_id = 's1'")
@@ -100,18 +100,21 @@ def with_another_ones_data(line: bytes) -> bytes:
 
 
 @contextmanager
-def falsified(journal: Path, change: Callable[[bytes], bytes]) -> Iterator[None]:
-    """Let the journal say something else of each call while the block runs."""
-    told = journal.read_bytes()
-    journal.write_bytes(b"".join(change(line) for line in told.splitlines(keepends=True)))
+def falsified(platform: Platform, change: Callable[[bytes], bytes]) -> Iterator[None]:
+    """Let the journal that is read say something else of each call while the block runs."""
+    journal = platform.journal
+    lines = journal.read_bytes().splitlines(keepends=True)
+    platform.journal = journal.with_name("falsified")
+    platform.journal.write_bytes(b"".join(change(line) for line in lines))
     yield
-    journal.write_bytes(told)
+    platform.journal = journal
 
 
 def repeat(on: Installation, **changes: str) -> None:
-    """Make the last add again at the platform, with changes: past Milepost, as a bug would."""
+    """Make the last add for a link again at the platform, with changes: past Milepost, as a bug would."""
     entries = on.platform.control("GET", "journal")["entries"]
-    entry = [entry for entry in entries if "list_contact.add" == entry["operation"]][-1]
+    adds = [entry for entry in entries if "list_contact.add" == entry["operation"]]
+    entry = [entry for entry in adds if "privateEmbeddedData" in entry["body"]][-1]
     url = f"http://127.0.0.1:{on.platform.port}{entry['path']}"
     headers = {"X-API-TOKEN": "simulator"}
     answer = httpx.post(url, json=entry["body"] | changes, headers=headers, trust_env=False)
