@@ -111,7 +111,7 @@ def falsified(platform: Platform, change: Callable[[bytes], bytes]) -> Iterator[
 
 
 def repeat(on: Installation, **changes: str) -> None:
-    """Make the last add for a link again at the platform, with changes: past Milepost, as a bug would."""
+    """Make a link's add again at the platform, with changes: past Milepost, as a bug would."""
     entries = on.platform.control("GET", "journal")["entries"]
     adds = [entry for entry in entries if "list_contact.add" == entry["operation"]]
     entry = [entry for entry in adds if "privateEmbeddedData" in entry["body"]][-1]
