@@ -21,17 +21,18 @@ import json
 import logging
 import os
 import queue
+import re
 import signal
 import subprocess
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import httpx
 import msgspec
@@ -42,7 +43,7 @@ from msgspec import Struct
 from milepost import app
 from milepost.jobs.directory import home_list
 from milepost.local import process
-from milepost.model import Field, MilestoneDefinition, RegistrantDetails, Route, Scope
+from milepost.model import Fact, Field, MilestoneDefinition, RegistrantDetails, Route, Scope
 from milepost.policy import pool_size
 from milepost.settings import PREFIX, load
 from milepost.store.registrants import CHUNK
@@ -267,6 +268,14 @@ class Installation:
         """`click` at the replicas, likewise."""
         return uvloop.run(click(urls, addresses=self.addresses))
 
+    def answer(self, urls: Iterable[str]) -> dict[str, str]:
+        """`answer` the surveys of personal links; returns the seat that each response shows."""
+        before = self.platform.control("GET", "sessions?limit=0")["last"]
+        begun = uvloop.run(answer(urls))
+        told = self.platform.control("GET", f"sessions?after={before}&limit={len(begun)}")
+        ended = {one["id"]: one["data"] for one in told["sessions"] if one["response"]}
+        return {url: ended.get(session, {}).get("seat", "") for url, session in begun.items()}
+
 
 def variables(settings: Mapping[str, str]) -> dict[str, str]:
     """Settings of Milepost, named without their prefix, as environment variables."""
@@ -280,6 +289,7 @@ async def found(
     survey_id: str,
     people: int,
     at_home: bool = True,
+    lacking: Iterable[Fact] = (),
     **definition: Any,
 ) -> str:
     """Write down registrants and a milestone, fill its pool; returns a key that may issue.
@@ -290,6 +300,7 @@ async def found(
         survey_id: the platform's survey.
         people: how many registrants; they are `ref_of(0)` and following.
         at_home: they are in the home list, where the milestone's route needs that.
+        lacking: what the account is known not to accept.
         definition: members of the milestone's definition that differ from the usual.
     """
     settings = load(environment, home)
@@ -300,6 +311,8 @@ async def found(
                 ref_of(n): RegistrantDetails(email=f"{ref_of(n)}@example.com") for n in numbers
             }
             await milepost.store.registrants.put(given)
+        for fact in lacking:
+            await milepost.store.capabilities.note(fact, holds=False, evidence="tried")
         wanted = MilestoneDefinition(
             **{"survey_id": survey_id, "fields": (Field(name="seat"),), **definition}
         )
@@ -319,6 +332,32 @@ async def found(
         return key
 
 
+async def register(
+    on: Installation,
+    home: Path,
+    milestones: Mapping[str, Mapping[str, Any]],
+    *,
+    at_home: bool = True,
+) -> Mapping[str, int]:
+    """Write down further milestones and fill their pools; returns what job `sync` counted.
+
+    Args:
+        on: where.
+        home: the folder that the installation was given.
+        milestones: what of their definitions differs from the usual, by key.
+        at_home: everybody is brought into the home list, and where members are wanted ahead.
+    """
+    usual = {"survey_id": on.platform.survey_id, "fields": (Field(name="seat"),)}
+    async with app.opened(load(on.environment, home), on.database_url) as milepost:
+        for key, wanted in milestones.items():
+            await milepost.store.milestones.put(key, MilestoneDefinition(**usual, **wanted))
+        await milepost.replenish.run_once()
+        if at_home:
+            return (await milepost.run("sync", asked_by="battery")).counts
+        await home_list(milepost.store, milepost.upstream)
+        return {}
+
+
 # --- events ---------------------------------------------------------------------------------------
 
 
@@ -332,6 +371,11 @@ class Event(Struct, frozen=True):
 def ref_of(number: int) -> str:
     """The ref of a registrant by number."""
     return f"{MARKER}-{number}"
+
+
+def seat_of(event_id: str) -> str:
+    """The data of an event, which no other event has."""
+    return f"{MARKER} {event_id}"
 
 
 def events(count: int, *, people: int, prefix: str = "e", **more: object) -> list[Event]:
@@ -351,7 +395,7 @@ def events(count: int, *, people: int, prefix: str = "e", **more: object) -> lis
                     "event_id": f"{prefix}{number}",
                     "milestone": MILESTONE,
                     "registrant": ref_of(number % people),
-                    "data": {"seat": f"{MARKER} {prefix}{number}"},
+                    "data": {"seat": seat_of(f"{prefix}{number}")},
                     **more,
                 }
             ),
@@ -562,6 +606,10 @@ BROWSER: Final = {
 """What a person's browser says of itself when it opens a link."""
 
 
+_SESSION: Final = re.compile(rb'name="session" value="(FS_\w{15})"')
+_FORM: Final = {"content-type": "application/x-www-form-urlencoded"}
+
+
 async def click(
     urls: Iterable[str], *, addresses: Sequence[str], at_once: int = 20
 ) -> dict[str, Response]:
@@ -584,3 +632,32 @@ async def click(
         for number in range(at_once):
             group.create_task(person(number))
     return answers
+
+
+async def answer(urls: Iterable[str], *, at_once: int = 20) -> dict[str, str]:
+    """Open personal links as people do, and send the survey off; returns the session of each.
+
+    Raises:
+        OSError, EOFError: the platform is not there.
+        AssertionError: a survey does not open, or is not taken.
+    """
+    sessions: dict[str, str] = {}
+    waiting = iter(urls)
+
+    async def person() -> None:
+        """Answer one after the other, as long as there are some."""
+        for url in waiting:
+            parts = urlsplit(url)
+            path = f"{parts.path}?{parts.query}"
+            with closing(Connection(f"{parts.scheme}://{parts.netloc}")) as line:
+                opened = _SESSION.search((await line.send("GET", path, BROWSER)).body)
+                assert opened is not None, url
+                sessions[url] = opened[1].decode()
+                form = urlencode({"session": sessions[url], "QID1": "5"}).encode()
+                taken = await line.send("POST", path, BROWSER | _FORM, form)
+                assert HTTPStatus.OK == taken.status, url
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(at_once):
+            group.create_task(person())
+    return sessions

@@ -86,6 +86,7 @@ def assert_crashes_lose_nothing(
     watch: Watch,
     within: float,
     crashes: int = 10,
+    extra_writes: int = 0,
 ) -> None:
     """Send events to a replica that dies again and again; all of them become links in the end."""
 
@@ -101,7 +102,7 @@ def assert_crashes_lose_nothing(
     watch.settled(within=within)
     log.info("settled after %.0f s", time.monotonic() - began)
     assert any(row.attempt > 1 for row in ledger(on.database_url))
-    verdict = verify(on, answers, watch=watch, deadline=None)
+    verdict = verify(on, answers, watch=watch, deadline=None, extra_writes=extra_writes)
     assert {"issued": len(sent)} == verdict.states
 
 

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -20,14 +20,22 @@ import pytest
 import uvloop
 from msgspec import Struct
 from psycopg import sql
-from tests.battery.load import LONG, MARKER, MILESTONE, Answer, Event, Installation, ref_of
+from tests.battery.load import (
+    LONG,
+    MARKER,
+    MILESTONE,
+    Answer,
+    Event,
+    Installation,
+    ref_of,
+    register,
+    seat_of,
+)
 from tests.battery.test_crashes import UNLIMITED
 from tests.battery.verdicts import Watch, ledger
 
-from milepost import app
 from milepost.embedded import MAJOR
-from milepost.model import DriftKind, Field, MilestoneDefinition, Route
-from milepost.settings import load
+from milepost.model import DriftKind, Route
 
 log = logging.getLogger(__name__)
 
@@ -75,17 +83,9 @@ def restore(database_url: str, server_url: str, file: Path) -> None:
     subprocess.run(command, check=True)  # noqa: S603  (likewise)
 
 
-async def register(on: Installation, home: Path, loss: Loss) -> None:
-    """Write down the other milestones, fill their pools, and have everybody at home."""
-    settings = load(on.environment, home)
-    usual = {"survey_id": on.platform.survey_id, "fields": (Field(name="seat"),)}
-    async with app.opened(settings, on.database_url) as milepost:
-        for key in loss.milestones[1:]:
-            wanted = {"membership": "ahead", "late_data": True} if key == AHEAD else {"route": key}
-            await milepost.store.milestones.put(key, MilestoneDefinition(**usual, **wanted))
-        await milepost.replenish.run_once()
-        run = await milepost.run("sync", asked_by="battery")
-        assert (loss.people, loss.people) == (run.counts["made"], run.counts["memberships"])
+def definition(key: str) -> dict[str, Any]:
+    """What of a milestone's definition its key says."""
+    return {"membership": "ahead", "late_data": True} if key == AHEAD else {"route": key}
 
 
 def events(loss: Loss) -> list[Event]:
@@ -98,7 +98,7 @@ def events(loss: Loss) -> list[Event]:
                     "event_id": f"e{number}",
                     "milestone": loss.milestones[number % len(loss.milestones)],
                     "registrant": ref_of(number // len(loss.milestones) % loss.people),
-                    "data": {"seat": f"{MARKER} e{number}"},
+                    "data": {"seat": seat_of(f"e{number}")},
                     "deadline_ms": 8_000,
                 }
             ),
@@ -156,7 +156,9 @@ def test_a_replay_after_a_restore_gets_the_links_that_were_given(
     """
     on = install(people=loss.people, slots=4, settings=UNLIMITED)
     if len(loss.milestones) > 1:
-        uvloop.run(register(on, tmp_path, loss))
+        others = {key: definition(key) for key in loss.milestones[1:]}
+        counts = uvloop.run(register(on, tmp_path, others))
+        assert (loss.people, loss.people) == (counts["made"], counts["memberships"])
     sent = events(loss)
     answers = on.pour(sent[: loss.before], connections=20)
     half = loss.before + loss.since // 2

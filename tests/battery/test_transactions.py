@@ -10,7 +10,7 @@ import pytest
 from tests.battery.load import LONG, Installation, Replica, events
 from tests.battery.test_crashes import UNLIMITED, assert_crashes_lose_nothing
 from tests.battery.test_peak import BRAND, THROTTLED, limited
-from tests.battery.verdicts import Watch, verify
+from tests.battery.verdicts import Watch, assert_responses_show_their_own_data, verify
 
 from milepost.failpoints import Failpoint, StepPoint
 
@@ -30,6 +30,7 @@ over a minute."""
 @pytest.mark.parametrize(
     ("seconds", "replicas", "per_minute"),
     [
+        pytest.param(2, 1, PEAK // 2, id="short"),
         pytest.param(60, 1, PEAK, id="one process", marks=LONG),
         pytest.param(20, 4, PEAK // 2, id="one of eight", marks=LONG),
     ],
@@ -56,6 +57,7 @@ def test_ten_times_as_many_events_as_calls_are_links(
     assert {"issued": count} == verdict.states
     assert calls <= MOST_CALLS * count
     assert verdict.lanes["direct"] >= 0.9 * count
+    assert_responses_show_their_own_data(on)
 
 
 @pytest.mark.battery

@@ -8,8 +8,8 @@ ledger is then held against it.
 
 * every acknowledged event has exactly one link;
 * the platform holds for each issued link exactly the one contact, or the one transaction in one
-  batch, that its URL names, with that link's data, and nothing besides; for one that was given out
-  before it knew of them, by an update;
+  batch, that its URL names, with that event's data, and nothing besides; for one that was given
+  out before it knew of them, by an update;
 * every answer for an event has the same URL, and it is the one that the ledger says was published;
 * calls never exceed the limit in any 60 s;
 * no link stays claimed or in doubt for more than two minutes while the platform answers;
@@ -37,7 +37,7 @@ import msgspec
 import psycopg
 from msgspec import Struct
 from psycopg.rows import class_row, scalar_row
-from tests.battery.load import MARKER, PUBLIC_URL, SECRET, Answer, Installation
+from tests.battery.load import MARKER, PUBLIC_URL, SECRET, Answer, Installation, seat_of
 
 from milepost.payload import unseal
 
@@ -56,6 +56,9 @@ part of the time a look at many links takes."""
 
 EXAMPLES: Final = 3
 """How many examples a finding shows."""
+
+SAMPLED: Final = 200
+"""How many links are answered at the end of a scenario."""
 
 _SECRETS: Final = re.compile(rf"{MARKER}|Q_DL=|{re.escape(PUBLIC_URL)}/l/", re.IGNORECASE)
 
@@ -79,6 +82,8 @@ class Write(Struct, frozen=True):
     place: str
     """The list, or the batch into which the transaction was put last; empty: it is in none."""
     ref: str
+    seat: str
+    """The one field that each event fills in its own way; empty: it was not told."""
     entries: int = 1
     """How often it was put into a batch."""
 
@@ -144,6 +149,7 @@ class Journal(Struct, frozen=True):
                         contact=entry.ids["contact"],
                         place=entry.ids["mailing_list"],
                         ref=body.ext_ref or "",
+                        seat=body.private_embedded_data.get("seat", ""),
                     )
                 )
         return cls([_entered(write, batches) for write in writes], moments)
@@ -179,6 +185,7 @@ def _transactions(entry: _Entry) -> Iterator[Write]:
                 contact=body.contact_id,
                 place="",
                 ref="",
+                seat=body.data.get("seat", ""),
             )
 
 
@@ -235,12 +242,15 @@ _LEDGER: Final = """
     SELECT l.id, l.event_id, l.ref, l.state, l.rule, l.lane, l.published,
         coalesce(l.url, original.url) AS url, l.short_url, l.lookup_id, l.reuses,
         l.attempt, l.looks, l.upstream_calls, l.created_at, l.issued_at, l.data_at,
-        coalesce(s.list_id, s.batch_id, l.steps->>'batch') AS place,
-        coalesce(d.distribution_id, l.steps->>'distribution') AS distribution_id, l.route
+        coalesce(s.list_id, s.batch_id, l.steps->>'batch',
+            CASE WHEN l.steps ? 'data' THEN home.home_list_id END) AS place,
+        coalesce(d.distribution_id, l.steps->>'distribution', l.steps->>'own_distribution')
+            AS distribution_id, l.route
     FROM links l
     LEFT JOIN links original ON original.id = l.reuses
     LEFT JOIN distributions d ON d.id = l.distribution_id
     LEFT JOIN slots s ON s.id = coalesce(l.slot_id, d.slot_id)
+    LEFT JOIN deployment home ON true
     ORDER BY l.id"""
 
 _UNSETTLED: Final = """
@@ -555,6 +565,8 @@ def _untruths(row: Row, writes: Sequence[Write], holder: Mapping[str, UUID]) -> 
         yield "put into batches twice"
     if (last.lookup, last.place) != (row.lookup_id, row.place):
         yield "at another place at the platform"
+    if any(write.seat != seat_of(row.event_id) for write in writes):
+        yield "with the data of another event"
     if holder[last.lookup] != row.id:
         yield "whose data another link has overwritten"
     parts = (row.lookup_id, row.distribution_id)
@@ -605,3 +617,20 @@ def _nothing_idle_in_transaction(database_url: str) -> Iterator[str]:
         idle: list[Any] = [s for s in cursor.execute(_IN_TRANSACTION).fetchall() if s > 1]
     if idle:
         yield f"expected: nothing idle in transaction; came: {len(idle)}, for {max(idle):.1f} s"
+
+
+def assert_responses_show_their_own_data(installation: Installation) -> None:
+    """Answer some of the links, evenly taken, as their owners would.
+
+    Raises:
+        AssertionError: names the links whose response has the data of another event, or none.
+    """
+    issued = [row for row in ledger(installation.database_url) if row.state == "issued"]
+    sample = {row.url or "": row.event_id for row in issued[:: max(1, len(issued) // SAMPLED)]}
+    shown = installation.answer(sample)
+    other = [
+        f"{sample[url]}: {seat}" for url, seat in shown.items() if seat != seat_of(sample[url])
+    ]
+    assert not other, _differ(
+        "each response with the data of its own event", len(other), len(sample), "not", other
+    )

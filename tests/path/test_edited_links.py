@@ -12,12 +12,12 @@ from dataclasses import replace
 from string import ascii_lowercase, ascii_uppercase, digits
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import httpx
 import pytest
 
-from milepost.app import Milepost
+from milepost.app import LOCAL_URL, Milepost
 from milepost.jobs.provisioning import Provisioning
 from milepost.jobs.rotate import Rotate
 from milepost.matching import Match, Matching, Through
@@ -35,8 +35,11 @@ ROUTES: dict[str, dict[str, Any]] = {
     "anonymous": {"route": "anonymous"},
     "transaction": {"route": "transaction"},
     "stepwise": {"route": "stepwise"},
+    "own": {"route": "stepwise"},
+    "short": {"route": "list", "lanes": ["deferred"]},
 }
-"""How a milestone is defined, by the kind of link that it gives."""
+"""How a milestone is defined, by the kind of link that it gives. `own`: of a distribution for one
+contact alone, where the account takes none of batches."""
 
 ALPHABET = ascii_uppercase + ascii_lowercase + digits
 OPEN = re.compile(r'data-state="open".*name="session" value="(FS_\w{15})"', re.DOTALL)
@@ -52,25 +55,41 @@ def simulator_config() -> Config:
 async def ask(
     client: httpx.AsyncClient, event_id: str = "e1", ref: str = "ann", milestone: str = "landed"
 ) -> dict[str, Any]:
-    """The personal link of an event."""
+    """The link of an event, which is made at once, or goes out as a short URL."""
     body = {"event_id": event_id, "milestone": milestone, "registrant": ref, "deadline_ms": 8_000}
     link: dict[str, Any] = (await client.post("/v1/links", json=body)).json()
-    assert "issued" == link["state"], link
+    assert "issued" == link["state"] or "deferred" == link["lane"], link
     return link
 
 
 def altered(url: str) -> Iterator[str]:
-    """The URL with one character changed, for each of its characters."""
+    """The URL with one character changed, for each of its characters; letters in two ways."""
     for position, letter in enumerate(url):
         at = ALPHABET.find(letter)
         other = "x" if at < 0 else ALPHABET[(at + (1, 37)[position % 2]) % len(ALPHABET)]
-        yield url[:position] + other + url[position + 1 :]
+        # Of scheme and host the case says nothing.
+        flipped = letter.swapcase() if position > len(origin(url)) else other
+        for instead in {other, flipped} - {letter}:
+            yield url[:position] + instead + url[position + 1 :]
+
+
+def origin(url: str) -> str:
+    """Scheme, host and port of a URL."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+async def led_to(client: httpx.AsyncClient, url: str) -> str:
+    """Where one of our short links leads to; any other URL leads to itself."""
+    if origin(url) != LOCAL_URL:
+        return url
+    answer = await client.get(url.removeprefix(LOCAL_URL))
+    return answer.headers.get("Location", url)
 
 
 async def session_of(platform: Any, url: str) -> str | None:
     """The session that a URL opens; None: it opens none, or does not lead to the platform."""
-    parts = urlsplit(url)
-    if f"{parts.scheme}://{parts.netloc}" != platform.ready.origin:
+    if origin(url) != platform.ready.origin:
         return None
     found = OPEN.search((await platform.web.get(url)).text)
     return found[1] if found else None
@@ -95,16 +114,22 @@ async def test_no_character_leads_to_somebody_elses_survey(
     client: httpx.AsyncClient, landed: Landed, milepost: Milepost, platform: Any, kind: str
 ) -> None:
     """Either nothing opens, or one's own survey; and what comes of it is true, or told apart."""
+    if kind == "own":
+        fact = Fact.TRANSACTION_BATCH
+        await platform.switch(facts={fact.value: False})
+        await milepost.store.capabilities.note(fact, holds=False, evidence="tried")
     await landed(**ROUTES[kind], fields=[])
     await milepost.run("sync", asked_by="a test")
     mine, theirs = await ask(client), await ask(client, "e2", "ben")
     await milepost.drain.run_once()
     await platform.forget()
-    own = await session_of(platform, mine["url"])
+    personal = await led_to(client, mine["url"])
+    own = await session_of(platform, personal)
     sessions: dict[str, str] = {}
     for url in altered(mine["url"]):
-        if (session := await session_of(platform, url)) is not None:
-            sessions.setdefault(session, url)
+        reached = await led_to(client, url)
+        if (session := await session_of(platform, reached)) is not None:
+            sessions.setdefault(session, reached)
 
     is_plain = kind == "anonymous"
     verdicts = set()
@@ -114,12 +139,13 @@ async def test_no_character_leads_to_somebody_elses_survey(
         verdicts.add(verdict)
         assert (verdict == "true") == (session == own), url
         assert named in {None, mine["event_id"]}, url
-    expected = {"forged", "without-reference"} if is_plain else {"true", "without-reference"}
-    assert expected == verdicts
+    expected = {"forged"} if is_plain else {"true"}
+    assert (set() if kind == "short" else expected | {"without-reference"}) == verdicts
     opened = [entry["ids"] for entry in await platform.entries()]
     recipients = {ids.get("lookup") or ids.get("transaction") for ids in opened}
-    assert recipients <= {None, None if is_plain else parse(mine["url"]).lookup_id}
-    assert ("true", "e2") == told(await matched(milepost, platform, theirs["url"]))[::2]
+    assert recipients <= {None, None if is_plain else parse(personal).lookup_id}
+    other = await led_to(client, theirs["url"])
+    assert ("true", "e2") == told(await matched(milepost, platform, other))[::2]
 
 
 def sealed(link: dict[str, Any]) -> str:
@@ -213,6 +239,53 @@ async def test_what_reconcile_has_found_of_a_response_is_told_to_whoever_asks(
     assert [(pasted, "other-link")] == [(each["response_id"], each["rule"]) for each in drift]
     answer = (await client.get(f"{path}/{own}")).json()
     assert ("true", None) == (answer["verdict"], answer["reason"])
+
+
+async def test_a_reference_of_no_issued_link_is_told_apart(
+    client: httpx.AsyncClient, landed: Landed, platform: Any
+) -> None:
+    """It is signed; but its link is in no ledger, or has never been given out."""
+    await landed(fields=[])
+    survey = platform.ready.survey_id
+    others = {"plain": {"route": "anonymous"}, "later": {"lanes": ["deferred"]}}
+    for key, particulars in (others | {"nobody": {"sample_percent": 0}}).items():
+        definition = {"survey_id": survey, **particulars}
+        (await client.put(f"/v1/milestones/{key}", json=definition)).raise_for_status()
+    waiting = await ask(client, "waiting", "ben", "later")
+    event = {"event_id": "unlucky", "milestone": "nobody", "registrant": "cleo"}
+    suppressed = (await client.post("/v1/links", json=event)).json()
+    assert "suppressed" == suppressed["state"]
+    bare = f"{platform.ready.origin}/jfe/form/{survey}?"
+    for who, reference, rule, named in (
+        ("ann", seal(uuid4(), SECRET), "no-link", None),
+        ("ben", sealed(waiting), "not-issued", "waiting"),
+        ("cleo", sealed(suppressed), "not-issued", "unlucky"),
+    ):
+        personal = await ask(client, who, who)
+        for url in (bare, f"{personal['url']}&"):
+            response_id = await platform.answer(f"{url}{REFERENCE_FIELD}={reference}")
+            match = (await client.get(f"/v1/responses/{survey}/{response_id}")).json()
+            assert ("foreign", rule, named) == (
+                match["verdict"],
+                match["reason"]["rule"],
+                match["link"] and match["link"]["event_id"],
+            )
+
+
+async def test_a_plain_link_is_known_by_a_former_secret(
+    client: httpx.AsyncClient, landed: Landed, milepost: Milepost, platform: Any
+) -> None:
+    """As long as that is live; afterwards nobody can tell it from a forged one."""
+    await landed(route="anonymous", fields=[])
+    survey = platform.ready.survey_id
+    response_id = await platform.answer((await ask(client))["url"])
+    present = b"another secret of sixteen bytes"
+    for secrets, expected in (
+        ([present, SECRET], ("true", None, "e1")),
+        ([present], ("forged", "not-signed", None)),
+    ):
+        matching = Matching(milepost.store, milepost.upstream, secrets)
+        assert expected == told(await matching.explain(survey, response_id))
 
 
 async def test_a_link_forged_across_generations_is_of_no_issued_link(

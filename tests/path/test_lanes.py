@@ -216,7 +216,7 @@ async def test_many_events_have_an_outcome_each(
     one, two, twin, nobody, wrong = await milepost.issuing.issue_all(
         [
             event("e1"),
-            event("e2", ref="ben"),
+            event("e2", ref="ben", data={"flight": 2}),
             event("e1"),
             event("e3", ref="nobody"),
             event("e4", data={"seat": "1A"}),
@@ -230,6 +230,10 @@ async def test_many_events_have_an_outcome_each(
         type(error).__name__ for error in (nobody, wrong)
     ]
     assert ["list_contact.add"] * 2 == await platform.writes()
+    told = [entry["body"] for entry in await platform.entries()]
+    assert {"ann": "1", "ben": "2"} == {
+        body["extRef"]: body["privateEmbeddedData"]["flight"] for body in told
+    }
 
 
 async def test_a_token_that_is_not_accepted_makes_no_storm(

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import datetime, timedelta
 from typing import Any, cast
 from uuid import UUID
@@ -101,9 +101,15 @@ async def ask_once(
 
 
 async def ask_all(client: httpx.AsyncClient, *refs: str, prefix: str = "e") -> list[Any]:
-    """The links of events of these people that come together."""
+    """The links of events of these people that come together, each with data of its own."""
     events = [
-        {"event_id": f"{prefix}-{ref}", "milestone": "landed", "registrant": ref} for ref in refs
+        {
+            "event_id": f"{prefix}-{ref}",
+            "milestone": "landed",
+            "registrant": ref,
+            "data": {"gate": f"{prefix}-{ref}"},
+        }
+        for ref in refs
     ]
     body = {"events": events, "deadline_ms": 8_000}
     answer = await client.post("/v1/links/batch", json=body)
@@ -118,6 +124,15 @@ def rule(link: Any) -> tuple[str, str | None]:
 async def opens(platform: Any, link: Any) -> bool:
     """Whether a link's survey opens."""
     return 'data-state="open"' in (await platform.web.get(link["url"])).text
+
+
+async def gates(milepost: Milepost, platform: Any, links: Iterable[Any]) -> list[object]:
+    """What the responses to links hold of their events' data, as `ask_all` gives them."""
+    responses = [await platform.answer(link["url"]) for link in links]
+    survey = platform.ready.survey_id
+    return [
+        (await milepost.upstream.response(survey, each)).values.get("gate") for each in responses
+    ]
 
 
 async def created(platform: Any) -> Counter[str]:
@@ -160,7 +175,8 @@ async def test_events_that_come_together_share_their_calls_and_no_refusal(
 ) -> None:
     """What comes while calls are out goes together, and each link bears its part of all calls.
 
-    Somebody deleted a contact at the platform: that one is looked for and made anew, alone.
+    Each response has its own event's data all the same. Somebody deleted a contact at the platform:
+    that one is looked for and made anew, alone.
     """
     await at_home(*PEOPLE)
     gone = await milepost.store.registrants.get("p3")
@@ -172,6 +188,7 @@ async def test_events_that_come_together_share_their_calls_and_no_refusal(
     await platform.forget()
     first = asyncio.create_task(ask(client))
     links = dict(zip(PEOPLE, await ask_all(client, *PEOPLE), strict=True))
+    shown = links.copy()
     links["ann"] = await first
     calls = await platform.calls() - before
     assert calls <= 6 + len(["look", "add", *BOTH])
@@ -181,6 +198,7 @@ async def test_events_that_come_together_share_their_calls_and_no_refusal(
     assert 13 == len({link["url"] for link in links.values()})
     assert {1} == set((await created(platform)).values())
     assert [("p3", 2)] == await execute("SELECT ref, attempt FROM links WHERE attempt > 1")
+    assert [f"e-{ref}" for ref in shown] == await gates(milepost, platform, shown.values())
 
 
 async def test_a_transaction_that_is_refused_costs_nobody_their_contact(
