@@ -282,9 +282,7 @@ class Reconcile:
                 findings=findings,
             )
 
-    async def _look_at_link(
-        self, look: StepwiseLook, distribution_id: str, counts: Counts
-    ) -> bool:
+    async def _look_at_link(self, look: StepwiseLook, distribution_id: str, counts: Counts) -> bool:
         """Look at the distribution of one link; returns whether the link is finished."""
         counted = (await self._upstream.distribution(distribution_id, look.survey_id)).stats
         known = (look.is_opened, look.is_started, look.is_finished)

@@ -107,7 +107,8 @@ class Responses:
         try:
             response = await self._upstream.response(unread.survey_id, unread.response_id)
         except CallFailed as error:
-            counts.drift += await self._put_off(unread, error)
+            flagged = await self._put_off(unread, error)
+            counts.drift += flagged
             return None
         through, own = await self._came_by(unread)
         match = await self._matching.match(unread.survey_id, unread.response_id, response, through)
