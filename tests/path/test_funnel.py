@@ -195,6 +195,7 @@ async def test_links_with_a_distribution_of_their_own_are_known_when_they_were_l
     assert (1.0, True) == await known()
     await travel(hours=2)
     await ask(client, "e2", "ben")
+    await counted(client, milepost)
     await execute("UPDATE funnel SET distribution_id = 0")
     assert (0.0, False) == await known()
     await counted(client, milepost)
