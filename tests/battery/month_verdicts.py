@@ -126,6 +126,7 @@ async def verify(month: Month) -> Verdict:
     differing = [
         *_ledger(month, became),
         *_funnels(funnels, counted),
+        *_moments(month, funnels),
         *(await _drift(month, visits)),
     ]
     assert not differing, "\n".join(differing)
@@ -326,6 +327,17 @@ def _funnels(funnels: Mapping[str, Any], counted: Counted) -> Iterator[str]:
     ]
     cells = len(FIGURES) * sum(len(told["days"]) for told in funnels.values())
     yield from _differ("each figure of each funnel as counted by hand", wrong, cells)
+
+
+def _moments(month: Month, funnels: Mapping[str, Any]) -> Iterator[str]:
+    """Each figure that is known of any link says of which moment, and that has been."""
+    wrong = []
+    for milestone, told in funnels.items():
+        for figure, one in ((name, told["total"][name]) for name in FIGURES):
+            at = one["as_of"] and datetime.fromisoformat(one["as_of"])
+            if (at is None) != (one["reconciled"] == 0) or (at and not BEGINS < at <= month.on.now):
+                wrong.append(f"{milestone} {figure}: {one}")
+    yield from _differ("a moment of which each figure is", wrong, len(FIGURES) * len(funnels))
 
 
 async def _drift(month: Month, visits: Sequence[Session]) -> list[str]:
