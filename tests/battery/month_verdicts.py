@@ -12,7 +12,7 @@ import logging
 import os
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
 
 import msgspec
@@ -332,10 +332,11 @@ def _funnels(funnels: Mapping[str, Any], counted: Counted) -> Iterator[str]:
 def _moments(month: Month, funnels: Mapping[str, Any]) -> Iterator[str]:
     """Each figure that is known of any link says of which moment, and that has been."""
     wrong = []
+    until = month.on.now + timedelta(hours=1)  # clocks go on while it is looked at
     for milestone, told in funnels.items():
         for figure, one in ((name, told["total"][name]) for name in FIGURES):
             at = one["as_of"] and datetime.fromisoformat(one["as_of"])
-            if (at is None) != (one["reconciled"] == 0) or (at and not BEGINS < at <= month.on.now):
+            if (at is None) != (one["reconciled"] == 0) or (at and not BEGINS < at < until):
                 wrong.append(f"{milestone} {figure}: {one}")
     yield from _differ("a moment of which each figure is", wrong, len(FIGURES) * len(funnels))
 

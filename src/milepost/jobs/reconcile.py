@@ -141,11 +141,11 @@ class Reconcile:
                 setattr(counts, name, getattr(counts, name) + getattr(told, name))
         if not run.stopping.is_set():
             counts.drift += await self._store.responses.flag_unexplained()
-        if sight.barred is not None and not sight.has_seen:
-            raise ConfigurationError(
-                f"the user of the platform's token may see none of our distributions; share the "
-                f"surveys with them: {sight.barred}"
-            )
+            if sight.barred is not None and not sight.has_seen:
+                raise ConfigurationError(
+                    f"the user of the platform's token may see none of our distributions; share "
+                    f"the surveys with them: {sight.barred}"
+                )
         return counts
 
     # --- the distributions of pools ------------------------------------------------------------
