@@ -15,6 +15,9 @@ UPGRADE = """
 -- The name of the key that asked for the link. NULL: noted by a process that does not write it yet;
 -- the next look at the milestone's links fills it in.
 ALTER TABLE reminders ADD COLUMN IF NOT EXISTS asked_by text;
+
+-- The platform refused the last look at the link's own distribution.
+ALTER TABLE links ADD COLUMN IF NOT EXISTS look_refused boolean;
 """
 
 # The ledger is read for these. A link that was never looked at is due a quarter of an hour behind
@@ -32,6 +35,7 @@ CREATE INDEX IF NOT EXISTS links_look_due ON links (look_due_at)
     WHERE route = 'stepwise' AND url IS NOT NULL;
 DROP INDEX links_next_look, reminders_of_a_key;
 ALTER TABLE reminders DROP COLUMN asked_by;
+ALTER TABLE links DROP COLUMN look_refused;
 """
 
 

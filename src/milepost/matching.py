@@ -61,8 +61,8 @@ SENTENCES: Final[Mapping[str, str]] = {
     "after-end": "It was started after its link had ended, which the platform does not know.",
     "unconfirmed": "Nothing speaks against it. The platform's history does not have it under that "
     "link, or not yet, or was not read that far.",
-    "unreadable": "The platform has not shown it for a week: whose token Milepost has may not read "
-    "the survey's responses, perhaps.",
+    "unreadable": "The platform has not shown it for a week. Let the token's user see the survey's "
+    "responses, and have it read again: milepost run reconcile --thorough.",
 }
 """What a rule means to a person."""
 

@@ -100,10 +100,9 @@ DRIFT: Final[Mapping[DriftKind, Advice]] = {
     DriftKind.FOREIGN_RESPONSE: Advice(
         what="A response that came by no link of ours, names another one than it came by, or could "
         "not be read for a week.",
-        fix="Leave it out of what you conclude, or delete it at the platform. If there are many "
-        "without a reference, see whether the survey's flow declares milepost_ref, and let the "
-        "survey be answered by invitation only. If it could not be read, let the token's user see "
-        "the survey's responses.",
+        fix="Leave it out of what you conclude, or delete it at the platform, unless it is one "
+        "that could not be read. If there are many without a reference, see whether the survey's "
+        "flow declares milepost_ref, and let the survey be answered by invitation only.",
     ),
     DriftKind.OTHER_MILESTONE: Advice(
         what="A response whose reference names a link of another milestone.",

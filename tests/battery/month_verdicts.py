@@ -12,7 +12,7 @@ import logging
 import os
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
 
 import msgspec
@@ -32,6 +32,14 @@ EXAMPLES: Final = 5
 
 FIGURES: Final = ("requested", "eligible", "issued", "delivered", "clicked", "started", "finished")
 """Of a funnel, in their order."""
+
+RULES: Final[Mapping[str, Collection[str | None]]] = {
+    "second-response": {None},
+    "early-response": {"no-reference"},
+    "foreign-response": {"other-registrant", "other-link", "personal-link"},
+    "other-milestone": {"other-registrant", "other-link", "personal-link"},
+}
+"""Why what was planted at a personal link, or sent off twice, is not of the link that it names."""
 
 Place = tuple[str | None, str | None]
 """A personal link, by its distribution and recipient; (None, None) is the plain one."""
@@ -118,6 +126,7 @@ async def verify(month: Month) -> Verdict:
     differing = [
         *_ledger(month, became),
         *_funnels(funnels, counted),
+        *_moments(month, funnels),
         *(await _drift(month, visits)),
     ]
     assert not differing, "\n".join(differing)
@@ -320,23 +329,61 @@ def _funnels(funnels: Mapping[str, Any], counted: Counted) -> Iterator[str]:
     yield from _differ("each figure of each funnel as counted by hand", wrong, cells)
 
 
+def _moments(month: Month, funnels: Mapping[str, Any]) -> Iterator[str]:
+    """Each figure that is known of any link says of which moment, and that has been."""
+    wrong = []
+    until = month.on.now + timedelta(hours=1)  # clocks go on while it is looked at
+    for milestone, told in funnels.items():
+        for figure, one in ((name, told["total"][name]) for name in FIGURES):
+            at = one["as_of"] and datetime.fromisoformat(one["as_of"])
+            if (at is None) != (one["reconciled"] == 0) or (at and not BEGINS < at < until):
+                wrong.append(f"{milestone} {figure}: {one}")
+    yield from _differ("a moment of which each figure is", wrong, len(FIGURES) * len(funnels))
+
+
 async def _drift(month: Month, visits: Sequence[Session]) -> list[str]:
     responses = {one.id: one.response for one in visits}
     planted = {
         (plant.kind, responses.get(key) or key): plant for key, plant in month.plants.items()
     }
+    found, gone = await _flagged(month), await _flagged(month, "&settled=true")
+    unseen = [f"{kind}: {planted[kind, of]}" for kind, of in planted.keys() - found.keys()]
+    invented = [str(found[key]) for key in found.keys() - planted.keys()]
+    elsewhere = [
+        f"{planted[key]}: {found[key]}"
+        for key in planted.keys() & found.keys()
+        if not _is_of_its_link(found[key], month.links.get(planted[key].of))
+    ]
+    return [
+        *_differ("each plant flagged as what it is", sorted(unseen), len(planted)),
+        *_differ("each plant flagged with its link", sorted(elsewhere), len(planted)),
+        *_differ("nothing flagged but what was planted", sorted(invented), len(found)),
+        *_differ("no false alarm that went by itself", sorted(map(str, gone.values())), len(gone)),
+    ]
+
+
+async def _flagged(month: Month, of: str = "") -> Mapping[tuple[str, str], Any]:
+    """What is flagged, by its kind and what it is about."""
     found: dict[tuple[str, str], Any] = {}
     cursor = ""
     while True:
-        page = await month.on.call("GET", f"/v1/drift?limit=100{cursor}")
+        page = await month.on.call("GET", f"/v1/drift?limit=100{of}{cursor}")
         for one in page["drift"]:
             found[one["kind"], one["response_id"] or one["lookup_id"]] = one
         if page["next_cursor"] is None:
-            break
+            return found
         cursor = f"&cursor={page['next_cursor']}"
-    unseen = [f"{kind}: {planted[kind, of]}" for kind, of in planted.keys() - found.keys()]
-    invented = [str(found[key]) for key in found.keys() - planted.keys()]
-    return [
-        *_differ("each plant flagged as what it is", sorted(unseen), len(planted)),
-        *_differ("nothing flagged but what was planted", sorted(invented), len(found)),
-    ]
+
+
+def _is_of_its_link(flagged: Mapping[str, Any], link: Link | None) -> bool:
+    """Whether it is told whose link a response came by, and why it is not of the one it names.
+
+    By which plain link a foreign response came nobody can tell.
+    """
+    if link is None:  # of a member
+        return (flagged["link_id"] is None) == (flagged["kind"] == "membership-without-link")
+    if link.is_plain and flagged["kind"] == "foreign-response":
+        return flagged["rule"] in {"no-reference", "not-signed", "plain-link"}
+    rules = RULES[flagged["kind"]]
+    told = (flagged["link_id"], flagged["milestone"])
+    return flagged["rule"] in rules and told == (str(link.told.id), link.told.milestone)

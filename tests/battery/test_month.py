@@ -92,13 +92,13 @@ THIRTY_DAYS: Final = Course(
     schedule="{}",
     hours=(0, 9, 23),
     milestones={
-        0: (landed(60, **BRIEF, **AHEAD), boarded(3, **STEPWISE), lounge(64)),
+        0: (landed(61, **BRIEF, **AHEAD), boarded(3, **STEPWISE), lounge(64)),
         3: (boarded(64, **BRIEF, **TRANSACTION),),
-        10: (landed(60, **BRIEF),),
-        20: (landed(60, **BRIEF, **SHORT_URLS),),
+        10: (landed(61, **BRIEF),),
+        20: (landed(61, **BRIEF, **SHORT_URLS),),
     },
     meddled=0,
-    events=48_000,
+    events=50_000,
 )
 
 
@@ -148,7 +148,7 @@ async def test_what_is_counted_is_what_happened(
     assert verdict.events >= course.events
     assert {"ready", "direct", "deferred"} <= verdict.lanes.keys()
     assert {kind.value for kind in DriftKind} - OF_A_RESTORE == verdict.planted.keys()
-    assert 1 == verdict.reconciled["landed"]
+    assert {"boarded": 1, "landed": 1, "lounge": 0} == verdict.reconciled
     assert all(verdict.letters[fate] for fate in ("brought", "lost", "delayed"))
 
 
@@ -157,6 +157,11 @@ LIES: Final = (
     ("funnel SET finished = -finished", "each figure of each funnel"),
     ("drift SET response_id = reverse(response_id)", "each plant flagged as what it is"),
     ("drift SET lookup_id = reverse(lookup_id)", "nothing flagged but what was planted"),
+    ("drift SET rule = reverse(rule)", "each plant flagged with its link"),
+    (
+        "drift SET settled_at = CASE WHEN settled_at IS NULL THEN first_seen_at END",
+        "no false alarm that went by itself",
+    ),
 )
 """What is written into the ledger instead of the truth, and what the verdict says of it. Done twice
 it is the truth again."""

@@ -40,8 +40,9 @@ PATH = {
     *("reminders_gather", "reminders_due", "reminder_sent", "funnel_mark", "funnel_count"),
     *("pool_standing", "pool_demand", "pool_full", "pool_plan", "pool_claim", "pool_age"),
     *("outcomes", "history_links", "history_strangers", "history_lacking", "reconcile_due"),
-    *("stepwise_due", "of_history", "responses_note", "responses_heard", "responses_take"),
-    *("responses_judge", "responses_second", "responses_explain", "drift_flag", "drift_clear"),
+    *("stepwise_due", "stepwise_again", "of_history", "responses_note", "responses_heard"),
+    *("responses_take", "responses_judge", "responses_second", "responses_explain"),
+    *("drift_flag", "drift_clear"),
 }
 """The statements of the path, by their files: none may be missing from what is explained.
 
@@ -298,6 +299,7 @@ async def become_something(store: Store, name: str, many: int) -> None:
     await store.outcomes.stepwise_due(many)
     named = await store.links.of_history(look.distribution_id, "CGC_17")
     assert named is not None
+    await store.outcomes.look_again(named.link.id, 900)
     assert await store.responses.note(SURVEY, f"R_{name} told")
     judged = [
         Judged(

@@ -26,11 +26,20 @@ from typing import Any, Final
 from msgspec import Struct
 
 from milepost.budget import for_purpose
+from milepost.errors import ConfigurationError
 from milepost.jobs.responses import Responses
 from milepost.jobs.run import Run
 from milepost.model import Fact, Purpose
 from milepost.store import Store
-from milepost.store.outcomes import Entry, Look, StepwiseLook, Told
+from milepost.store.outcomes import (
+    LATEST_LOOK,
+    LOOKS_AT_AN_AGE,
+    SOONEST_LOOK,
+    Entry,
+    Look,
+    StepwiseLook,
+    Told,
+)
 from milepost.store.runs import Finding
 from milepost.upstream import (
     DistributionStats,
@@ -58,11 +67,6 @@ MOST_MEMBERS: Final = 100_000
 """Of a distribution with more it is not seen which links lack their membership: they would have to
 be remembered while its history is read."""
 
-SOONEST_LOOK: Final = 900.0
-LATEST_LOOK: Final = 86_400.0
-"""Seconds between looks at a link's own distribution, a 24th of its age: who answers, mostly does
-so in the first hours."""
-
 _FINISHED: Final = "SurveyFinished"
 
 
@@ -87,6 +91,15 @@ class Counts(Struct, kw_only=True):
     """Looks that the platform refused."""
 
 
+class _Sight(Struct):
+    """What this token may see, as far as an attempt has found out."""
+
+    has_seen: bool = False
+    """The platform has told of something."""
+    barred: Forbidden | None = None
+    """It has said of something that it is not this token's to see."""
+
+
 class Reconcile:
     """Brings in what became of links.
 
@@ -102,30 +115,44 @@ class Reconcile:
         self._responses = responses
 
     async def run_once(self, run: Run) -> Counts:
-        """Go through all of it, from the run's position on. See `Job`."""
+        """Go through all of it, from the run's position on. See `Job`.
+
+        Raises:
+            ConfigurationError: the token may see none of it.
+        """
         counts = Counts(**{name: run.counts.get(name, 0) for name in Counts.__struct_fields__})
+        sight = _Sight()
         position: Mapping[str, Any] = run.position or {"stage": "distributions", "after": 0}
         with for_purpose(Purpose.RECONCILE):
             if position["stage"] == "distributions":
                 account = await self._store.capabilities.all()
                 if account.holds(Fact.HISTORY_LINKS):
-                    await self._distributions(run, counts, position)
+                    await self._distributions(run, counts, sight, position)
                 position = {"stage": "links"}
             if position["stage"] == "links" and not run.stopping.is_set():
                 await run.commit(position, stage="links", done=0, counts=counts)
-                await self._stepwise(run, counts)
+                await self._stepwise(run, counts, sight)
         if not run.stopping.is_set():
             await run.commit({"stage": "responses"}, stage="responses", done=0, counts=counts)
+            if run.options.get(THOROUGH):
+                await self._store.responses.read_again()
             told = await self._responses.run_once(run.stopping, progress=run.advance)
             for name in ("read", "unread", "started", "finished", "drift"):
                 setattr(counts, name, getattr(counts, name) + getattr(told, name))
         if not run.stopping.is_set():
             counts.drift += await self._store.responses.flag_unexplained()
+            if sight.barred is not None and not sight.has_seen:
+                raise ConfigurationError(
+                    f"the user of the platform's token may see none of our distributions; share "
+                    f"the surveys with them: {sight.barred}"
+                )
         return counts
 
     # --- the distributions of pools ------------------------------------------------------------
 
-    async def _distributions(self, run: Run, counts: Counts, position: Mapping[str, Any]) -> None:
+    async def _distributions(
+        self, run: Run, counts: Counts, sight: _Sight, position: Mapping[str, Any]
+    ) -> None:
         after, done = int(position["after"]), run.record.done if run.position else 0
         while looks := await self._store.outcomes.due(after=after, limit=AT_ONCE):
             for look in looks:
@@ -135,7 +162,9 @@ class Reconcile:
                 begun = position if position.get("in") == look.id else None
                 try:
                     await self._look(run, look, counts, after=after, done=done, begun=begun)
+                    sight.has_seen = True
                 except Refused as error:
+                    _see_that_it_is_this(error, sight)
                     findings = [await self._refused(look, error, counts)]
                 after, done = look.id, done + 1
                 if run.stopping.is_set() and not findings:
@@ -214,13 +243,7 @@ class Reconcile:
         )
 
     async def _refused(self, look: Look, error: Refused, counts: Counts) -> Finding:
-        """Note that the platform refused a look, and go on with the others.
-
-        Raises:
-            Refused: of the others it would be the same.
-        """
-        if isinstance(error, Throttled | Unauthorized | Forbidden):
-            raise error
+        """Note that the platform refused a look."""
         is_gone = isinstance(error, NotFound) and look.is_over
         if is_gone or look.is_last:
             await self._store.outcomes.give_up(look.id)
@@ -231,23 +254,24 @@ class Reconcile:
 
     # --- links with a distribution of their own -------------------------------------------------
 
-    async def _stepwise(self, run: Run, counts: Counts) -> None:
+    async def _stepwise(self, run: Run, counts: Counts, sight: _Sight) -> None:
         looks = await self._store.outcomes.stepwise_due(MOST_STEPWISE)
         for done, look in enumerate(looks, 1):
             if run.stopping.is_set():
                 return
-            findings = []
-            try:
-                is_finished = look.is_finished or await self._look_at_link(look, counts)
-            except Refused as error:
-                if isinstance(error, Throttled | Unauthorized | Forbidden):
-                    raise
-                findings.append(Finding(reason=f"link {look.link_id}: {error}"))
-                counts.failed += 1
-                is_finished = False
-            pause = min(max(look.age / 24, SOONEST_LOOK), LATEST_LOOK)
+            findings, is_finished = [], look.is_finished
+            is_told = is_finished
+            if not is_finished and look.distribution_id is not None:
+                try:
+                    is_finished = await self._look_at_link(look, look.distribution_id, counts)
+                    is_told = sight.has_seen = True
+                except Refused as error:
+                    _see_that_it_is_this(error, sight)
+                    findings.append(Finding(reason=f"link {look.link_id}: {error}"))
+                    counts.failed += 1
+            pause = min(max(look.age / LOOKS_AT_AN_AGE, SOONEST_LOOK), LATEST_LOOK)
             await self._store.outcomes.look_again(
-                look.link_id, None if is_finished or look.is_last else pause
+                look.link_id, None if is_finished or look.is_last else pause, is_told=is_told
             )
             await run.commit(
                 {"stage": "links"},
@@ -258,22 +282,32 @@ class Reconcile:
                 findings=findings,
             )
 
-    async def _look_at_link(self, look: StepwiseLook, counts: Counts) -> bool:
+    async def _look_at_link(self, look: StepwiseLook, distribution_id: str, counts: Counts) -> bool:
         """Look at the distribution of one link; returns whether the link is finished."""
-        if look.distribution_id is None:
-            return False
-        counted = (await self._upstream.distribution(look.distribution_id, look.survey_id)).stats
+        counted = (await self._upstream.distribution(distribution_id, look.survey_id)).stats
         known = (look.is_opened, look.is_started, look.is_finished)
         # Whoever has started counts as having opened, also where the platform counts no opening.
         if look.is_last or any(figure > known[at] for at, figure in enumerate(_figures(counted))):
             counts.moved += 1
-            async with aclosing(self._upstream.history_pages(look.distribution_id)) as pages:
+            async with aclosing(self._upstream.history_pages(distribution_id)) as pages:
                 async for page in pages:
                     told = await self._store.outcomes.tell(look, _entries(page.elements))
                     _count(counts, told, len(page.elements))
                     if any(link.is_finished for link in told.changed):
                         return True
         return False
+
+
+def _see_that_it_is_this(error: Refused, sight: _Sight) -> None:
+    """Go on where one distribution cannot be looked at; not where none can, for a while or ever.
+
+    Raises:
+        Refused: of the others it would be the same.
+    """
+    if isinstance(error, Throttled | Unauthorized):
+        raise error
+    if isinstance(error, Forbidden):
+        sight.barred = error
 
 
 def _figures(counted: DistributionStats) -> tuple[int, int, int]:

@@ -20,7 +20,15 @@ from milepost.policy import pause_after
 from milepost.store import Store
 from milepost.store.drift import Flag
 from milepost.store.responses import Judged, Unread, subject
-from milepost.upstream import CallFailed, NotFound, Upstream
+from milepost.upstream import (
+    CallFailed,
+    NotFound,
+    Refused,
+    Throttled,
+    Unauthorized,
+    Unreadable,
+    Upstream,
+)
 
 AT_ONCE: Final = 20
 """Responses that are read side by side, and written together."""
@@ -30,6 +38,10 @@ MISSING_DAYS: Final = 1
 
 UNREADABLE_DAYS: Final = 7
 """For so long it is tried to read one: an outage is over by then. If not, it is flagged."""
+
+FEWEST_TRIES: Final = 20
+"""So often it is tried, however old it is: where nobody was at work for a week, its age tells
+nothing. With the pauses between them they take hours."""
 
 _DAY: Final = 86_400
 
@@ -95,21 +107,11 @@ class Responses:
         try:
             response = await self._upstream.response(unread.survey_id, unread.response_id)
         except CallFailed as error:
-            is_missing = isinstance(error, NotFound)
-            days = MISSING_DAYS if is_missing else UNREADABLE_DAYS
-            if unread.age <= days * _DAY:
-                await self._store.responses.set_back(unread, pause_after(unread.age))
-            else:
-                # One that the platform does not have may never have been.
-                flagged = await self._store.responses.give_up(unread, flags=not is_missing)
-                counts.drift += flagged
+            flagged = await self._put_off(unread, error)
+            counts.drift += flagged
             return None
-        through = came_by = None
-        if unread.distribution_id is not None and unread.lookup_id is not None:
-            through = Through(unread.distribution_id, unread.lookup_id)
-            came_by = await self._store.links.of_history(unread.distribution_id, unread.lookup_id)
+        through, own = await self._came_by(unread)
         match = await self._matching.match(unread.survey_id, unread.response_id, response, through)
-        own = None if came_by is None else came_by.link
         link = counts_for(match, own)
         rule = None if match.reason is None else match.reason.rule
         kind = drift_of(match, response, own, through)
@@ -125,6 +127,34 @@ class Responses:
             is_unexplained=match.verdict is Verdict.WITHOUT_REFERENCE and through is None,
             flags=() if kind is None else (_flag(kind, unread, link or match.link, rule),),
         )
+
+    async def _came_by(self, unread: Unread) -> tuple[Through | None, LinkRecord | None]:
+        """By what a response came, as history has told it, and which link that is."""
+        if unread.distribution_id is None or unread.lookup_id is None:
+            return None, None
+        through = Through(unread.distribution_id, unread.lookup_id)
+        named = await self._store.links.of_history(unread.distribution_id, unread.lookup_id)
+        return through, None if named is None else named.link
+
+    async def _put_off(self, unread: Unread, error: CallFailed) -> int:
+        """Try it again, or no more; returns how many were flagged that were not before."""
+        is_missing = isinstance(error, NotFound)
+        days = MISSING_DAYS if is_missing else UNREADABLE_DAYS
+        is_tried = unread.age > days * _DAY and unread.tries >= FEWEST_TRIES
+        if not (is_tried and _is_of_itself(error)):
+            await self._store.responses.set_back(unread, pause_after(unread.age))
+            return 0
+        # One that the platform does not have may never have been; and one that history has is its
+        # link's without being read.
+        _, own = await self._came_by(unread)
+        return await self._store.responses.give_up(unread, flags=not is_missing and own is None)
+
+
+def _is_of_itself(error: CallFailed) -> bool:
+    """Whether it is about this response; an outage, or a wrong token, is about all."""
+    if isinstance(error, Throttled | Unauthorized):
+        return False
+    return isinstance(error, Refused | Unreadable)
 
 
 def _flag(kind: DriftKind, unread: Unread, link: LinkRecord | None, rule: str | None) -> Flag:

@@ -26,6 +26,7 @@ from sqlalchemy import func, select
 
 from milepost.store import tables
 from milepost.store.connections import Connections, statement
+from milepost.store.outcomes import LATEST_LOOK, LOOKS_AT_AN_AGE, SOONEST_LOOK
 
 _MARK: Final = statement("funnel_mark")
 _TAKE: Final = statement("funnel_take")
@@ -111,7 +112,14 @@ class FunnelStore:
         """A milestone's days from the first to the last; those without links are left out."""
         begin = datetime.combine(first, datetime.min.time(), UTC)
         end = datetime.combine(last, datetime.min.time(), UTC) + timedelta(days=1)
-        given = {"milestone": milestone, "begin": begin, "end": end}
+        given = {
+            "milestone": milestone,
+            "begin": begin,
+            "end": end,
+            "soonest": SOONEST_LOOK,
+            "latest": LATEST_LOOK,
+            "at_an_age": LOOKS_AT_AN_AGE,
+        }
         async with self._connections.readers() as connection:
             cursor = await connection.execute(_DAYS, given, prepare=True)
             return [msgspec.convert(row, Day) for row in await cursor.fetchall()]

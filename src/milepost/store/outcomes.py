@@ -10,7 +10,7 @@ moves a moment.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final
 from uuid import UUID
 
@@ -33,6 +33,12 @@ LISTED_HOURS: Final = 72
 """A link that is younger may be missing from what the platform lists: lists have been seen to lag
 for more than 48 h (observed)."""
 
+SOONEST_LOOK: Final = 900.0
+LATEST_LOOK: Final = 86_400.0
+LOOKS_AT_AN_AGE: Final = 24
+"""Seconds between looks at a link's own distribution, and what part of its age they are between
+these: who answers, mostly does so in the first hours."""
+
 LINKS_AT_ONCE: Final = 1_000
 
 _OUTCOMES: Final = statement("outcomes")
@@ -42,6 +48,7 @@ _LACKING: Final = statement("history_lacking")
 _HEARD: Final = statement("responses_heard")
 _DUE: Final = statement("reconcile_due")
 _STEPWISE: Final = statement("stepwise_due")
+_LOOK_AGAIN: Final = statement("stepwise_again")
 
 
 class Look(Struct, frozen=True, kw_only=True):
@@ -184,19 +191,17 @@ class OutcomeStore:
                 update(table).where(table.c.id == distribution).values(**values)
             )
 
-    async def look_again(self, link_id: UUID, pause: float | None) -> None:
-        """Look at a link's own distribution after so many seconds; None: never."""
-        links = tables.links
-        # No moment can be missing here: what has none is due soon after it was issued.
-        at = (
-            func.make_timestamptz(9999, 1, 1, 0, 0, 0)
-            if pause is None
-            else func.milepost_now() + timedelta(seconds=pause)
-        )
-        async with self._connections.transaction() as connection:
-            await connection.execute(
-                update(links).where(links.c.id == link_id).values(look_due_at=at)
-            )
+    async def look_again(self, link_id: UUID, pause: float | None, *, is_told: bool = True) -> None:
+        """Look at a link's own distribution after so many seconds; None: never.
+
+        Args:
+            link_id: which.
+            pause: how many.
+            is_told: the platform did not refuse the look that was made now.
+        """
+        given = {"link": link_id, "pause": pause, "is_refused": not is_told}
+        async with self._connections.path() as connection:
+            await connection.execute(_LOOK_AGAIN, given)
 
     @begun_again
     async def tell(self, look: Look | StepwiseLook, entries: Sequence[Entry]) -> Told:

@@ -48,6 +48,7 @@ _JUDGE: Final = statement("responses_judge")
 _SECOND: Final = statement("responses_second")
 _EXPLAIN: Final = statement("responses_explain")
 _GIVE_UP: Final = statement("responses_give_up")
+_READ_AGAIN: Final = statement("responses_read_again")
 
 
 class Unread(Struct, frozen=True, kw_only=True):
@@ -156,7 +157,7 @@ class ResponseStore:
 
         Args:
             unread: which; nothing is done if somebody else has taken it since.
-            flags: whether somebody should know.
+            flags: whether somebody should know; if not, what was flagged of it before is settled.
 
         Returns:
             How many were flagged that were not before.
@@ -168,22 +169,29 @@ class ResponseStore:
         }
         async with self._connections.path() as connection, connection.transaction():
             is_ours = (await connection.execute(_GIVE_UP, given)).rowcount == 1
-            if not (is_ours and flags):
+            if not is_ours:
                 return 0
-            return await flag(
-                connection,
-                [
-                    Flag(
-                        kind=DriftKind.FOREIGN_RESPONSE,
-                        subject=subject(unread.survey_id, unread.response_id),
-                        survey_id=unread.survey_id,
-                        response_id=unread.response_id,
-                        distribution_id=unread.distribution_id,
-                        lookup_id=unread.lookup_id,
-                        rule=UNREADABLE,
-                    )
-                ],
+            found = Flag(
+                kind=DriftKind.FOREIGN_RESPONSE,
+                subject=subject(unread.survey_id, unread.response_id),
+                survey_id=unread.survey_id,
+                response_id=unread.response_id,
+                distribution_id=unread.distribution_id,
+                lookup_id=unread.lookup_id,
+                rule=UNREADABLE,
             )
+            if flags:
+                return await flag(connection, [found])
+            await clear(connection, [(found.kind, found.subject)])
+            return 0
+
+    async def read_again(self) -> None:
+        """Have those read again that are flagged because they could not be read."""
+        again = AT_ONCE
+        while again == AT_ONCE:
+            given = {"rule": UNREADABLE, "limit": AT_ONCE}
+            async with self._connections.path() as connection:
+                again = (await connection.execute(_READ_AGAIN, given)).rowcount
 
     @begun_again
     async def settle(self, judged: Sequence[Judged]) -> Settled:

@@ -266,6 +266,7 @@ links = Table(
     Column("started_at", Moment),
     Column("response_id", Text),
     Column("look_due_at", Moment),
+    Column("look_refused", Boolean),
     UniqueConstraint("event_id", name="links_event_id"),
     Index(
         "links_one_url",

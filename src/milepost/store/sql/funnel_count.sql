@@ -2,9 +2,10 @@
 --
 -- %(milestone)s, %(hour)s
 --
--- What is reused or suppressed has got no link of its own, and nothing that became of it counts. Of a
--- plain link no distribution's history tells (0). Links of route `stepwise` are counted together (-1):
--- each has a distribution of its own, at which it is looked by itself.
+-- What is reused or suppressed has got no link of its own, and nothing that became of it counts. Links
+-- of route `stepwise` are counted together (-1): each has a distribution of its own, at which it is
+-- looked by itself. So are those that were issued and of which nothing tells (-2): plain ones, and those
+-- at whose distribution the platform refused the last look. What has none yet is under 0.
 INSERT INTO funnel (
     milestone, hour, distribution_id, requested, reused, suppressed, failed, issued, delivered,
     clicked, started, finished, issued_until)
@@ -26,7 +27,10 @@ SELECT
 FROM (
     SELECT
         l.state, l.issued_at, l.delivered_at, l.clicked_at, l.started_at, l.finished_at,
-        CASE l.route WHEN 'anonymous' THEN 0 WHEN 'stepwise' THEN -1
+        CASE
+            WHEN l.route = 'anonymous' OR l.look_refused THEN -2
+            WHEN l.route = 'stepwise' THEN -1
+            WHEN l.state = 'issued' THEN coalesce(l.distribution_id, -2)
             ELSE l.distribution_id END AS distribution_id,
         l.reuses IS NOT NULL AS is_reused,
         l.reuses IS NULL AND l.state <> 'suppressed' AS is_eligible

@@ -2,11 +2,12 @@
 --
 -- %(milestone)s
 -- %(begin)s, %(end)s  from which moment, and before which
+-- %(soonest)s, %(latest)s, %(at_an_age)s  as `stepwise` links are looked at: seconds, and a part
 --
 -- What became of links that were issued up to a moment is known where the history of their
 -- distribution was read after it. Links of route `stepwise` are looked at one by one, in the order in
 -- which they are due: no look that is due before `looks.done_until` is missing, and the look before it
--- was at most so much earlier as `SOONEST_LOOK` and `LATEST_LOOK` of job `reconcile` have it.
+-- was at most so much earlier as job `reconcile` lets between two of them.
 SELECT
     (f.hour AT TIME ZONE 'UTC')::date AS day,
     sum(f.requested)::bigint AS requested,
@@ -34,7 +35,8 @@ CROSS JOIN (
 CROSS JOIN LATERAL (
     SELECT CASE f.distribution_id
         WHEN -1 THEN looks.done_until - least(
-            greatest((milepost_now() - f.hour) / 24, interval '15 minutes'), interval '1 day')
+            greatest((milepost_now() - f.hour) / %(at_an_age)s, make_interval(secs => %(soonest)s)),
+            make_interval(secs => %(latest)s))
         ELSE d.reconciled_at END AS until) AS known
 WHERE f.milestone = %(milestone)s
     AND f.hour >= %(begin)s

@@ -38,6 +38,13 @@ first_link AS (
 marked AS (
     INSERT INTO funnel_changes (milestone, hour)
     SELECT f.key, date_trunc('hour', f.at) AT TIME ZONE 'UTC' FROM first_link AS f
+),
+
+-- Issued links stand under 0 where a process of a version before has counted them: it knows of no
+-- other number for those that it did not find on a distribution of a pool (`funnel_count.sql`).
+of_before AS (
+    INSERT INTO funnel_changes (milestone, hour)
+    SELECT f.milestone, f.hour FROM funnel AS f WHERE f.distribution_id = 0 AND f.issued > 0
 )
 
 INSERT INTO funnel_folds AS f (milestone, marked_until)
