@@ -201,7 +201,7 @@ def test_a_crash_loses_nothing_and_makes_nothing_twice(
     ("failpoint", "seconds"),
     [
         pytest.param("claimed", BEGIN_SECONDS, marks=LONG),
-        ("made", 0),
+        pytest.param("made", 0, marks=LONG),
         pytest.param("claimed", 60, marks=LONG),
         pytest.param("made", 60, marks=LONG),
     ],

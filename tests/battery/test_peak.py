@@ -93,6 +93,7 @@ def test_beyond_the_budget_links_are_short_and_true_once_there_is_some(
     assert_short_links_lead_to_the_survey(on)
 
 
+@pytest.mark.battery
 def test_more_calls_than_may_be_out_at_once_are_made_later(
     install: Callable[..., Installation], watch: Watch
 ) -> None:

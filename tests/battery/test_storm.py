@@ -55,7 +55,10 @@ POLICIES: Final[Mapping[str, Mapping[str, object]]] = {
 
 
 @pytest.mark.parametrize("people", [150, pytest.param(5_000, marks=LONG)], ids=str)
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize(
+    "policy",
+    ["once", *(pytest.param(policy, marks=LONG) for policy in POLICIES if policy != "once")],
+)
 def test_one_link_for_each_person(
     install: Callable[..., Installation], watch: Watch, policy: str, people: int
 ) -> None:

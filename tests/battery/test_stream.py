@@ -58,7 +58,7 @@ class Stream(Struct, frozen=True):
 @pytest.mark.parametrize(
     "stream",
     [
-        pytest.param(Stream(1, 30, 30), id="short"),
+        pytest.param(Stream(1, 30, 30), id="short", marks=LONG),
         pytest.param(Stream(20, 300, 360), id="long", marks=LONG),
     ],
 )

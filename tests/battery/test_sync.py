@@ -280,7 +280,7 @@ class Night(Struct, frozen=True):
 @pytest.mark.parametrize(
     "night",
     [
-        pytest.param(Night(1_500, 2, None), id="short"),
+        pytest.param(Night(1_500, 2, None), id="short", marks=LONG),
         pytest.param(Night(100_000, 60, 2.0), id="long", marks=LONG),
     ],
 )
