@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from alembic import op
+from sqlalchemy import text
 
 from milepost.store.migrate import beside_traffic, make_index
 
@@ -18,7 +19,13 @@ ALTER TABLE reminders ADD COLUMN IF NOT EXISTS asked_by text;
 
 -- The platform refused the last look at the link's own distribution.
 ALTER TABLE links ADD COLUMN IF NOT EXISTS look_refused boolean;
+
+-- A database that was made while 0014 had no such column, and 0015 its index without an expression.
+ALTER TABLE distributions ADD COLUMN IF NOT EXISTS given_up_at timestamptz;
 """
+
+HOURS = "links ((milestone || ''), (created_at AT TIME ZONE 'UTC'))"
+HOURS_AS_THEY_ARE = text("SELECT pg_get_indexdef(to_regclass('links_of_an_hour'))")
 
 # The ledger is read for these. A link that was never looked at is due a quarter of an hour behind
 # its issue: a look before that costs a call, and mostly tells of nothing.
@@ -43,6 +50,10 @@ def upgrade() -> None:
     """Make room for it."""
     op.execute(UPGRADE)
     with beside_traffic():
+        hours = op.get_bind().scalar(HOURS_AS_THEY_ARE)
+        if hours is None or "||" not in hours:
+            op.execute("DROP INDEX CONCURRENTLY IF EXISTS links_of_an_hour")
+            make_index("links_of_an_hour", HOURS)
         make_index("reminders_of_a_key", OF_A_KEY)
         make_index("links_next_look", NEXT_LOOK)
         op.execute("DROP INDEX CONCURRENTLY IF EXISTS links_look_due")
